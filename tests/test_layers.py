@@ -1,0 +1,199 @@
+"""The direction of imports, as docs/architecture.md draws it: a room sees what stands below it and nothing else.
+
+Imports are read with `ast`, so lazy ones and those under TYPE_CHECKING count too: a type from a room above is a
+dependency on it. An EDGE file is one that does I/O, reads a clock or imports trio.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("tradewind", "relay", "control")
+
+EDGES = {
+    "tradewind.quic.udp",
+    "tradewind.client",
+    "relay.__main__",
+    "relay.keys",
+    "relay.control_link",
+    "relay.ops",
+    "relay.http1",
+    "relay.run",
+    "relay.rooms.store",
+    "control.__main__",
+    "control.store",
+    "control.web",
+    "control.run",
+    "control.cli",
+}
+"""The files, or whole packages, that may do I/O."""
+
+EDGE_MODULES = {"trio", "socket", "select", "selectors", "asyncio", "subprocess", "threading", "multiprocessing"}
+IMPURE_MODULES = EDGE_MODULES | {"time", "random", "secrets", "requests", "http.client", "urllib.request"}
+"""Clocks, dice and I/O: only edges import them."""
+
+RELAY_PURE = ("tradewind.contract", "tradewind.moqt.model", "tradewind.moqt.errors")
+# The errors module holds the draft's code registries: nouns, like the model.
+CONTROL_PURE = ("tradewind.contract",)
+
+
+class Room(NamedTuple):
+    """A package or module, and the prefixes that its files may import besides the standard library and itself."""
+
+    name: str
+    ours: tuple[str, ...] = ()
+    theirs: tuple[str, ...] = ()
+
+
+# The most specific name that fits a module is its room.
+ROOMS = [
+    Room("tradewind", ()),
+    Room("tradewind.contract", (), ("msgpack", "msgspec")),
+    Room("tradewind.contract.token", (), ("joserfc", "cryptography", "msgspec")),
+    Room("tradewind.contract.identity", ("tradewind.contract",), ("cryptography",)),
+    Room("tradewind.quic", (), ("aioquic", "cryptography")),
+    Room("tradewind.quic.udp", ("tradewind.quic",), ("trio",)),
+    Room("tradewind.moqt"),
+    Room("tradewind.client", ("tradewind",), ("trio", "click", "rich", "cryptography")),
+    Room("relay", ()),
+    Room("relay.forwarding", RELAY_PURE),
+    Room("relay.rooms", RELAY_PURE),
+    Room("relay.rooms.store", (*RELAY_PURE, "relay.rooms"), ("trio",)),
+    Room("relay.links", RELAY_PURE),
+    Room("relay.access", RELAY_PURE),
+    Room("relay.limits", RELAY_PURE),
+    Room("relay.config", ("relay.access", "relay.limits", "relay.forwarding"), ()),
+    Room("relay.metrics", ("tradewind.moqt.model",), ("prometheus_client",)),
+    Room("relay.health", RELAY_PURE),
+    Room("relay.drain", RELAY_PURE),
+    Room("relay.node", ("tradewind.contract", "tradewind.moqt", "tradewind.quic", "relay")),
+    Room("relay.keys", ("tradewind", "relay"), ("trio", "cryptography")),
+    Room("relay.http1", (), ("trio", "h11")),
+    Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
+    Room("relay.control_link", ("tradewind", "relay"), ("trio",)),
+    Room("relay.run", ("tradewind", "relay"), ("trio",)),
+    Room("relay.__main__", ("relay",)),
+    Room("control", CONTROL_PURE),
+    Room("control.topology", (*CONTROL_PURE, "control.registry")),
+    *(
+        Room(f"control.{name}", (*CONTROL_PURE, "control.registry", "control.topology"))
+        for name in ("placement", "rebalance", "capacity", "commands")
+    ),
+    Room("control.plane", (*CONTROL_PURE, "control")),
+    Room("control.store", ("tradewind", "control"), ("trio",)),
+    Room("control.web", ("tradewind", "control"), ("trio", "h11")),
+    Room("control.run", ("tradewind", "control"), ("trio",)),
+    Room("control.cli", ("tradewind", "control"), ("trio", "click", "rich", "h11", "msgspec")),
+]
+NODE_MAY_NOT = ("tradewind.client", "tradewind.quic.udp", "relay.keys", "relay.ops", "relay.run", "relay.control_link")
+
+
+class Import(NamedTuple):
+    module: str
+    line: int
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for top in OURS for path in sorted((ROOT / top).rglob("*.py"))}
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every module a file imports, `from package import module` resolved to the module where there is one."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield Import(whole if whole in MODULES else node.module, node.lineno)
+
+
+def within(module: str, prefixes: tuple[str, ...] | set[str]) -> bool:
+    return any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes)
+
+
+def room_of(module: str) -> Room:
+    return max((room for room in ROOMS if within(module, (room.name,))), key=lambda room: len(room.name))
+
+
+def complaint(module: str, room: Room, found: Import) -> str | None:
+    """Why this import is not allowed here, or None."""
+    top = found.module.partition(".")[0]
+    edge = within(module, EDGES)
+    if within(found.module, IMPURE_MODULES) and not edge:
+        return "only an EDGE file does I/O, reads a clock or throws dice"
+    if top in sys.stdlib_module_names or within(found.module, (room.name,)) or within(found.module, room.theirs):
+        return None
+    if room.name == "relay.node" and within(found.module, NODE_MAY_NOT):
+        return "the node does no I/O"
+    if top in OURS and within(found.module, room.ours):
+        return None
+    return f"{room.name} may import {', '.join(room.ours + room.theirs) or 'nothing else'}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_downwards(module: str) -> None:
+    room = room_of(module)
+    problems = [
+        f"{module}:{found.line} imports {found.module}: {why}"
+        for found in imports(MODULES[module])
+        if (why := complaint(module, room, found))
+    ]
+    assert not problems, "\n".join(problems)
+
+
+def test_only_quic_knows_aioquic() -> None:
+    users = {module for module, path in MODULES.items() if any(within(i.module, ("aioquic",)) for i in imports(path))}
+    assert all(within(module, ("tradewind.quic",)) for module in users), users
+
+
+def test_only_edges_know_trio() -> None:
+    users = {module for module, path in MODULES.items() if any(within(i.module, ("trio",)) for i in imports(path))}
+    assert all(within(module, EDGES) for module in users), {m for m in users if not within(m, EDGES)}
+
+
+def test_pure_rooms_do_not_await() -> None:
+    found = [
+        f"{module}:{node.lineno}"
+        for module, path in MODULES.items()
+        if not within(module, EDGES)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Await | ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith)
+    ]
+    assert not found, found
+
+
+@pytest.mark.parametrize(
+    ("module", "imported", "allowed"),
+    [
+        ("relay.forwarding.track", "tradewind.moqt.model", True),
+        ("relay.forwarding.track", "tradewind.moqt.session", False),
+        ("relay.forwarding.track", "relay.access", False),
+        ("relay.node", "tradewind.quic.endpoint", True),
+        ("relay.node", "tradewind.quic.udp", False),
+        ("relay.node", "time", False),
+        ("relay.run", "control.plane", False),
+        ("control.cli.main", "relay.config", False),
+        ("control.placement", "control.topology", True),
+        ("control.topology", "control.placement", False),
+        ("tradewind.moqt.session", "tradewind.quic.events", False),
+        ("tradewind.moqt.session", "aioquic.buffer", False),
+        ("tradewind.quic.udp", "trio", True),
+        ("tradewind.quic.endpoint", "trio", False),
+    ],
+)
+def test_the_table_itself(module: str, imported: str, allowed: bool) -> None:
+    assert (complaint(module, room_of(module), Import(imported, 1)) is None) == allowed
