@@ -1,0 +1,163 @@
+"""A relay as a process of its own, as an operator would start it, for peers that nobody here wrote.
+
+`TRADEWIND_INTEROP_RELAY=aiomoqt` starts aiomoqt's stand-in instead of ours: a case that fails against both is about the
+harness or the peer, a case that fails against ours alone is about us.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+AIOMOQT_BIN = ROOT / ".venv-aiomoqt/bin"
+HOST = "127.0.0.1"
+READY_WITHIN_S = 20.0
+STOPS_WITHIN_S = 10.0
+STAND_IN = os.environ.get("TRADEWIND_INTEROP_RELAY") == "aiomoqt"
+
+
+@dataclass(slots=True)
+class RelayProcess:
+    """A running relay: where it listens, and what it has said."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    ops_port: int | None
+    log: Path
+
+    def url(self, transport: str, path: str = "/") -> str:
+        """The address to give to a client: raw QUIC is `moqt:`, WebTransport `https:`."""
+        return f"{'moqt' if transport == 'quic' else 'https'}://{HOST}:{self.port}{path}"
+
+    def tail(self, lines: int = 40) -> str:
+        """The last lines of the relay's log, for the message of a failed assertion."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def stop(self) -> int:
+        """Ask the relay to go, as an operator would, and return its exit code; a relay that stays is killed and told on."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOPS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"still there {STOPS_WITHIN_S:g} s after SIGTERM:\n{self.tail()}") from None
+
+
+def start(directory: Path, drafts: tuple[int, ...] = (), flags: tuple[str, ...] = ()) -> RelayProcess:
+    """Start a relay on free loopback ports and wait until it is ready.
+
+    `drafts` restricts what it offers, `flags` go to it as they are; its log and, for the stand-in, its certificate go to
+    `directory`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    port, ops_port = free_port(), None if STAND_IN else free_port()
+    command = stand_in_command(directory, port, drafts) if STAND_IN else our_command(port, ops_port, drafts)
+    log = directory / "relay.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *flags], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+    relay = RelayProcess(process, port, ops_port, log)
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not _is_ready(relay):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"the relay did not become ready (exit code {process.returncode}):\n{relay.tail()}")
+        time.sleep(0.02)
+    return relay
+
+
+def our_command(port: int, ops_port: int | None, drafts: tuple[int, ...]) -> list[str]:
+    """The command line of our relay."""
+    command = [sys.executable, "-m", "relay", "--dev", "--listen", f"{HOST}:{port}", "--ops", f"{HOST}:{ops_port}"]
+    return [*command, "--drafts", ",".join(map(str, drafts))] if drafts else command
+
+
+def stand_in_command(directory: Path, port: int, drafts: tuple[int, ...]) -> list[str]:
+    """The command line of aiomoqt's relay, with a certificate made for it in `directory`."""
+    certificate, key = write_certificate(directory)
+    offered = ",".join(map(str, drafts or (22, 20, 18, 16)))
+    return [
+        *(str(AIOMOQT_BIN / "moq-interop-relay"), "--bind", HOST, "--port", str(port), "--dual", "--draft", offered),
+        *("--cert", str(certificate), "--key", str(key)),
+    ]
+
+
+def free_port() -> int:
+    """A loopback port that is free for UDP and for TCP: the relay uses the same number for both."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind((HOST, 0))
+            port = int(tcp.getsockname()[1])
+            try:
+                udp.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+
+
+def write_certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a certificate that browsers accept by its hash (P-256, at most 14 days in all); return it and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    wall_now = datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(wall_now - datetime.timedelta(minutes=5))
+        .not_valid_after(wall_now + datetime.timedelta(days=13))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = directory / "cert.pem", directory / "key.pem"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return certificate_file, key_file
+
+
+def certificate_sha256(directory: Path) -> str:
+    """The hash, in hexadecimal, of the certificate that `write_certificate` left in `directory`."""
+    certificate = x509.load_pem_x509_certificate((directory / "cert.pem").read_bytes())
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def _is_ready(relay: RelayProcess) -> bool:
+    if relay.ops_port is None:
+        # The stand-in has no readiness to ask for: its UDP port is taken once it listens.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((HOST, relay.port))
+            except OSError:
+                return True
+        return False
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{relay.ops_port}/readyz", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
