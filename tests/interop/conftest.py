@@ -16,7 +16,7 @@ Relays = Callable[..., RelayProcess]
 
 @pytest.fixture(scope="session")
 def relays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relays]:
-    """`relays(20, 16)` is a relay that offers these drafts alone, `relays()` one that offers all; each is started once."""
+    """`relays(20, 16)` is a relay that offers these drafts alone, `relays()` one with all; started once each."""
     running: dict[tuple[int, ...], RelayProcess] = {}
 
     def relay(*drafts: int) -> RelayProcess:

@@ -6,7 +6,7 @@ harness or the peer, a case that fails against ours alone is about us.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import os
 import signal
@@ -50,7 +50,7 @@ class RelayProcess:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def stop(self) -> int:
-        """Ask the relay to go, as an operator would, and return its exit code; a relay that stays is killed and told on."""
+        """Ask the relay to go, as an operator would, and return its exit code; one that stays is killed and told on."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(STOPS_WITHIN_S)
@@ -63,8 +63,8 @@ class RelayProcess:
 def start(directory: Path, drafts: tuple[int, ...] = (), flags: tuple[str, ...] = ()) -> RelayProcess:
     """Start a relay on free loopback ports and wait until it is ready.
 
-    `drafts` restricts what it offers, `flags` go to it as they are; its log and, for the stand-in, its certificate go to
-    `directory`.
+    `drafts` restricts what it offers, `flags` go to it as they are; its log and, for the stand-in, its certificate go
+    to `directory`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     port, ops_port = free_port(), None if STAND_IN else free_port()
@@ -120,7 +120,7 @@ def free_port() -> int:
 def write_certificate(directory: Path) -> tuple[Path, Path]:
     """Write a certificate that browsers accept by its hash (P-256, at most 14 days in all); return it and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    wall_now = datetime.datetime.now(datetime.UTC)
+    wall_now = dt.datetime.now(dt.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     certificate = (
         x509.CertificateBuilder()
@@ -128,8 +128,8 @@ def write_certificate(directory: Path) -> tuple[Path, Path]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(wall_now - datetime.timedelta(minutes=5))
-        .not_valid_after(wall_now + datetime.timedelta(days=13))
+        .not_valid_before(wall_now - dt.timedelta(minutes=5))
+        .not_valid_after(wall_now + dt.timedelta(days=13))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), critical=False)
         .sign(key, hashes.SHA256())
     )

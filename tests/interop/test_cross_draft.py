@@ -1,4 +1,4 @@
-"""A publisher on one draft, a subscriber on another: what the relay passes on is the track, not the bytes of a draft."""
+"""A publisher on one draft, a subscriber on another: the relay passes on the track, not the bytes of a draft."""
 
 from __future__ import annotations
 

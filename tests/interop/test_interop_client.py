@@ -53,9 +53,10 @@ def test_passes(relays: Relays, aiomoqt: Path, draft: int, transport: str, test:
         timeout=LONGEST_TEST_S,
         check=False,
     )
-    (outcome,) = outcomes(ran.stdout) or [None]
     evidence = f"\n{ran.stdout}\n{ran.stderr}\n-- relay\n{relay.tail()}"
-    assert outcome is not None, evidence
+    results = outcomes(ran.stdout)
+    assert len(results) == 1, evidence
+    (outcome,) = results
     assert (outcome.name, outcome.passed, ran.returncode) == (test, True, 0), evidence
     assert not outcome.lenient, evidence
     assert outcome.skipped == HAS_NO_TEST.get((draft, test), ""), evidence

@@ -1,0 +1,132 @@
+"""The Rust client in PyPI's `moq-rs` publishes fragmented MP4 through our relay and another one plays it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.interop import clip
+from tests.interop.clip import Frame
+from tests.interop.conftest import Relays
+from tests.interop.peer_process import PeerProcess, Words
+
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("moq_rs")]
+
+GROUPS, FRAMES_A_GROUP = 10, 12
+DRAFTS = (20, 16)
+TRANSPORTS = ("quic", "webtransport")
+_names = itertools.count()
+
+
+@pytest.fixture
+def path() -> str:
+    """A broadcast of the test's own, so that tests share a relay."""
+    return f"live/show-{next(_names)}"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_every_frame_arrives_in_order(relays: Relays, path: str, draft: int, transport: str) -> None:
+    url = relays(draft).url(transport)
+    with publisher(url, path, 0, GROUPS) as publishes, subscriber(url, path) as plays:
+        plays.wait_for(lambda words: "subscribed" in words)
+        publishes.order("write")
+        publishes.order("close")
+        plays.wait_for(lambda words: "ended" in words)
+        assert received(plays, life=0) == sent(clip.frames(0, GROUPS, FRAMES_A_GROUP))
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_a_late_subscriber_begins_with_the_current_group(relays: Relays, path: str, draft: int) -> None:
+    url = relays(draft).url("quic")
+    with publisher(url, path, 0, GROUPS) as publishes, subscriber(url, path) as first:
+        first.wait_for(lambda words: "subscribed" in words)
+        publishes.order("partial")
+        expected = clip.frames(0, GROUPS, FRAMES_A_GROUP)
+        stopped_at = publishes.wait_for(lambda words: "written" in words)["written"]
+        first.wait_for(lambda words: words.get("sha256") == expected[stopped_at - 2].digest)
+        with subscriber(url, path) as late:
+            group_begin = stopped_at // FRAMES_A_GROUP * FRAMES_A_GROUP
+            assert group_begin < stopped_at - 2, "the publisher stopped inside a group"
+            # The picture is there before the publisher writes another byte.
+            late.wait_for(lambda words: words.get("sha256") == expected[group_begin].digest)
+            publishes.order("write")
+            publishes.order("close")
+            late.wait_for(lambda words: "ended" in words)
+            assert received(late, life=0) == sent(expected[group_begin:])
+        first.wait_for(lambda words: "ended" in words)
+        assert received(first, life=0) == sent(expected)
+
+
+@pytest.mark.parametrize("ending", ["drop", "kill"])
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_a_publisher_that_comes_back_goes_on(relays: Relays, path: str, draft: int, ending: str) -> None:
+    url = relays(draft).url("quic")
+    expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
+    with subscriber(url, path) as plays:
+        with publisher(url, path, 0, GROUPS) as publishes:
+            plays.wait_for(lambda words: "subscribed" in words)
+            publishes.order("write")
+            plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
+            if ending == "kill":
+                publishes.kill()
+            else:
+                publishes.order("drop")
+                publishes.wait_for(lambda words: "dropped" in words)
+        with publisher(url, path, GROUPS, GROUPS) as publishes:
+            publishes.order("write")
+            publishes.order("close")
+            plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
+            arrived = [words["sha256"] for words in plays.heard if "sha256" in words]
+            # The frame that was being sent when the publisher went may be lost with it; nothing else is.
+            in_flight = GROUPS * FRAMES_A_GROUP - 1
+            wanted = [frame.digest for index, frame in enumerate(expected) if index != in_flight]
+            assert [digest for digest in arrived if digest != expected[in_flight].digest] == wanted
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_a_publisher_that_starts_anew_is_a_new_life_of_the_track(relays: Relays, path: str, draft: int) -> None:
+    url = relays(draft).url("quic")
+    again = clip.frames(0, GROUPS, FRAMES_A_GROUP)
+    with subscriber(url, path) as plays:
+        with publisher(url, path, 0, GROUPS) as publishes:
+            plays.wait_for(lambda words: "subscribed" in words)
+            publishes.order("write")
+            publishes.order("close")
+            plays.wait_for(lambda words: "ended" in words)
+        with publisher(url, path, 0, GROUPS) as publishes:
+            life = plays.wait_for(lambda words: words.get("life", 0) > 0 and "subscribed" in words)["life"]
+            publishes.order("write")
+            publishes.order("close")
+            plays.wait_for(lambda words: words.get("ended") == life)
+        assert received(plays, life=0) == sent(again)
+        assert received(plays, life=life) == sent(again)
+
+
+def publisher(url: str, path: str, first_group: int, groups: int) -> PeerProcess:
+    """A publisher that has announced its broadcast and waits for orders."""
+    peer = PeerProcess("moqrs_publish.py", url, path, str(first_group), str(groups), str(FRAMES_A_GROUP))
+    peer.wait_for(lambda words: "announced" in words)
+    return peer
+
+
+def subscriber(url: str, path: str) -> PeerProcess:
+    """A subscriber that has connected."""
+    peer = PeerProcess("moqrs_subscribe.py", url, path)
+    peer.wait_for(lambda words: "connected" in words)
+    return peer
+
+
+def received(peer: PeerProcess, life: int) -> list[tuple[str, int, bool]]:
+    """The frames that the subscriber has told of since the broadcast's announcement number `life`."""
+    return [_frame(words) for words in peer.heard if "sha256" in words and words["life"] == life]
+
+
+def sent(frames: list[Frame]) -> list[tuple[str, int, bool]]:
+    """The same of the frames that were published."""
+    return [(frame.digest, frame.timestamp_us, frame.keyframe) for frame in frames]
+
+
+def _frame(words: Words) -> tuple[str, int, bool]:
+    return words["sha256"], words["timestamp_us"], words["keyframe"]
