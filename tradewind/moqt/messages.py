@@ -8,14 +8,15 @@ aliases unresolved, because the token cache is the session's. Source: draft-20, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from tradewind.moqt.errors import MisuseError, ProtocolViolation, RequestCode, SessionCode
+from tradewind.moqt.errors import MisuseError
 from tradewind.moqt.events import Redirect
-from tradewind.moqt.fields import FIELDS, Reader
+from tradewind.moqt.fields import STRICT, Quirks, Reader, violation
+from tradewind.moqt.layouts import Decoding, Encoding
 from tradewind.moqt.model import NO_FILTER, FullTrackName, Location, LocationFilter, Namespace, Properties
-from tradewind.moqt.parameters import NO_RAW_PARAMETERS, STRICT, Quirks, RawParameters, SetupOptions
+from tradewind.moqt.parameters import NO_RAW_PARAMETERS, RawParameters, Scope, SetupOptions
 
 if TYPE_CHECKING:
     from tradewind.moqt.profiles import Profile
@@ -306,12 +307,33 @@ def decode(profile: Profile, type: int, body: bytes, quirks: Quirks = STRICT) ->
     Raises ProtocolViolation for an unknown type, a field out of its bounds, or a body that is longer or shorter than
     the message. A filter that only refuses its own request comes back as `parameters.flaw`.
     """
-    raise NotImplementedError
+    layout = profile.by_type.get(type)
+    if layout is None:
+        raise violation(f"unknown message type {type:#x}")
+    _, message, row = layout
+    decoding = Decoding(Reader(profile, body, quirks), _SCOPES.get(message, _NO_SCOPES), {})
+    for field in row:
+        field.read(decoding)
+    decoding.reader.finish(message.__name__)
+    return message(**decoding.values)
 
 
-def encode(profile: Profile, message: Message) -> bytes:
-    """A whole message: type, 16-bit length and body. MisuseError where the draft lacks it or it would not fit."""
-    raise NotImplementedError
+def encode(profile: Profile, message: Message, scope: Scope | None = None) -> bytes:
+    """A whole message: type, 16-bit length and body. MisuseError where the draft lacks it or it would not fit.
+
+    Parameters that the draft lacks, or that may not stand in this message, are left out; `scope` narrows that down
+    for REQUEST_OK and REQUEST_UPDATE, which serve many requests.
+    """
+    layout = profile.by_class.get(type(message))
+    if layout is None:
+        raise MisuseError(f"{profile.name} has no {type(message).__name__}")
+    number, kind, row = layout
+    scopes = _SCOPES.get(kind, _NO_SCOPES) if scope is None else frozenset((scope,))
+    encoding = Encoding(profile, scopes)
+    body = b"".join(field.write(encoding, message) for field in row)
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise MisuseError(f"{kind.__name__} of {len(body)} bytes does not fit a control message")
+    return profile.varint.encode(number) + len(body).to_bytes(2, "big") + body
 
 
 class ControlDecoder:
@@ -321,26 +343,82 @@ class ControlDecoder:
     than one incomplete message and what the last `receive` brought.
     """
 
-    __slots__ = ("_buffer", "_profile", "_quirks")
+    __slots__ = ("_buffer", "_offset", "_profile", "_quirks")
 
     def __init__(self, profile: Profile, quirks: Quirks = STRICT) -> None:
         self._profile = profile
         self._quirks = quirks
         self._buffer = bytearray()
+        self._offset = 0
 
     def receive(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
+        del self._buffer[: self._offset]
+        self._offset = 0
         self._buffer += data
 
     def next_message(self) -> Message | None:
-        """The next whole message; None until more bytes come. Raises ProtocolViolation as `decode` does."""
-        raise NotImplementedError
+        """The next whole message; None until more bytes come. Raises ProtocolViolation as `decode` does.
+
+        An unknown type is refused before its body has arrived.
+        """
+        header = self._profile.varint.decode(self._buffer, self._offset)
+        if header is None:
+            return None
+        number, offset = header
+        if number not in self._profile.by_type:
+            raise violation(f"unknown message type {number:#x}")
+        start = offset + 2
+        end = start + int.from_bytes(self._buffer[offset:start], "big")
+        if len(self._buffer) < start or len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[start:end])
+        self._offset = end
+        return decode(self._profile, number, body, self._quirks)
 
     def finish(self) -> None:
         """The stream ended here: raises ProtocolViolation in the middle of a message."""
-        raise NotImplementedError
+        if self.buffered_bytes:
+            raise violation("a stream ended inside a control message")
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes received that no message has carried out yet."""
-        return len(self._buffer)
+        return len(self._buffer) - self._offset
+
+
+_NO_SCOPES: Final[frozenset[Scope]] = frozenset()
+
+_SCOPES: Final[dict[type[Message], frozenset[Scope]]] = {
+    Subscribe: frozenset({Scope.SUBSCRIBE}),
+    TrackStatus: frozenset({Scope.TRACK_STATUS}),
+    Publish: frozenset({Scope.PUBLISH}),
+    Fetch: frozenset({Scope.FETCH}),
+    PublishNamespace: frozenset({Scope.PUBLISH_NAMESPACE}),
+    SubscribeNamespace: frozenset({Scope.SUBSCRIBE_NAMESPACE}),
+    SubscribeTracks: frozenset({Scope.SUBSCRIBE_TRACKS}),
+    RequestUpdate: frozenset(
+        {
+            Scope.UPDATE_SUBSCRIPTION,
+            Scope.UPDATE_PUBLISH,
+            Scope.UPDATE_FETCH,
+            Scope.UPDATE_PUBLISH_NAMESPACE,
+            Scope.UPDATE_SUBSCRIBE_NAMESPACE,
+            Scope.UPDATE_SUBSCRIBE_TRACKS,
+        }
+    ),
+    SubscribeOk: frozenset({Scope.SUBSCRIBE_OK}),
+    FetchOk: frozenset({Scope.FETCH_OK}),
+    PublishOk: frozenset({Scope.PUBLISH_OK}),
+    RequestOk: frozenset(
+        {
+            Scope.PUBLISH_OK,
+            Scope.TRACK_STATUS_OK,
+            Scope.PUBLISH_NAMESPACE_OK,
+            Scope.SUBSCRIBE_NAMESPACE_OK,
+            Scope.SUBSCRIBE_TRACKS_OK,
+            Scope.UPDATE_OK,
+        }
+    ),
+    PublishStateNotify: frozenset({Scope.PUBLISH_STATE_NOTIFY}),
+}
