@@ -1,0 +1,223 @@
+"""Who may do what: a token, a path and the time in; a `Grant` or a `Refusal` out.
+
+`relay.node` asks once for each session and once for each request that carries a token of its own. The path that a
+client dials is the root of what it sees: it names namespaces relative to it, and the relay works with *global* ones
+(root fields, then the wire's). A token's prefixes are global too: `https://host/live?jwt=...` with a token for
+`live/shop1` shows `shop1` and nothing beside it, just as moq-relay would. Nothing here reads a clock: `wall_now` is Unix
+time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import unquote_plus
+
+from tradewind.contract.token import Fault, Key, TokenError, split_path, starts_with, verify
+from tradewind.moqt.errors import RequestCode, SessionCode
+from tradewind.moqt.model import Namespace
+
+MAX_FIELDS = 32
+MAX_NAMESPACE_BYTES = 4096
+MAX_TARGET_LENGTH = 16_384
+
+
+class Reason(Enum):
+    """Why somebody is not let in: a closed list, and a metric's label."""
+
+    TOKEN_MISSING = "token_missing"
+    TOKEN_UNWANTED = "token_unwanted"
+    """There are no keys to check it with."""
+    TOKEN_MALFORMED = "token_malformed"
+    TOKEN_UNTRUSTED = "token_untrusted"
+    """No key of ours signed it, or the key may not grant this."""
+    TOKEN_EXPIRED = "token_expired"
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"
+    OUTSIDE_TOKEN = "outside_token"
+    """The token grants nothing at or below this path."""
+    BAD_PATH = "bad_path"
+
+
+_FAULTS = {
+    Fault.MALFORMED: Reason.TOKEN_MALFORMED,
+    Fault.UNKNOWN_KEY: Reason.TOKEN_UNTRUSTED,
+    Fault.BAD_SIGNATURE: Reason.TOKEN_UNTRUSTED,
+    Fault.EXPIRED: Reason.TOKEN_EXPIRED,
+    Fault.NOT_YET_VALID: Reason.TOKEN_NOT_YET_VALID,
+    Fault.USELESS: Reason.TOKEN_MALFORMED,
+    Fault.BEYOND_KEY: Reason.TOKEN_UNTRUSTED,
+}
+_SESSION_CODES = {
+    Reason.TOKEN_MALFORMED: SessionCode.MALFORMED_AUTH_TOKEN,
+    Reason.TOKEN_EXPIRED: SessionCode.EXPIRED_AUTH_TOKEN,
+    Reason.BAD_PATH: SessionCode.MALFORMED_PATH,
+}
+_REQUEST_CODES = {
+    Reason.TOKEN_MALFORMED: RequestCode.MALFORMED_AUTH_TOKEN,
+    Reason.TOKEN_EXPIRED: RequestCode.EXPIRED_AUTH_TOKEN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The other answer. `detail` is for our log: it may say more than a stranger should hear."""
+
+    reason: Reason
+    detail: str
+
+    @property
+    def session_code(self) -> SessionCode:
+        """What to close a session with."""
+        return _SESSION_CODES.get(self.reason, SessionCode.UNAUTHORIZED)
+
+    @property
+    def request_code(self) -> RequestCode:
+        """What to answer a request with."""
+        return _REQUEST_CODES.get(self.reason, RequestCode.UNAUTHORIZED)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one session, or one request, may do. Every namespace here is global."""
+
+    root: Namespace
+    publish: tuple[Namespace, ...]
+    """Prefixes; each is the root or lies beneath it."""
+    subscribe: tuple[Namespace, ...]
+    expires_at: float | None = None
+    """Wall seconds; the session ends then. None: never."""
+    token_id: str | None = None
+    """The same for every session of one token, whose limits they share; None: anonymous."""
+    subject: str | None = None
+    """Whom the token's issuer had in mind; for logs."""
+
+    def may_publish(self, namespace: Namespace) -> bool:
+        """Whether tracks in `namespace` may be published, and the namespace announced."""
+        return any(starts_with(namespace, prefix) for prefix in self.publish)
+
+    def may_subscribe(self, namespace: Namespace) -> bool:
+        """Whether tracks in `namespace` may be read, and it may be told of."""
+        return any(starts_with(namespace, prefix) for prefix in self.subscribe)
+
+    def may_discover(self, prefix: Namespace) -> bool:
+        """Whether asking for namespaces under `prefix` can lead to any that may be read.
+
+        What is found is still told only where `may_subscribe` says so: a viewer may ask for everything and see its own.
+        """
+        return any(starts_with(prefix, own) or starts_with(own, prefix) for own in self.subscribe)
+
+    def to_global(self, namespace: Namespace) -> Namespace | None:
+        """A namespace from this session's wire as the relay knows it; None: longer than the draft allows."""
+        whole = self.root + namespace
+        too_long = len(whole) > MAX_FIELDS or sum(map(len, whole)) > MAX_NAMESPACE_BYTES
+        return None if too_long else whole
+
+    def to_wire(self, namespace: Namespace) -> Namespace | None:
+        """A global namespace, or a prefix of one, as this session names it; None: it lies outside the root."""
+        return namespace[len(self.root) :] if starts_with(namespace, self.root) else None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    """What needs no token. Prefixes are paths, as in a token."""
+
+    anonymous: bool = False
+    """Everybody may do everything: development only."""
+    public_publish: tuple[str, ...] = ()
+    public_subscribe: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The rules of one moment. When keys or settings change, another one takes its place between two turns."""
+
+    keys: tuple[Key, ...] = ()
+    settings: AccessSettings = AccessSettings()
+
+    def grant(self, token: str | None, path: str, wall_now: float) -> Grant | Refusal:
+        """Decide about a session that dialled `path` (without its query). An empty token is none."""
+        root = split_path(path)
+        if len(root) > MAX_FIELDS or sum(map(len, root)) > MAX_NAMESPACE_BYTES:
+            return Refusal(Reason.BAD_PATH, "the path has too many fields or bytes")
+        if token and self.keys:
+            return self._by_token(token, root, wall_now)
+        if self.settings.anonymous:
+            return Grant(root, publish=(root,), subscribe=(root,))
+        if token:
+            return Refusal(Reason.TOKEN_UNWANTED, "a token came, and there are no keys to check it with")
+        return self._public(root)
+
+    def for_request(self, session: Grant, token: str, wall_now: float) -> Grant | Refusal:
+        """What one request of a session may do that carries a token of its own: what either of the two allows.
+
+        The answer holds for that request alone, and until the earlier of the two expires.
+        """
+        if not self.keys:
+            return (
+                session
+                if self.settings.anonymous
+                else Refusal(Reason.TOKEN_UNWANTED, "a token came with a request, and there are no keys")
+            )
+        own = self._by_token(token, session.root, wall_now)
+        if isinstance(own, Refusal):
+            return own
+        return Grant(
+            session.root,
+            publish=session.publish + own.publish,
+            subscribe=session.subscribe + own.subscribe,
+            expires_at=_earlier(session.expires_at, own.expires_at),
+            token_id=own.token_id,
+            subject=own.subject,
+        )
+
+    def _by_token(self, token: str, root: Namespace, wall_now: float) -> Grant | Refusal:
+        try:
+            claims = verify(token, self.keys, wall_now)
+        except TokenError as error:
+            return Refusal(_FAULTS[error.fault], error.detail)
+        publish = _at_or_below(root, claims.publish_prefixes())
+        subscribe = _at_or_below(root, claims.subscribe_prefixes())
+        if not publish and not subscribe:
+            return Refusal(Reason.OUTSIDE_TOKEN, f"the token is for {claims.root!r}, {claims.put}, {claims.get}")
+        token_id = claims.id or hashlib.sha256(token.encode()).hexdigest()[:16]
+        return Grant(root, publish, subscribe, claims.expires_at, token_id, claims.subject)
+
+    def _public(self, root: Namespace) -> Grant | Refusal:
+        publish = _at_or_below(root, map(split_path, self.settings.public_publish))
+        subscribe = _at_or_below(root, map(split_path, self.settings.public_subscribe))
+        if not publish and not subscribe:
+            return Refusal(Reason.TOKEN_MISSING, "nothing is public at this path")
+        return Grant(root, publish, subscribe)
+
+
+def split_target(target: str) -> tuple[str, str | None]:
+    """Split what a client dialled (`/live?jwt=...`) into path and token; the last `jwt` that says something counts.
+
+    A target longer than `MAX_TARGET_LENGTH` has no token: what is not read cannot let anybody in.
+    """
+    path, _, query = target.partition("?")
+    token = None
+    if len(target) <= MAX_TARGET_LENGTH:
+        for pair in query.partition("#")[0].split("&"):
+            name, _, value = pair.partition("=")
+            if name == "jwt" and value:
+                token = unquote_plus(value)
+    return path, token
+
+
+def _at_or_below(root: Namespace, prefixes: Iterable[Namespace]) -> tuple[Namespace, ...]:
+    """What `prefixes` allow at or below `root`: one that covers it becomes it, one beneath it stays, others go."""
+    return tuple(
+        dict.fromkeys(
+            root if starts_with(root, prefix) else prefix
+            for prefix in prefixes
+            if starts_with(root, prefix) or starts_with(prefix, root)
+        )
+    )
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    known = [moment for moment in (one, other) if moment is not None]
+    return min(known, default=None)
