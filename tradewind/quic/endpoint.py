@@ -1,0 +1,560 @@
+"""All connections of one UDP port: routing by connection id, admission, deadlines, events, datagrams out.
+
+`relay.node` owns one a listening port and `tradewind.client` one a client. A turn is: `receive_datagrams` (or
+`handle_deadline`), act on the events, `datagrams_to_send`, `next_deadline`. Calls on a connection mark it, and only marked
+connections are looked at when datagrams are collected, so idle ones cost nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections import Counter, deque
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from aioquic.buffer import Buffer
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.packet import (
+    QuicHeader,
+    QuicPacketType,
+    QuicProtocolVersion,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+from aioquic.quic.retry import QuicRetryTokenHandler
+
+from tradewind.quic.config import SMALLEST_DATAGRAM_BYTES, WEBTRANSPORT_ALPN, Address, QuicSettings
+from tradewind.quic.connection import Connection
+from tradewind.quic.core import QuicCore
+from tradewind.quic.events import Event
+from tradewind.quic.statistics import EndpointStatistics
+from tradewind.quic.webtransport import WebTransportConnection
+
+CID_BYTES = 8
+VERSIONS = [QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2]
+REPLIES_PER_CALL = 64
+"""Retry and version negotiation packets per `receive_datagrams`; more Initials are dropped unanswered."""
+WAITING_INITIALS = 64
+"""Initials with a proven address kept for the next call when one call's handshakes are used up."""
+
+
+class Engine(Protocol):
+    """A faster way in for 1-RTT datagrams; what it does not take goes to aioquic."""
+
+    def ingest(self, connection: Connection, data: bytes, now: float) -> bool:
+        """Whether the datagram was dealt with."""
+
+
+class Endpoint:
+    """The connections of one UDP port. `is_client` means that it accepts none; any endpoint may connect."""
+
+    def __init__(self, settings: QuicSettings, is_client: bool = False, engine: Engine | None = None) -> None:
+        self.settings = settings
+        self._accepts = not is_client
+        self._engine = engine
+        self._routes: dict[bytes, _Entry] = {}
+        self._entries: dict[int, _Entry] = {}
+        self._touched: set[int] = set()
+        self._events: list[Event] = []
+        self._deadlines: list[tuple[float, int]] = []
+        self._gate = _Gate(settings)
+        self._replies: list[tuple[Address, list[bytes]]] = []
+        self._number = 0
+        self._now = 0.0
+        self._configuration = _configuration(settings) if self._accepts else None
+
+    def replace_settings(self, settings: QuicSettings) -> None:
+        """Use other settings (a renewed certificate) for connections made from now on."""
+        self.settings = settings
+        self._gate.settings = settings
+        self._configuration = _configuration(settings) if self._accepts else None
+
+    def connect(
+        self,
+        address: Address,
+        now: float,
+        *,
+        server_name: str | None = None,
+        url: str | None = None,
+        protocols: Sequence[str] = (),
+        origin: str | None = None,
+        settings: QuicSettings | None = None,
+    ) -> Connection:
+        """Start a connection; `Opened` or `Closed` follows.
+
+        `url` (https) asks for a WebTransport session at its authority and path; without it the connection is raw QUIC.
+        `protocols` are offered in order (default: the settings'); `settings` replaces the endpoint's for this connection.
+        `server_name` is what the certificate must name (default: the URL's host, else the address).
+        """
+        settings = settings or self.settings
+        offered = tuple(protocols) or settings.protocols
+        target = urlsplit(url) if url is not None else None
+        if target is not None and (target.scheme != "https" or not target.hostname):
+            raise ValueError(f"not an https URL: {url}")
+        host = (target.hostname if target is not None else None) or str(address[0])
+        alpns = (WEBTRANSPORT_ALPN,) if target is not None else offered
+        core = QuicCore(
+            _client_configuration(settings, alpns, server_name or host),
+            settings.limits,
+            pinned_sha256=settings.trust.pinned_sha256,
+        )
+        self._number += 1
+        connection: Connection
+        if target is None:
+            connection = Connection(core, self._number, self._events, self._touched)
+        else:
+            path = (target.path or "/") + (f"?{target.query}" if target.query else "")
+            connection = WebTransportConnection(core, self._number, self._events, self._touched, settings)
+            connection.request(target.netloc, path, origin)
+        connection.offered = offered
+        core.face = connection
+        entry = self._add(core, self._number, now + settings.limits.handshake_timeout_s)
+        entry.connection = connection
+        core.connect(_full_address(address), now)
+        return connection
+
+    def receive_datagrams(
+        self, batch: Sequence[tuple[bytes, Address]], now: float, new_handshakes: int = 8
+    ) -> list[Event]:
+        """Take what a socket gave and return what happened.
+
+        At most `new_handshakes` connections are accepted in one call: clients over it prove their address first (Retry)
+        or, when they have, wait for the next call.
+        """
+        self._now = now
+        self._gate.start_call(new_handshakes)
+        for data, address in self._gate.take_waiting():
+            self._receive_long(data, address, now)
+        routes, touched, engine = self._routes, self._touched, self._engine
+        for data, address in batch:
+            if data and not data[0] & 0x80:
+                entry = routes.get(data[1:9])
+                if entry is None:
+                    self._gate.unroutable += 1
+                    continue
+                touched.add(entry.number)
+                if engine is not None and entry.connection is not None and engine.ingest(entry.connection, data, now):
+                    continue
+                entry.core.receive_datagram(data, address, now)
+                if entry.pending or entry.core.issued or entry.core.retired:
+                    self._settle(entry)
+            else:
+                self._receive_long(data, address, now)
+        return self._take_events()
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` wants to be called next (monotonic seconds)."""
+        if self._events or self._gate.waiting:
+            return self._now
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def handle_deadline(self, now: float) -> list[Event]:
+        """Let the timers that are due act, and return what happened."""
+        self._now = now
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= now:
+            _, number = heappop(deadlines)
+            entry = self._entries.get(number)
+            if entry is None:
+                continue
+            entry.armed.pop()
+            self._touched.add(number)
+            self._fire(entry, now)
+        if self._gate.waiting:
+            return self.receive_datagrams((), now)
+        return self._take_events()
+
+    def datagrams_to_send(self, now: float) -> list[tuple[Address, list[bytes]]]:
+        """Datagrams of connections touched since the last call, grouped by destination in the order to send them."""
+        batches = self._replies
+        self._replies = []
+        touched = tuple(self._touched)
+        self._touched.clear()
+        for number in touched:
+            entry = self._entries.get(number)
+            if entry is None:
+                continue
+            last: Address | None = None
+            for data, address in entry.core.datagrams_to_send(now):
+                if address != last:
+                    group: list[bytes] = []
+                    batches.append((address, group))
+                    last = address
+                group.append(data)
+            self._settle(entry)
+            self._arm(entry, now)
+        return batches
+
+    def touch(self, connection: Connection) -> None:
+        """Have `datagrams_to_send` look at this connection (calls on a connection do it themselves)."""
+        self._touched.add(connection.id)
+
+    def close_all(self, code: int, reason: str, now: float) -> None:
+        """Close every connection, established or not, with an application error code."""
+        self._now = now
+        for entry in tuple(self._entries.values()):
+            if entry.connection is not None:
+                entry.connection.close(code, reason)
+            else:
+                entry.core.close(code, None, reason)
+            self._touched.add(entry.number)
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Connections that were told to be open and not yet closed, in the order they came."""
+        return [
+            entry.connection
+            for entry in self._entries.values()
+            if entry.connection is not None and not entry.connection.is_closed
+        ]
+
+    def statistics(self) -> EndpointStatistics:
+        """A snapshot of counts and refusals."""
+        return self._gate.statistics(len(self._entries))
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError where routes, entries and counts disagree."""
+        for entry in self._entries.values():
+            assert all(self._routes[cid] is entry for cid in entry.cids), "routes"
+            if not entry.core.ended:
+                entry.core.check_invariants()
+        assert len(self._routes) == sum(len(entry.cids) for entry in self._entries.values()), "stale routes"
+        assert sum(entry.pending for entry in self._entries.values()) >= self._gate.pending, "pending"
+
+    def _take_events(self) -> list[Event]:
+        events = self._events[:]
+        self._events.clear()
+        return events
+
+    def _receive_long(self, data: bytes, address: Address, now: float) -> None:
+        """Long headers: handshakes under way, new ones, and whatever else the network sends."""
+        try:
+            header = pull_quic_header(Buffer(data=data), host_cid_length=CID_BYTES)
+        except ValueError:
+            self._gate.unroutable += 1
+            return
+        entry = self._routes.get(header.destination_cid)
+        if entry is None:
+            entry = self._admit(header, data, address, now)
+            if entry is None:
+                return
+        entry.core.receive_datagram(data, address, now)
+        self._touched.add(entry.number)
+        if not entry.core.started:
+            # Not even the first packet could be decrypted: keep nothing.
+            self._gate.unroutable += 1
+            self._forget(entry)
+            return
+        self._settle(entry)
+
+    def _admit(self, header: QuicHeader, data: bytes, address: Address, now: float) -> _Entry | None:
+        """Decide about a datagram that belongs to no connection: a new one, a reply without state, or nothing."""
+        if not self._accepts or len(data) < SMALLEST_DATAGRAM_BYTES or header.version is None:
+            self._gate.unroutable += 1
+            return None
+        if header.packet_type == QuicPacketType.VERSION_NEGOTIATION:
+            self._gate.unroutable += 1
+            return None
+        if header.version not in VERSIONS:
+            if len(self._replies) < REPLIES_PER_CALL:
+                self._gate.versions_negotiated += 1
+                self._replies.append((address, [_version_negotiation(header)]))
+            return None
+        if header.packet_type != QuicPacketType.INITIAL:
+            self._gate.unroutable += 1
+            return None
+        return self._accept(header, data, address, now)
+
+    def _accept(self, header: QuicHeader, data: bytes, address: Address, now: float) -> _Entry | None:
+        gate = self._gate
+        original, retry_source = header.destination_cid, None
+        if header.token:
+            proven = gate.prove(header, address, now)
+            if proven is not None:
+                original, retry_source = proven, header.destination_cid
+        if retry_source is None and gate.wants_proof():
+            if len(self._replies) < REPLIES_PER_CALL:
+                self._replies.append((address, [gate.retry(header, address, now)]))
+            return None
+        if not gate.admits(data, address):
+            return None
+        assert self._configuration is not None
+        core = QuicCore(
+            self._configuration, self.settings.limits, original_destination=original, retry_source=retry_source
+        )
+        core.make_face = self._make_face
+        self._number += 1
+        entry = self._add(core, self._number, now + self.settings.limits.handshake_timeout_s)
+        entry.host = address[0]
+        gate.enter(entry.host)
+        self._route(entry, header.destination_cid)
+        return entry
+
+    def _make_face(self, core: QuicCore) -> Connection:
+        entry = self._routes[core.host_cid]
+        connection: Connection
+        if core.alpn == WEBTRANSPORT_ALPN:
+            connection = WebTransportConnection(core, entry.number, self._events, self._touched, self.settings)
+        else:
+            connection = Connection(core, entry.number, self._events, self._touched)
+        entry.connection = connection
+        return connection
+
+    def _add(self, core: QuicCore, number: int, handshake_deadline: float) -> _Entry:
+        entry = _Entry(core, number, handshake_deadline)
+        self._entries[number] = entry
+        self._route(entry, core.host_cid)
+        self._touched.add(number)
+        return entry
+
+    def _route(self, entry: _Entry, cid: bytes) -> None:
+        self._routes[cid] = entry
+        entry.cids.add(cid)
+
+    def _settle(self, entry: _Entry) -> None:
+        """Follow what a connection did: its connection ids, its handshake, its end."""
+        core = entry.core
+        if core.issued:
+            for cid in core.issued:
+                self._route(entry, cid)
+            core.issued.clear()
+        if core.retired:
+            for cid in core.retired:
+                if self._routes.pop(cid, None) is not None:
+                    entry.cids.discard(cid)
+            core.retired.clear()
+        if entry.pending and core.handshaken:
+            self._finish_handshake(entry)
+        if core.terminated:
+            self._forget(entry)
+
+    def _finish_handshake(self, entry: _Entry) -> None:
+        entry.pending = False
+        if entry.host is not None:
+            self._gate.leave(entry.host)
+            entry.host = None
+
+    def _forget(self, entry: _Entry) -> None:
+        if self._entries.pop(entry.number, None) is None:
+            return
+        self._finish_handshake(entry)
+        for cid in entry.cids:
+            del self._routes[cid]
+        self._touched.discard(entry.number)
+
+    def _arm(self, entry: _Entry, now: float) -> None:
+        """See to it that the heap wakes us in time; an earlier entry that still waits will do."""
+        if entry.number not in self._entries:
+            return
+        timer = entry.core.get_timer()
+        deadline = _NEVER if timer is None else timer
+        if entry.pending:
+            deadline = min(deadline, entry.handshake_deadline)
+        if entry.connection is not None and entry.connection.deadline is not None:
+            deadline = min(deadline, entry.connection.deadline)
+        entry.wanted = deadline
+        if not entry.armed or deadline < entry.armed[-1]:
+            entry.armed.append(deadline)
+            heappush(self._deadlines, (deadline, entry.number))
+
+    def _fire(self, entry: _Entry, now: float) -> None:
+        if entry.wanted > now:
+            return
+        if entry.pending and now >= entry.handshake_deadline:
+            self._gate.handshakes_timed_out += 1
+            entry.core.give_up("handshake timeout")
+            self._forget(entry)
+            return
+        if entry.connection is not None and entry.connection.deadline is not None:
+            entry.connection.handle_deadline(now)
+        timer = entry.core.get_timer()
+        if timer is not None and timer <= now:
+            entry.core.handle_timer(now)
+        self._settle(entry)
+
+
+_NEVER = float("inf")
+
+
+class _Entry:
+    """What the endpoint knows about one connection besides itself."""
+
+    __slots__ = ("armed", "cids", "connection", "core", "handshake_deadline", "host", "number", "pending", "wanted")
+
+    def __init__(self, core: QuicCore, number: int, handshake_deadline: float) -> None:
+        self.core = core
+        self.number = number
+        self.connection: Connection | None = None
+        self.cids: set[bytes] = set()
+        self.pending = True
+        self.handshake_deadline = handshake_deadline
+        self.host: str | None = None
+        """Counted at the gate under this host until the handshake is over."""
+        self.armed: list[float] = []
+        """Heap entries that stand for this connection, the earliest last: none is ever pushed later than another."""
+        self.wanted = _NEVER
+        """When it really wants to be woken; later than the earliest entry after the deadline moved away."""
+
+
+class _Gate:
+    """Who may start a handshake, and the counts of those who may not."""
+
+    __slots__ = (
+        "_by_host",
+        "_retry",
+        "accepted",
+        "budget",
+        "handshakes_timed_out",
+        "pending",
+        "refused_pending",
+        "refused_per_address",
+        "refused_tokens",
+        "retries_sent",
+        "settings",
+        "unroutable",
+        "versions_negotiated",
+        "waiting",
+    )
+
+    def __init__(self, settings: QuicSettings) -> None:
+        self.settings = settings
+        self._retry = QuicRetryTokenHandler()
+        self._by_host: Counter[str] = Counter()
+        self.waiting: deque[tuple[bytes, Address]] = deque()
+        self.budget = 0
+        self.pending = 0
+        self.accepted = self.retries_sent = self.versions_negotiated = self.handshakes_timed_out = self.unroutable = 0
+        self.refused_pending = self.refused_per_address = self.refused_tokens = 0
+
+    def start_call(self, new_handshakes: int) -> None:
+        self.budget = new_handshakes
+
+    def take_waiting(self) -> list[tuple[bytes, Address]]:
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        return waiting
+
+    def prove(self, header: QuicHeader, address: Address, now: float) -> bytes | None:
+        """The original destination id when the token is ours and for this address; None counts a refused token."""
+        try:
+            return self._retry.validate_token(
+                address=address, destination_cid=header.destination_cid, token=header.token, now=now
+            )
+        except ValueError:
+            self.refused_tokens += 1
+            return None
+
+    def wants_proof(self) -> bool:
+        return self.budget <= 0 or self.pending >= self.settings.limits.retry_above_pending
+
+    def retry(self, header: QuicHeader, address: Address, now: float) -> bytes:
+        self.retries_sent += 1
+        assert header.version is not None
+        source = os.urandom(CID_BYTES)
+        return encode_quic_retry(
+            version=header.version,
+            source_cid=source,
+            destination_cid=header.source_cid,
+            original_destination_cid=header.destination_cid,
+            retry_token=self._retry.create_token(
+                address=address,
+                original_destination_connection_id=header.destination_cid,
+                retry_source_connection_id=source,
+                now=now,
+            ),
+        )
+
+    def admits(self, data: bytes, address: Address) -> bool:
+        limits = self.settings.limits
+        if self.pending >= limits.pending_handshakes:
+            self.refused_pending += 1
+        elif self._by_host[address[0]] >= limits.pending_handshakes_per_address:
+            self.refused_per_address += 1
+        elif self.budget > 0:
+            self.budget -= 1
+            return True
+        elif len(self.waiting) < WAITING_INITIALS:
+            self.waiting.append((data, address))
+        else:
+            self.refused_pending += 1
+        return False
+
+    def enter(self, host: str) -> None:
+        self.accepted += 1
+        self.pending += 1
+        self._by_host[host] += 1
+
+    def leave(self, host: str) -> None:
+        self.pending -= 1
+        self._by_host[host] -= 1
+        if not self._by_host[host]:
+            del self._by_host[host]
+
+    def statistics(self, connections: int) -> EndpointStatistics:
+        return EndpointStatistics(
+            connections=connections,
+            pending_handshakes=self.pending,
+            accepted=self.accepted,
+            retries_sent=self.retries_sent,
+            refused_pending=self.refused_pending,
+            refused_per_address=self.refused_per_address,
+            refused_tokens=self.refused_tokens,
+            versions_negotiated=self.versions_negotiated,
+            handshakes_timed_out=self.handshakes_timed_out,
+            unroutable=self.unroutable,
+        )
+
+
+def _version_negotiation(header: QuicHeader) -> bytes:
+    return encode_quic_version_negotiation(
+        source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=list(VERSIONS)
+    )
+
+
+def _configuration(settings: QuicSettings) -> QuicConfiguration:
+    """What aioquic wants to know about a server."""
+    if settings.certificate is None:
+        raise ValueError("a server needs a certificate")
+    configuration = _shared_configuration(settings, is_client=False)
+    configuration.alpn_protocols = list(settings.alpns())
+    configuration.certificate = settings.certificate.chain[0]
+    configuration.certificate_chain = list(settings.certificate.chain[1:])
+    configuration.private_key = settings.certificate.key
+    return configuration
+
+
+def _client_configuration(settings: QuicSettings, alpns: Sequence[str], server_name: str) -> QuicConfiguration:
+    trust = settings.trust
+    configuration = _shared_configuration(settings, is_client=True)
+    configuration.alpn_protocols = list(alpns)
+    configuration.server_name = server_name
+    configuration.cadata = trust.authorities_pem
+    verify = trust.verify and trust.pinned_sha256 is None
+    configuration.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    return configuration
+
+
+def _shared_configuration(settings: QuicSettings, is_client: bool) -> QuicConfiguration:
+    limits = settings.limits
+    return QuicConfiguration(
+        is_client=is_client,
+        cipher_suites=list(settings.cipher_suites),
+        congestion_control_algorithm=settings.congestion_control,
+        connection_id_length=CID_BYTES,
+        idle_timeout=limits.idle_timeout_s,
+        initial_rtt=settings.initial_rtt_s,
+        max_data=limits.session_window_bytes,
+        max_stream_data=limits.stream_window_bytes,
+        max_datagram_frame_size=65536,
+        max_datagram_size=settings.max_datagram_size,
+        supported_versions=list(VERSIONS),
+    )
+
+
+def _full_address(address: Address) -> Address:
+    """IPv6 sockets report four values and aioquic compares whole addresses: fill in what callers leave out."""
+    return (*address, 0, 0) if len(address) == 2 and ":" in str(address[0]) else tuple(address)

@@ -1,0 +1,62 @@
+"""Snapshots of connections and endpoints, for metrics, link estimators and logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """What one connection counts as it goes."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    packets_sent: int = 0
+    packets_received: int = 0
+    packets_lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """One connection now. UDP payload bytes; packets are QUIC packets of the established connection where we send."""
+
+    rtt_s: float
+    """Smoothed; 0 before the first sample."""
+    rtt_min_s: float
+    rtt_variance_s: float
+    congestion_window_bytes: int
+    in_flight_bytes: int
+    bytes_sent: int
+    bytes_received: int
+    packets_sent: int
+    packets_received: int
+    packets_lost: int
+    """Packets of ours declared lost."""
+    largest_received_packet: int
+    """The peer's highest packet number seen, -1 before any: against `packets_received` it shows gaps."""
+    streams: int
+    control_unsent_bytes: int
+    media_unsent_bytes: int
+    datagram_unsent_bytes: int
+    datagrams_expired: int
+    datagrams_dropped: int
+    held_bytes: int
+    """Memory held by data that came out of order."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatistics:
+    """One endpoint now: how many connections it has, and what it refused and why, since it started."""
+
+    connections: int
+    pending_handshakes: int
+    accepted: int
+    retries_sent: int
+    refused_pending: int
+    """Initials dropped because too many handshakes were under way in all."""
+    refused_per_address: int
+    refused_tokens: int
+    versions_negotiated: int
+    handshakes_timed_out: int
+    unroutable: int
+    """Datagrams that belong to no connection and start none."""
