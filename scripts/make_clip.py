@@ -72,9 +72,9 @@ def picture(width: int, height: int) -> str:
         return f"drawtext=fontfile={FONT}:fontsize={size}:fontcolor={color}:x={x}:y={y}:text='{what}'"
 
     clock = f"%{{eif\\:floor({number}/{RATE})\\:d\\:2}}.%{{eif\\:floor(mod({number}\\,{RATE})*1000/{RATE})\\:d\\:3}} s"
+    colors = "c0=0x0b3954:c1=0x087e8b:nb_colors=2"
     layers = [
-        f"gradients=s={width}x{height}:r={RATE}:c0=0x0b3954:c1=0x087e8b:x0=0:y0=0:x1={width}:y1={height}"
-        ":nb_colors=2:speed=0.00001:seed=7",
+        f"gradients=s={width}x{height}:r={RATE}:{colors}:x0=0:y0=0:x1={width}:y1={height}:speed=0.00001:seed=7",
         text("●", unit * 4, f"(w-tw)*(0.5+0.42*cos({turn}))", f"(h-th)*(0.5+0.42*sin(2*{turn}))", "0xff5a5f"),
         text("●", unit * 2, f"(w-tw)*(0.5+0.42*sin({turn}))", f"(h-th)*(0.5+0.35*cos(3*{turn}))", "0xffb400"),
         text("tradewind", unit, f"{unit}", f"{unit}", "white@0.8"),

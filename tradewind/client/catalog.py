@@ -29,6 +29,7 @@ MAX_NAME_CHARACTERS = 1024
 
 _LANGUAGES = {"eng": "en", "fra": "fr", "deu": "de", "zho": "zh", "jpn": "ja", "kor": "ko", "spa": "es"}
 _LARGEST_EXACT = 2**53 - 1
+_SLOWEST_FRAMERATE = 0.01
 
 
 class CatalogError(Exception):
@@ -224,7 +225,7 @@ def _hang_video(rendition: Rendition) -> dict[str, Any]:
         "framerate": _number(rendition.framerate),
         "bitrate": rendition.bitrate or None,
         "optimizeForLatency": True,
-        "jitter": math.ceil(1000 / rendition.framerate) if rendition.framerate else None,
+        "jitter": math.ceil(1000 / rendition.framerate) if rendition.framerate >= _SLOWEST_FRAMERATE else None,
     }
     return {field: value for field, value in fields.items() if value is not None}
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tradewind.client.fmp4 import Frame, Kind, MediaTrack
 
 CMAF = "cmaf"
-CHUNK_OVERHEAD_BYTES = 100
+CHUNK_OVERHEAD_BYTES = 108
 """What one frame's moof and mdat header add to it."""
 
 _RENDER_TOGETHER = 1

@@ -16,8 +16,8 @@ _RUN_OFFSET, _RUN_DURATION, _RUN_SIZE, _RUN_FLAGS, _RUN_COMPOSITION = 0x1, 0x100
 def encode_chunk(track: int, sequence: int, decode_time: int, frames: Sequence[Frame]) -> bytes:
     """One CMAF chunk, a moof and an mdat, of one or more frames of one track that follow each other.
 
-    `decode_time`: of the first frame, in the track's ticks, >= 0; it replaces the frame's own. One frame costs 100
-    bytes more than its payload, 104 with a composition offset. Raises ValueError for a negative or empty argument.
+    `decode_time`: of the first frame, in the track's ticks, >= 0; it replaces the frame's own. One frame costs 108
+    bytes more than its payload, 112 with a composition offset. Raises ValueError for a negative or empty argument.
     """
     if decode_time < 0 or not frames:
         raise ValueError(f"a chunk of {len(frames)} frames at {decode_time}")
@@ -86,6 +86,7 @@ class Joiner:
         """
         try:
             told = self._readers[index].receive(chunk)
+            self._readers[index].finish()
         except Mp4Error:
             self._readers[index] = _open(self._inits[index])
             raise
