@@ -3,8 +3,7 @@
 `relay.node` asks once for each session and once for each request that carries a token of its own. The path that a
 client dials is the root of what it sees: it names namespaces relative to it, and the relay works with *global* ones
 (root fields, then the wire's). A token's prefixes are global too: `https://host/live?jwt=...` with a token for
-`live/shop1` shows `shop1` and nothing beside it, just as moq-relay would. Nothing here reads a clock: `wall_now` is Unix
-time.
+`live/shop1` shows `shop1` and nothing beside it, just as moq-relay would. `wall_now` is Unix time.
 """
 
 from __future__ import annotations

@@ -69,7 +69,12 @@ ROOMS = [
     Room("relay.links", RELAY_PURE),
     Room("relay.access", RELAY_PURE),
     Room("relay.limits", RELAY_PURE),
-    Room("relay.config", ("relay.access", "relay.limits", "relay.forwarding"), ()),
+    Room("relay.config", ("relay.values", "tradewind.moqt.profiles", "tradewind.moqt.settings")),
+    Room("relay.config_text", ("relay.config",)),
+    Room(
+        "relay.settings",
+        ("relay.config", "relay.access", "relay.limits", "relay.forwarding", "tradewind.moqt", "tradewind.quic.config"),
+    ),
     Room("relay.metrics", ("tradewind.moqt.model",), ("prometheus_client",)),
     Room("relay.health", RELAY_PURE),
     Room("relay.drain", RELAY_PURE),

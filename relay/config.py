@@ -1,0 +1,451 @@
+"""The relay's settings: one schema for the TOML file, the environment and the flags.
+
+`load` is called once, by `python -m relay`, with the file already read. Precedence: flag, then environment, then file,
+then default (`--dev` has defaults of its own). Everything that is wrong is reported at once, each problem with its key,
+what was expected and the nearest valid name. A field added below has its key, variable, flag, check and docs by
+that alone:
+
+    [cache] max_bytes = "512MiB"      TRADEWIND_CACHE__MAX_BYTES=512MiB      --cache.max_bytes 512MiB
+
+What each room is told of this, `relay.settings` says. A change takes a restart, but for keys and certificates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from relay import values
+from relay.values import Address, Kind, nearest
+from tradewind.moqt.profiles import BROWSER_ORDER, NATIVE_ORDER, PROFILES
+from tradewind.moqt.settings import ALL_QUIRKS
+
+SCHEMA = 1
+ENVIRONMENT_PREFIX = "TRADEWIND_"
+ALIASES = {
+    "--listen": "relay.listen",
+    "--dev": "relay.dev",
+    "--drafts": "relay.drafts",
+    "--ops": "ops.listen",
+    "--cert": "tls.cert",
+    "--key": "tls.key",
+    "--auth-key": "auth.keys",
+    "--public": "auth.public",
+    "--log-level": "log.level",
+}
+"""Short flags for what is typed by hand."""
+
+_KNOWN_DRAFTS = tuple(sorted((profile.draft for profile in PROFILES.values()), reverse=True))
+_NATIVE_DRAFTS = tuple(PROFILES[name].draft for name in NATIVE_ORDER)
+_BROWSER_DRAFTS = tuple(PROFILES[name].draft for name in BROWSER_ORDER)
+
+
+def setting(default: Any, kind: Kind, text: str, dev: Any = dataclasses.MISSING) -> Any:
+    """Declare one setting: its default (and the one of `--dev`), its kind, and what an operator reads about it."""
+    return dataclasses.field(default=default, metadata={"kind": kind, "help": text, "dev": dev})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSection:
+    """Who this relay is, in logs and metrics."""
+
+    id: str = setting("relay-1", values.text("1 to 64 letters, digits, . _ -", r"[\w.-]{1,64}"), "This relay's name.")
+    region: str = setting("local", values.text("1 to 64 letters, digits, . _ -", r"[\w.-]{1,64}"), "Where it runs.")
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySection:
+    """What it offers, and where."""
+
+    listen: tuple[Address, ...] = setting(
+        (Address("0.0.0.0", 4443), Address("::", 4443)),  # noqa: S104 - a relay serves everybody
+        values.addresses(),
+        "UDP addresses; raw QUIC and WebTransport share each of them.",
+        dev=(Address("127.0.0.1", 4443), Address("::1", 4443)),
+    )
+    dev: bool = setting(
+        False, values.flag(), "Development: a certificate made here, everybody may do everything, loopback."
+    )
+    drafts: tuple[int, ...] = setting(
+        _NATIVE_DRAFTS, values.drafts(_KNOWN_DRAFTS), "MoQT drafts offered, in order of preference."
+    )
+    browser_drafts: tuple[int, ...] = setting(
+        _BROWSER_DRAFTS,
+        values.drafts(_KNOWN_DRAFTS),
+        "The order for browsers (requests with an Origin): today's players play on draft 16 only. Of these, only what "
+        "`drafts` offers counts.",
+    )
+    webtransport: bool = setting(True, values.flag(), "Whether WebTransport (`h3`) is answered too.")
+    paths: tuple[str, ...] = setting(
+        (), values.texts('a list of paths such as "/live"'), "Paths that may be dialled, with what is below; none: all."
+    )
+    quirks: tuple[str, ...] = setting(
+        tuple(sorted(ALL_QUIRKS)),
+        values.choices(sorted(ALL_QUIRKS), f"names out of {', '.join(sorted(ALL_QUIRKS))}"),
+        "Known faults of clients that are forgiven; each use is counted.",
+    )
+    linger_s: float = setting(
+        5.0, values.duration(0, 300), "How long tracks outlive a publisher that is gone, so that it can come back."
+    )
+    rendezvous_max_s: float = setting(
+        30.0, values.duration(0, 3600), "How long a subscription may wait for a publisher to appear."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OpsSection:
+    """What operators and their tools talk to; unauthenticated, so keep it on loopback."""
+
+    listen: Address | None = setting(
+        Address("127.0.0.1", 9464), values.address_or_off(), "HTTP: /livez /readyz /metrics /state /version."
+    )
+    certificate_hash: bool = setting(
+        True,
+        values.flag(),
+        "Serve /certificate.sha256 in plain HTTP on TCP, at the UDP port's number: players look there for the hash of "
+        "a certificate that no authority signed.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSection:
+    """Certificates; files are read again when they change."""
+
+    cert: str | None = setting(None, values.file(), "PEM file: the certificate, then its chain.")
+    key: str | None = setting(None, values.file(), "PEM file: its private key.")
+    ca: str | None = setting(None, values.file(), "PEM file: the authority of the relays we connect to.")
+    poll_s: float = setting(5.0, values.duration(0.1, 3600), "How often files are looked at for a change.")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSection:
+    """Who may do what. Without keys and public paths nobody may do anything, unless in development."""
+
+    keys: tuple[str, ...] = setting(
+        (),
+        values.texts("a list of files or directories"),
+        "JWK or JWK set files, or directories of *.jwk and *.json: tokens are checked with these.",
+    )
+    public: tuple[str, ...] = setting(
+        (), values.texts('a list of paths such as "demo"'), 'Paths that need no token, for both; "/" is everything.'
+    )
+    public_publish: tuple[str, ...] = setting(
+        (), values.texts('a list of paths such as "demo"'), "Paths that may be published to without a token."
+    )
+    public_subscribe: tuple[str, ...] = setting(
+        (), values.texts('a list of paths such as "demo"'), "Paths that may be read without a token."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSection:
+    """How much anybody may have; 0 is no limit. An IPv6 address counts as its /64."""
+
+    sessions: int = setting(4096, values.number(), "Sessions in all.")
+    sessions_per_address: int = setting(256, values.number(), "Sessions of one address.", dev=0)
+    sessions_per_token: int = setting(0, values.number(), "Sessions of one token.")
+    subscriptions_per_session: int = setting(1024, values.number(), "Subscriptions and fetches of one session.")
+    subscriptions_per_address: int = setting(0, values.number(), "The same of one address.")
+    subscriptions_per_token: int = setting(0, values.number(), "The same of one token.")
+    namespaces_per_session: int = setting(256, values.number(), "Namespaces published or asked for by one session.")
+    namespaces_per_address: int = setting(0, values.number(), "The same by one address.")
+    namespaces_per_token: int = setting(0, values.number(), "The same by one token.")
+    bytes_per_s_per_session: int = setting(
+        16 * 2**20, values.size(), "Bytes a second that one session may send us; more waits, nothing is lost."
+    )
+    bytes_per_s_per_address: int = setting(0, values.size(), "The same for one address.")
+    bytes_per_s_per_token: int = setting(0, values.size(), "The same for one token.")
+    tracks: int = setting(100_000, values.number(1), "Tracks known at once.")
+    requests_per_session: int = setting(1024, values.number(1), "Requests that one session may have open.")
+    pending_handshakes: int = setting(512, values.number(1), "Handshakes under way at once.")
+    pending_handshakes_per_address: int = setting(64, values.number(1), "Handshakes under way from one address.", 512)
+    retry_threshold: int = setting(
+        64, values.number(), "Handshakes under way above which clients must first prove their address (Retry)."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QuicSection:
+    """QUIC, for each connection."""
+
+    stream_window_bytes: int = setting(256 * 2**10, values.size(16 * 2**10, 2**30), "Receive window of one stream.")
+    session_window_bytes: int = setting(4 * 2**20, values.size(64 * 2**10, 2**30), "Receive window of a session.")
+    bidi_streams: int = setting(128, values.number(1, 16_383), "Request streams that a client may have open.")
+    uni_streams: int = setting(128, values.number(3, 16_383), "Data streams that a client may have open.")
+    idle_timeout_s: float = setting(30.0, values.duration(1, 600), "Silence after which a connection is gone.")
+    handshake_timeout_s: float = setting(10.0, values.duration(1, 60), "Time for a handshake.")
+    max_datagram_bytes: int = setting(1232, values.size(1200, 16_000), "UDP payload of our packets.")
+    datagram_backlog_bytes: int = setting(
+        256 * 2**10, values.size(1200, 2**30), "Datagrams that may wait for a slow peer; then the oldest are dropped."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSection:
+    """Groups kept for late joiners and fetches."""
+
+    max_bytes: int = setting(512 * 2**20, values.size(2**20), "Of all tracks together.")
+    max_bytes_per_track: int = setting(64 * 2**20, values.size(2**16), "Of one track.")
+    max_groups: int = setting(32, values.number(1, 100_000), "Groups of one track.")
+    max_age_s: float = setting(30.0, values.duration(0.1, 86_400), "Of a group that is not the current one.")
+
+
+@dataclass(frozen=True, slots=True)
+class SlowSubscriberSection:
+    """Who cannot keep up skips to the newest group and stalls nobody else."""
+
+    max_lag_s: float = setting(2.0, values.duration(0.05, 600), "How far behind a subscriber may fall before it skips.")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSection:
+    """How long one turn may take before the socket is looked at again."""
+
+    budget_s: float = setting(0.004, values.duration(0.0005, 1), "Time.")
+    datagrams: int = setting(256, values.number(1, 65_536), "Datagrams.")
+    handshakes: int = setting(8, values.number(1, 1024), "New handshakes.")
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSection:
+    """What SIGTERM does: GOAWAY, this time, then close."""
+
+    grace_s: float = setting(10.0, values.duration(0, 86_400), "How long sessions may take to leave.", dev=2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LogSection:
+    """What is written to standard error."""
+
+    level: str = setting("info", values.choice("debug", "info", "warning", "error"), "The least that is logged.")
+    format: str = setting("auto", values.choice("auto", "console", "json"), "auto: console on a terminal, else JSON.")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of one relay, checked."""
+
+    node: NodeSection = NodeSection()
+    relay: RelaySection = RelaySection()
+    ops: OpsSection = OpsSection()
+    tls: TlsSection = TlsSection()
+    auth: AuthSection = AuthSection()
+    limits: LimitsSection = LimitsSection()
+    quic: QuicSection = QuicSection()
+    cache: CacheSection = CacheSection()
+    slow_subscriber: SlowSubscriberSection = SlowSubscriberSection()
+    turn: TurnSection = TurnSection()
+    drain: DrainSection = DrainSection()
+    log: LogSection = LogSection()
+
+
+class Key(NamedTuple):
+    """One setting as it is declared."""
+
+    section: str
+    name: str
+    default: Any
+    dev_default: Any
+    kind: Kind
+    help: str
+
+    def __str__(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return f"{ENVIRONMENT_PREFIX}{self.section}__{self.name}".upper()
+
+
+def _declared() -> Iterator[Key]:
+    for section, declared in SECTIONS.items():
+        for field in dataclasses.fields(declared):
+            meta = field.metadata
+            dev = field.default if meta["dev"] is dataclasses.MISSING else meta["dev"]
+            yield Key(section, field.name, field.default, dev, meta["kind"], meta["help"])
+
+
+SECTIONS: dict[str, type[Any]] = {field.name: type(field.default) for field in dataclasses.fields(Config)}
+KEYS: dict[str, Key] = {str(key): key for key in _declared()}
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong: where it stands, which key it is about, and what to do."""
+
+    where: str
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key}: {self.what}" if self.key else f"{self.where}: {self.what}"
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; `problems` has all of them."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+class Loaded(NamedTuple):
+    """Settings, and where each key that is not a default came from."""
+
+    config: Config
+    sources: Mapping[str, str]
+
+
+class _Written(NamedTuple):
+    """A value as somebody wrote it."""
+
+    raw: Any
+    where: str
+
+
+def load(
+    flags: Sequence[str] = (), environment: Mapping[str, str] | None = None, file: tuple[str, str] | None = None
+) -> Loaded:
+    """Put settings together and check them. `file` is its name and text. Raises ConfigError with every problem."""
+    problems: list[Problem] = []
+    written: dict[str, _Written] = {}
+    if file is not None:
+        written |= _from_file(*file, problems)
+    written |= _from_environment(environment or {}, problems)
+    written |= _from_flags(flags, problems)
+    config = _build(written, problems)
+    problems += _contradictions(config, written)
+    if problems:
+        raise ConfigError(problems)
+    return Loaded(config, {key: value.where for key, value in written.items()})
+
+
+def warnings(config: Config) -> list[str]:
+    """What is allowed but deserves a second look."""
+    said = []
+    if config.ops.listen is not None and not config.ops.listen.is_loopback:
+        said.append(f"ops.listen: {config.ops.listen} is open to others, and asks nobody who they are")
+    if config.relay.dev and not all(address.is_loopback for address in config.relay.listen):
+        said.append("relay.dev: everybody who reaches relay.listen may publish and subscribe")
+    if not all(path.strip("/") for path in (*config.auth.public, *config.auth.public_publish)) and not config.relay.dev:
+        said.append("auth.public: everybody may publish everywhere")
+    return said
+
+
+def _from_file(name: str, text: str, problems: list[Problem]) -> dict[str, _Written]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problems.append(Problem(name, "", f"not TOML: {error}"))
+        return {}
+    if document.pop("schema", SCHEMA) != SCHEMA:
+        problems.append(Problem(name, "schema", f"expected {SCHEMA}"))
+    found = {}
+    for section, body in document.items():
+        if section not in SECTIONS or not isinstance(body, dict):
+            problems.append(_unknown(name, section, list(SECTIONS), "section"))
+            continue
+        for key, raw in body.items():
+            if f"{section}.{key}" in KEYS:
+                found[f"{section}.{key}"] = _Written(raw, name)
+            else:
+                problems.append(_unknown(name, f"{section}.{key}", list(KEYS), "key"))
+    return found
+
+
+def _from_environment(environment: Mapping[str, str], problems: list[Problem]) -> dict[str, _Written]:
+    """Variables of the form TRADEWIND_SECTION__KEY; others, and sections that are not ours at all, are not about us."""
+    variables = {key.variable: name for name, key in KEYS.items()}
+    sections = [name.upper() for name in SECTIONS]
+    found = {}
+    for variable, raw in environment.items():
+        section, separator, _ = variable.removeprefix(ENVIRONMENT_PREFIX).partition("__")
+        if variable in variables:
+            found[variables[variable]] = _Written(raw, f"environment {variable}")
+        elif variable.startswith(ENVIRONMENT_PREFIX) and separator and nearest(section, sections):
+            problems.append(_unknown("environment", variable, list(variables), "variable"))
+    return found
+
+
+def _from_flags(flags: Sequence[str], problems: list[Problem]) -> dict[str, _Written]:
+    found: dict[str, _Written] = {}
+    names = [*ALIASES, *(f"--{key}" for key in KEYS)]
+    waiting = list(flags)
+    while waiting:
+        flag, equals, raw = waiting.pop(0).partition("=")
+        name = ALIASES.get(flag, flag.removeprefix("--"))
+        if not flag.startswith("--") or name not in KEYS:
+            problems.append(_unknown("flag", flag, names, "flag"))
+            # A flag that we do not know had a value, most likely.
+            if flag.startswith("--") and not equals and waiting and not waiting[0].startswith("--"):
+                waiting.pop(0)
+            continue
+        if not equals and KEYS[name].kind.schema.get("type") == "boolean":
+            raw = "true"
+        elif not equals and (not waiting or waiting[0].startswith("--")):
+            problems.append(Problem("flag", flag, f"expected {KEYS[name].kind.expected}"))
+            continue
+        elif not equals:
+            raw = waiting.pop(0)
+        if name in found and KEYS[name].kind.is_list:
+            raw = f"{found[name].raw},{raw}"
+        found[name] = _Written(raw, f"flag {flag}")
+    return found
+
+
+def _build(written: Mapping[str, _Written], problems: list[Problem]) -> Config:
+    """Read every value; one that cannot be read is a problem and counts as its default."""
+    dev = False
+    if "relay.dev" in written:
+        dev = _read(KEYS["relay.dev"], written["relay.dev"], False, [])
+    sections: dict[str, dict[str, Any]] = {}
+    for name, key in KEYS.items():
+        default = key.dev_default if dev else key.default
+        value = _read(key, written[name], default, problems) if name in written else default
+        sections.setdefault(key.section, {})[key.name] = value
+    return Config(**{name: declared(**sections[name]) for name, declared in SECTIONS.items()})
+
+
+def _read(key: Key, written: _Written, default: Any, problems: list[Problem]) -> Any:
+    try:
+        return key.kind.read(written.raw)
+    except ValueError as error:
+        # int("x") and ipaddress say things of their own; what a Kind says on purpose is worth adding.
+        said = str(error)
+        more = f" ({said})" if said and not said.startswith("invalid literal") else ""
+        problems.append(Problem(written.where, str(key), f"expected {key.kind.expected}, not {written.raw!r}{more}"))
+        return default
+
+
+def _contradictions(config: Config, written: Mapping[str, _Written]) -> Iterator[Problem]:
+    """What no single value shows."""
+
+    def where(*keys: str) -> str:
+        return next((written[key].where for key in keys if key in written), "settings")
+
+    tls, auth, cache = config.tls, config.auth, config.cache
+    if bool(tls.cert) != bool(tls.key):
+        missing = "tls.key" if tls.cert else "tls.cert"
+        yield Problem(where("tls.cert", "tls.key"), missing, "expected too: a certificate and its key go together")
+    elif not tls.cert and not config.relay.dev and not {"tls.cert", "tls.key"} & set(written):
+        yield Problem("settings", "tls.cert", "expected a certificate and tls.key (or --dev, which makes its own)")
+    somebody = auth.keys or auth.public or auth.public_publish or auth.public_subscribe or config.relay.dev
+    if not somebody and not any(key.startswith("auth.") for key in written):
+        yield Problem("settings", "auth.keys", "expected key files, or auth.public paths: nobody could do anything")
+    if cache.max_bytes_per_track > cache.max_bytes:
+        keys = ("cache.max_bytes_per_track", "cache.max_bytes")
+        yield Problem(where(*keys), keys[0], f"expected at most cache.max_bytes, which is {cache.max_bytes}")
+    if not set(config.relay.browser_drafts) & set(config.relay.drafts):
+        keys = ("relay.browser_drafts", "relay.drafts")
+        yield Problem(where(*keys), keys[0], "expected at least one draft that relay.drafts offers")
+    if config.quic.stream_window_bytes > config.quic.session_window_bytes:
+        keys = ("quic.stream_window_bytes", "quic.session_window_bytes")
+        yield Problem(where(*keys), keys[0], "expected at most quic.session_window_bytes")
+
+
+def _unknown(where: str, name: str, names: Sequence[str], what: str) -> Problem:
+    meant = nearest(name, names)
+    return Problem(where, name, f"no such {what}" + (f"; did you mean {meant}?" if meant else ""))
