@@ -181,8 +181,9 @@ class Connection:
         self._events.append(Stopped(self, stream.id, code))
 
     def released(self, stream: Stream) -> None:
-        """A media stream's parts may change."""
-        self._events.append(Released(self, stream.id))
+        """Everything sent on a stream arrived, or it was abandoned: a media stream's parts may change."""
+        if stream.outgoing is not None and not stream.outgoing.control:
+            self._events.append(Released(self, stream.id))
 
     def datagram_received(self, data: bytes) -> None:
         """One datagram."""

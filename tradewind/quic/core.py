@@ -13,7 +13,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Protocol
 
-from aioquic.buffer import UINT_VAR_MAX, Buffer, encode_uint_var
+from aioquic.buffer import UINT_VAR_MAX, Buffer, encode_uint_var  # type: ignore[attr-defined]
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
@@ -69,7 +69,7 @@ class Face(Protocol):
         """The peer asked us to stop; our half is reset already."""
 
     def released(self, stream: Stream) -> None:
-        """All bytes of a media stream were acknowledged, or it was abandoned."""
+        """All bytes of a stream were acknowledged, or it was abandoned."""
 
     def datagram_received(self, data: bytes) -> None:
         """One datagram."""
@@ -225,7 +225,7 @@ class QuicCore(QuicConnection):
             return
         self.queue.abandon(stream, code)
         self._signal_reset(stream)
-        if not outgoing.control and self.face is not None:
+        if self.face is not None:
             self.face.released(stream)
 
     def stop(self, stream: Stream, code: int) -> None:
@@ -411,7 +411,7 @@ class QuicCore(QuicConnection):
         incoming = stream.incoming
         assert incoming is not None
         frame = b"\x11" + encode_uint_var(stream.id) + encode_uint_var(incoming.limit)
-        self.queue.signals.append((frame, (self._on_max_stream_data_delivery, (stream, incoming.limit))))
+        self.queue.signals.append((frame, (self._on_stream_credit_delivery, (stream, incoming.limit))))
 
     def _signal_max_streams(self, unidirectional: bool) -> None:
         announced = self.peer_streams[unidirectional].announced
@@ -424,7 +424,7 @@ class QuicCore(QuicConnection):
         if state is not ACKED:
             self.queue.lose(stream, start, stop, fin)
         elif outgoing.acknowledge(start, stop, fin):
-            if not outgoing.control and self.face is not None and not self.ended:
+            if self.face is not None and not self.ended:
                 self.face.released(stream)
             self._settle(stream)
 
@@ -444,7 +444,7 @@ class QuicCore(QuicConnection):
         if state is not ACKED and limit == self.credit.limit:
             self._signal_max_data()
 
-    def _on_max_stream_data_delivery(self, state: QuicDeliveryState, stream: Stream, limit: int) -> None:
+    def _on_stream_credit_delivery(self, state: QuicDeliveryState, stream: Stream, limit: int) -> None:
         incoming = stream.incoming
         if state is not ACKED and incoming is not None and limit == incoming.limit and incoming.final_size is None:
             self._signal_max_stream_data(stream)

@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from aioquic.buffer import Buffer
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import (
     QuicHeader,
@@ -209,7 +209,7 @@ class Endpoint:
         return [
             entry.connection
             for entry in self._entries.values()
-            if entry.connection is not None and not entry.connection.is_closed
+            if entry.connection is not None and entry.connection.protocol and not entry.connection.is_closed
         ]
 
     def statistics(self) -> EndpointStatistics:
@@ -357,7 +357,7 @@ class Endpoint:
         if entry.connection is not None and entry.connection.deadline is not None:
             deadline = min(deadline, entry.connection.deadline)
         entry.wanted = deadline
-        if not entry.armed or deadline < entry.armed[-1]:
+        if deadline < (entry.armed[-1] if entry.armed else _NEVER):
             entry.armed.append(deadline)
             heappush(self._deadlines, (deadline, entry.number))
 
