@@ -1,0 +1,125 @@
+// One MoQT session to the relay, made again when it is lost; and, when it cannot be made, why, in words.
+
+import { Connection } from "@moq/net";
+import { Signal } from "@moq/signals";
+import { diagnose, problems, UDP_ANSWERS_WITHIN_MS } from "./problems.js";
+
+/** What @moq/net 0.3.4 speaks without faults to a relay that keeps to the drafts. */
+export const PROTOCOLS = ["moqt-16"];
+
+const RETRY_FIRST_MS = 500;
+const RETRY_MOST_MS = 5000;
+
+/** Keeps one session up. `established` holds it for everyone who publishes or watches, undefined while there is none. */
+export class RelayConnection {
+  established = new Signal(undefined);
+  /** "connecting", "connected" or "waiting"; the last with a problem. */
+  state = new Signal("connecting");
+  problem = new Signal(undefined);
+  #url;
+  #certificate;
+  #wake;
+  #closed = false;
+
+  constructor(url, certificate) {
+    this.#url = url;
+    this.#certificate = certificate;
+    void this.#run();
+  }
+
+  /** Do not wait for the next attempt. */
+  retryNow() {
+    this.#wake?.();
+  }
+
+  close() {
+    this.#closed = true;
+    this.established.peek()?.close();
+    this.#wake?.();
+  }
+
+  async #run() {
+    let wait = RETRY_FIRST_MS;
+    while (!this.#closed) {
+      this.state.set("connecting");
+      const problem = await this.#session(() => {
+        wait = RETRY_FIRST_MS;
+      });
+      if (this.#closed) return;
+      this.problem.set(problem);
+      this.state.set("waiting");
+      if (problem.final) return;
+      await this.#pause(wait * (0.75 + Math.random() / 2));
+      wait = Math.min(wait * 2, RETRY_MOST_MS);
+    }
+  }
+
+  /** Make one session and stay with it until it ends. @returns {Promise<Problem>} why it ended */
+  async #session(onConnected) {
+    const host = this.#url.host;
+    const began = performance.now();
+    const took = () => performance.now() - began;
+    const transport = this.#open();
+    let closeCode;
+    transport.closed.then((info) => (closeCode = info?.closeCode)).catch(() => {});
+    const ready = await within(UDP_ANSWERS_WITHIN_MS, transport.ready.then(() => true));
+    if (!ready) {
+      transport.close();
+      return diagnose({ tookMs: took(), host, offered: PROTOCOLS });
+    }
+    if (!PROTOCOLS.includes(transport.protocol)) {
+      transport.close();
+      return diagnose({ tookMs: took(), host, offered: PROTOCOLS, protocol: transport.protocol });
+    }
+    const session = await within(UDP_ANSWERS_WITHIN_MS, Connection.connect(this.#url, { transport }));
+    if (!session) {
+      transport.close();
+      return diagnose({ tookMs: took(), host, offered: PROTOCOLS, protocol: transport.protocol, closeCode });
+    }
+    onConnected();
+    this.problem.set(undefined);
+    this.established.set(session);
+    this.state.set("connected");
+    await session.closed.catch(() => {});
+    this.established.set(undefined);
+    return closeCode ? problems.closed(host, closeCode) : problems.lost(host);
+  }
+
+  #open() {
+    const options = { allowPooling: false, congestionControl: "low-latency", protocols: PROTOCOLS };
+    if (this.#certificate) {
+      const bytes = Uint8Array.from(this.#certificate.match(/../g), (byte) => Number.parseInt(byte, 16));
+      options.serverCertificateHashes = [{ algorithm: "sha-256", value: bytes }];
+    }
+    const transport = new WebTransport(this.#url, options);
+    transport.closed.catch(() => {});
+    return transport;
+  }
+
+  #pause(milliseconds) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, milliseconds);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+/** The promise's value, or undefined where it fails or takes longer. */
+function within(milliseconds, promise) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(undefined), milliseconds);
+    promise.then(
+      (value) => {
+        clearTimeout(timer);
+        resolve(value);
+      },
+      () => {
+        clearTimeout(timer);
+        resolve(undefined);
+      },
+    );
+  });
+}
