@@ -1,0 +1,291 @@
+"""The state that forwarding's parts share: sessions, tracks, routes, requests and timers.
+
+`forwarder` owns one `Book`; `subscribing`, `fetching` and `discovery` are its parts and work on the same book.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import TypeAlias
+
+from relay.forwarding.cache import CacheBudget, CacheLimits
+from relay.forwarding.cursors import FetchCursor, Frontier
+from relay.forwarding.egress_order import Outbox
+from relay.forwarding.peers import DropReason, Peer
+from relay.forwarding.routes import Party, Routes
+from relay.forwarding.subscription import Subscription
+from relay.forwarding.track import FetchInlet, Inlet, Source, Track
+from tradewind.moqt.model import FullTrackName, LocationFilter, Parameters, Range
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingSettings:
+    """Bounds and times of forwarding; all of them reach here from the relay's settings."""
+
+    cache: CacheLimits = CacheLimits()
+    linger_s: float = 5.0
+    """How long a track or namespace outlives its last publisher, and an upstream subscription its last viewer."""
+    max_lag_s: float = 2.0
+    """How far behind a subscriber may fall in older groups before it skips to the newest."""
+    answer_timeout_s: float = 5.0
+    """How long a publisher may take to answer a SUBSCRIBE or FETCH of ours."""
+    max_rendezvous_s: float = 30.0
+    done_wait_s: float = 2.0
+    """How long streams announced by a PUBLISH_DONE are waited for."""
+    max_datagrams: int = 512
+    """Datagrams that wait for one session."""
+    max_tracks: int = 100_000
+    max_namespaces_told: int = 10_000
+    """Namespaces that one SUBSCRIBE_NAMESPACE may enumerate."""
+
+
+class Timer:
+    """A moment at which something is due; `cancel` it when it is not."""
+
+    __slots__ = ("action", "when")
+
+    def __init__(self, when: float, action: Callable[[float], None]) -> None:
+        self.when = when
+        self.action: Callable[[float], None] | None = action
+
+    def cancel(self) -> None:
+        self.action = None
+
+
+class Timers:
+    """All moments of forwarding in one heap."""
+
+    __slots__ = ("_count", "_heap")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._count = 0
+
+    def at(self, when: float, action: Callable[[float], None]) -> Timer:
+        timer = Timer(when, action)
+        self._count += 1
+        heappush(self._heap, (when, self._count, timer))
+        return timer
+
+    def next_deadline(self) -> float | None:
+        while self._heap and self._heap[0][2].action is None:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def run(self, now: float) -> None:
+        """Do everything that is due."""
+        while self._heap and self._heap[0][0] <= now:
+            timer = heappop(self._heap)[2]
+            if timer.action is not None:
+                action, timer.action = timer.action, None
+                action(now)
+
+
+@dataclass(slots=True)
+class Member:
+    """One session, as forwarding sees it."""
+
+    session: int
+    peer: Peer
+    outbox: Outbox
+    requests: set[int] = field(default_factory=set)
+    inlets: dict[int, tuple[Track, Inlet]] = field(default_factory=dict)
+    """Its subgroup streams, by stream."""
+    fetch_inlets: dict[int, tuple[Track, FetchInlet]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A SUBSCRIBE of theirs that no publisher has answered yet."""
+
+    party: Party
+    track: Track
+    parameters: Parameters
+    timer: Timer | None = None
+
+
+@dataclass(slots=True)
+class Offered:
+    """A PUBLISH of ours that its receiver has not answered yet."""
+
+    party: Party
+    track: Track
+    parameters: Parameters
+
+
+@dataclass(slots=True)
+class Asked:
+    """A TRACK_STATUS of ours on behalf of one of theirs."""
+
+    party: Party
+    for_party: Party
+
+
+@dataclass(slots=True)
+class Question:
+    """A FETCH of ours upstream."""
+
+    party: Party
+    track: Track
+    frontier: Frontier
+    chosen: LocationFilter
+    wanted: Range | None = None
+    """What it asks for in locations; None: not known before the answer."""
+    inlet: FetchInlet | None = None
+    timer: Timer | None = None
+    answers: list[Unanswered] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Unanswered:
+    """A FETCH of theirs whose range is not known until a FETCH of ours is answered."""
+
+    party: Party
+    parameters: Parameters
+
+
+@dataclass(slots=True)
+class Answering:
+    """A FETCH of theirs that is being answered."""
+
+    party: Party
+    cursor: FetchCursor
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A PUBLISH_NAMESPACE of theirs."""
+
+    party: Party
+
+
+@dataclass(frozen=True, slots=True)
+class Interested:
+    """A SUBSCRIBE_NAMESPACE or SUBSCRIBE_TRACKS of theirs."""
+
+    party: Party
+    tracks: bool
+
+
+@dataclass(slots=True)
+class Feeding:
+    """A SUBSCRIBE of ours or a PUBLISH of theirs."""
+
+    track: Track
+    source: Source
+
+
+@dataclass(slots=True)
+class Serving:
+    """An established subscription of theirs."""
+
+    track: Track
+    subscription: Subscription
+
+
+Role: TypeAlias = (
+    Waiting | Offered | Asked | Question | Unanswered | Answering | Announced | Interested | Feeding | Serving
+)
+
+
+class Book:
+    """Sessions, tracks, routes, requests, timers."""
+
+    __slots__ = ("_aliases", "budget", "drops", "members", "ready", "retired", "roles", "routes", "settings",
+                 "timers", "tracks", "waiting")  # fmt: skip
+
+    def __init__(self, settings: ForwardingSettings) -> None:
+        self.settings = settings
+        self.members: dict[int, Member] = {}
+        self.tracks: dict[FullTrackName, Track] = {}
+        self.routes = Routes()
+        self.roles: dict[Party, Role] = {}
+        """What each open request is to us."""
+        self.waiting: dict[Track, list[Waiting]] = {}
+        self.retired: dict[Track, None] = {}
+        """Tracks that have ended, kept while streams still read them."""
+        self.timers = Timers()
+        self.budget = CacheBudget(settings.cache)
+        self.ready: deque[Outbox] = deque()
+        self.drops: Counter[DropReason] = Counter()
+        """Of sessions and tracks that are gone."""
+        self._aliases = 0
+
+    def track(self, name: FullTrackName) -> Track:
+        """The track of this name, made if nobody asked for it before."""
+        found = self.tracks.get(name)
+        if found is None:
+            self._aliases += 1
+            found = Track(name, self._aliases, self.budget, self.settings.max_lag_s)
+            self.tracks[name] = found
+        return found
+
+    def forget_if_unused(self, track: Track) -> None:
+        """Let a track go that nobody publishes, reads or waits for."""
+        if self.tracks.get(track.name) is not track or track.established:
+            return
+        if track.sources or track.subscriptions or self.waiting.get(track):
+            return
+        if any(isinstance(role, Question) and role.track is track for role in self.roles.values()):
+            return
+        del self.tracks[track.name]
+        track.cache.clear()
+        self.drops.update(track.drops)
+
+    def retire(self, track: Track, now: float) -> None:
+        """A track has ended: let it go when nothing reads it any more, or at the latest when its cache is stale."""
+        if self.tracks.get(track.name) is track:
+            del self.tracks[track.name]
+        if track not in self.retired:
+            self.retired[track] = None
+            self._let_go(track, now + self.settings.cache.age_s, now)
+
+    def _let_go(self, track: Track, latest: float, now: float) -> None:
+        read = any(subgroup.cursors for group in track.cache.groups.values() for subgroup in group.subgroups.values())
+        if read and now < latest:
+            self.timers.at(now + 1.0, lambda when: self._let_go(track, latest, when))
+            return
+        del self.retired[track]
+        track.cache.clear()
+        self.drops.update(track.drops)
+
+    def peer(self, party: Party) -> Peer:
+        return self.members[party.session].peer
+
+    def give(self, party: Party, role: Role) -> None:
+        """Note what a request is to us; another role takes the place of the last."""
+        self.roles[party] = role
+        self.members[party.session].requests.add(party.request)
+
+    def take(self, party: Party) -> Role | None:
+        """The request is over."""
+        member = self.members.get(party.session)
+        if member is not None:
+            member.requests.discard(party.request)
+        return self.roles.pop(party, None)
+
+    def wait(self, waiting: Waiting) -> None:
+        self.waiting.setdefault(waiting.track, []).append(waiting)
+        self.give(waiting.party, waiting)
+
+    def stop_waiting(self, waiting: Waiting) -> None:
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        others = self.waiting[waiting.track]
+        others.remove(waiting)
+        if not others:
+            del self.waiting[waiting.track]
+
+    def check_invariants(self) -> None:
+        self.routes.check_invariants()
+        for party in self.roles:
+            assert party.request in self.members[party.session].requests
+        for track, waiting in self.waiting.items():
+            assert waiting
+            assert self.tracks[track.name] is track
+        for track in self.tracks.values():
+            track.check_invariants()
+        assert self.budget.used == sum(track.cache.bytes for track in (*self.tracks.values(), *self.retired))

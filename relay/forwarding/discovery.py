@@ -1,0 +1,160 @@
+"""Namespaces: who announces, who listens, and which tracks are offered to whom.
+
+Source: draft-20, "Namespace Discovery" and "Publisher Interactions".
+"""
+
+from __future__ import annotations
+
+from relay.forwarding.book import Announced, Book, Interested, Offered
+from relay.forwarding.routes import Party, TracksInterest
+from relay.forwarding.track import Track
+from tradewind.moqt.errors import RequestCode
+from tradewind.moqt.model import Namespace, Parameters
+
+FLIP_S = 1.0
+"""How long after a flip the tracks of the same namespace cause no other: they all begin anew together."""
+
+
+class Discovery:
+    """PUBLISH_NAMESPACE, SUBSCRIBE_NAMESPACE and SUBSCRIBE_TRACKS."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def announce(self, party: Party, namespace: Namespace) -> None:
+        """A session publishes a namespace: accept it and tell who listens. The last one to come is asked as well."""
+        book = self._book
+        book.give(party, Announced(party))
+        fresh = book.routes.announce(party, namespace)
+        book.peer(party).accept(party.request)
+        if fresh:
+            self._tell(namespace)
+
+    def withdraw(self, party: Party, now: float, *, lost: bool) -> None:
+        """A namespace is no longer published by this request; `lost`: its session went without a word."""
+        book = self._book
+        linger = book.settings.linger_s
+        gone = book.routes.withdraw(party, now + linger if lost and linger > 0 else None)
+        if gone is not None:
+            self._untell(gone)
+        elif lost:
+            book.timers.at(now + linger, self._expire)
+
+    def flip(self, namespace: Namespace, now: float) -> None:
+        """Say that a namespace is gone and here again: who reads its tracks must find them anew. Once a second."""
+        for length in range(len(namespace), -1, -1):
+            found = self._book.routes.announced.get(namespace[:length])
+            if found is not None and now - found.flipped_at > FLIP_S:
+                found.flipped_at = now
+                self._untell(namespace[:length])
+                self._tell(namespace[:length])
+
+    def listen_namespaces(self, party: Party, prefix: Namespace) -> None:
+        """SUBSCRIBE_NAMESPACE: accept, and tell what is published under the prefix."""
+        book = self._book
+        peer = book.peer(party)
+        known = [name for name in book.routes.under(prefix) if self._told(name, party)]
+        if len(known) > book.settings.max_namespaces_told:
+            peer.reject(party.request, RequestCode.NAMESPACE_TOO_LARGE, "too many namespaces under this prefix")
+            return
+        book.give(party, Interested(party, tracks=False))
+        book.routes.namespace_interests[party] = prefix
+        peer.accept(party.request)
+        for namespace in known:
+            peer.notify_namespace(party.request, namespace)
+
+    def listen_tracks(self, party: Party, prefix: Namespace, parameters: Parameters) -> None:
+        """SUBSCRIBE_TRACKS: accept, and offer every published track under the prefix."""
+        book = self._book
+        interest = TracksInterest(
+            prefix,
+            forward=parameters.forward is not False,
+            priority=128 if parameters.priority is None else parameters.priority,
+            order=parameters.order,
+        )
+        book.give(party, Interested(party, tracks=True))
+        book.routes.tracks_interests[party] = interest
+        book.peer(party).accept(party.request)
+        for track in tuple(book.tracks.values()):
+            if track.name.namespace[: len(prefix)] == prefix and published(track):
+                self._offer(track, party, interest)
+
+    def update_prefix(self, party: Party, role: Interested, parameters: Parameters) -> None:
+        """REQUEST_UPDATE of a namespace subscription: another prefix, or another Forward State for tracks to come."""
+        routes = self._book.routes
+        if role.tracks:
+            old = routes.tracks_interests[party]
+            routes.tracks_interests[party] = TracksInterest(
+                old.prefix if parameters.prefix is None else parameters.prefix,
+                old.forward if parameters.forward is None else parameters.forward,
+                old.priority if parameters.priority is None else parameters.priority,
+                old.order,
+            )
+        elif parameters.prefix is not None:
+            peer = self._book.peer(party)
+            before = set(routes.under(routes.namespace_interests[party]))
+            routes.namespace_interests[party] = parameters.prefix
+            for namespace in routes.under(parameters.prefix):
+                if namespace not in before and self._told(namespace, party):
+                    peer.notify_namespace(party.request, namespace)
+
+    def stop_listening(self, party: Party) -> None:
+        self._book.routes.namespace_interests.pop(party, None)
+        self._book.routes.tracks_interests.pop(party, None)
+
+    def offer_everywhere(self, track: Track, waiting: set[int]) -> None:
+        """A PUBLISH came: pass it to every SUBSCRIBE_TRACKS that matches, but not to its own publisher, nor to a
+        session in `waiting`, whose SUBSCRIBE it answers instead.
+        """
+        for party, interest in self._book.routes.interested_in_track(track.name):
+            if party.session not in waiting:
+                self._offer(track, party, interest)
+
+    def _offer(self, track: Track, party: Party, interest: TracksInterest) -> None:
+        book = self._book
+        if any(source.session == party.session for source in track.sources):
+            return
+        if any(existing.session == party.session for existing in track.subscriptions):
+            return
+        if any(
+            isinstance(role, Offered) and role.track is track and role.party.session == party.session
+            for role in (book.roles.get(Party(party.session, n)) for n in book.members[party.session].requests)
+        ):
+            return
+        peer = book.peer(party)
+        parameters = Parameters(
+            forward=interest.forward, priority=interest.priority, order=interest.order, largest=track.largest
+        )
+        request = peer.publish(track.name, track.alias, parameters, track.properties)
+        if request is None:
+            peer.skip_publish(party.request, track.name)
+            return
+        offered = Party(party.session, request)
+        book.give(offered, Offered(offered, track, parameters))
+
+    def _told(self, namespace: Namespace, party: Party) -> bool:
+        """Whether this subscriber hears of the namespace: its own are left out where its draft says so."""
+        book = self._book
+        if book.peer(party).echoes_namespaces:
+            return True
+        return any(other.session != party.session for other in book.routes.announced[namespace].parties)
+
+    def _tell(self, namespace: Namespace) -> None:
+        book = self._book
+        for party in book.routes.interested_in(namespace):
+            if self._told(namespace, party):
+                book.peer(party).notify_namespace(party.request, namespace)
+
+    def _untell(self, namespace: Namespace) -> None:
+        book = self._book
+        for party in book.routes.interested_in(namespace):
+            book.peer(party).withdraw_namespace(party.request, namespace)
+
+    def _expire(self, now: float) -> None:
+        for namespace in self._book.routes.expire(now):
+            self._untell(namespace)
+
+
+def published(track: Track) -> bool:
+    """Whether somebody sent PUBLISH for the track."""
+    return any(source.published for source in track.sources.values())

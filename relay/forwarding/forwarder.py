@@ -1,0 +1,508 @@
+"""What a relay does with tracks: requests and objects in, requests and objects out, no wire format anywhere.
+
+`relay.node` calls `receive_*` with what sessions say, in any order and for any draft, and takes outboxes from
+`ready` to let them send. Everything here is synchronous and owned by one thread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relay.forwarding.book import (
+    Announced,
+    Answering,
+    Asked,
+    Book,
+    Feeding,
+    ForwardingSettings,
+    Interested,
+    Member,
+    Offered,
+    Question,
+    Serving,
+    Unanswered,
+    Waiting,
+)
+from relay.forwarding.cursors import Cursor, StreamCursor
+from relay.forwarding.discovery import Discovery
+from relay.forwarding.egress_order import Outbox
+from relay.forwarding.fetching import Fetching
+from relay.forwarding.peers import DropReason, Peer, Sink
+from relay.forwarding.routes import Party
+from relay.forwarding.subscribing import Subscribing
+from relay.forwarding.track import Inlet, MalformedTrack, NewLife, Source, Track
+from tradewind.moqt.errors import DoneCode, RequestCode, RequestRejected, ResetCode
+from tradewind.moqt.model import (
+    DatagramObject,
+    FetchObject,
+    FullTrackName,
+    Location,
+    LocationFilter,
+    Namespace,
+    ObjectHeader,
+    Parameters,
+    Properties,
+    RangeEnd,
+    SubgroupHeader,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingStatistics:
+    """What forwarding holds now, and what it has dropped since it began."""
+
+    sessions: int
+    tracks: int
+    subscriptions: int
+    upstream_subscriptions: int
+    namespaces: int
+    cache_bytes: int
+    cache_groups: int
+    objects_in: int
+    drops: Counter[DropReason]
+
+
+class Forwarder:
+    """All tracks of one relay."""
+
+    __slots__ = ("_book", "_discovery", "_fetching", "_objects_in", "_subscribing")
+
+    def __init__(self, settings: ForwardingSettings) -> None:
+        self._book = Book(settings)
+        self._discovery = Discovery(self._book)
+        self._fetching = Fetching(self._book)
+        self._subscribing = Subscribing(self._book, self._discovery, self._fetching)
+        self._objects_in = 0
+
+    @property
+    def ready(self) -> deque[Outbox]:
+        """Outboxes with something to send, in the order of their turns; the caller pops them."""
+        return self._book.ready
+
+    # --- Sessions ---
+
+    def open_session(self, session: int, peer: Peer, sink: Sink) -> Outbox:
+        """A session is set up; returns its outbox."""
+        outbox = Outbox(sink, self._book.ready)
+        self._book.members[session] = Member(session, peer, outbox)
+        return outbox
+
+    def close_session(self, session: int, now: float) -> None:
+        """A session is gone, with every request of both sides."""
+        book = self._book
+        member = book.members.get(session)
+        if member is None:
+            return
+        for track, inlet in member.inlets.values():
+            track.close_subgroup(inlet, None, lost=True)
+        for track, fetch_inlet in member.fetch_inlets.values():
+            track.close_fetch(fetch_inlet, ResetCode.SESSION_CLOSED)
+        member.inlets.clear()
+        member.fetch_inlets.clear()
+        for request in tuple(member.requests):
+            self.receive_cancel(session, request, now, lost=True)
+        member.outbox.clear()
+        book.drops.update(member.outbox.drops)
+        del book.members[session]
+
+    # --- Requests of theirs ---
+
+    def receive_subscribe(
+        self, session: int, request: int, track: FullTrackName, parameters: Parameters, now: float
+    ) -> None:
+        self._subscribing.request(Party(session, request), track, parameters, now)
+
+    def receive_publish(
+        self, session: int, request: int, track: FullTrackName, parameters: Parameters, properties: Properties,
+        now: float,
+    ) -> None:  # fmt: skip
+        self._subscribing.offered(Party(session, request), track, parameters, properties, now)
+
+    def receive_fetch(
+        self, session: int, request: int, track: FullTrackName, chosen: LocationFilter, parameters: Parameters,
+        now: float,
+    ) -> None:  # fmt: skip
+        party = Party(session, request)
+        self._or_reject(party, lambda: self._fetching.request(party, track, chosen, parameters, now))
+
+    def receive_joining_fetch(
+        self, session: int, request: int, joined: int, start: int | None, back: int | None, parameters: Parameters,
+        now: float,
+    ) -> None:  # fmt: skip
+        """A joining FETCH (drafts up to 18) of the subscription with request number `joined`."""
+        party = Party(session, request)
+        serving = self._book.roles.get(Party(session, joined))
+        if not isinstance(serving, Serving):
+            self._book.peer(party).reject(request, RequestCode.INVALID_JOINING_REQUEST_ID, "no such subscription")
+            return
+        self._or_reject(
+            party,
+            lambda: self._fetching.join(party, serving.subscription, serving.track, start, back, parameters, now),
+        )
+
+    def receive_track_status(
+        self, session: int, request: int, name: FullTrackName, parameters: Parameters, now: float
+    ) -> None:
+        """TRACK_STATUS: answered here where the track is established, else by its publisher."""
+        party = Party(session, request)
+        peer = self._book.peer(party)
+        track = self._book.tracks.get(name)
+        if track is not None and track.established:
+            properties = () if parameters.include_properties is False else track.properties
+            peer.accept(request, Parameters(largest=track.largest), properties)
+            return
+        for publisher in self._book.routes.publishers(name.namespace):
+            asked = self._book.peer(publisher).track_status(name, Parameters())
+            if asked is not None:
+                self._book.give(party, Asked(party, party))
+                self._book.give(
+                    Party(publisher.session, asked), Asked(Party(publisher.session, asked), for_party=party)
+                )
+                return
+        peer.reject(request, RequestCode.DOES_NOT_EXIST, "nobody publishes this track")
+
+    def receive_publish_namespace(self, session: int, request: int, namespace: Namespace, now: float) -> None:
+        party = Party(session, request)
+        self._discovery.announce(party, namespace)
+        self._subscribing.announced(party, namespace)
+
+    def receive_subscribe_namespace(self, session: int, request: int, prefix: Namespace) -> None:
+        self._discovery.listen_namespaces(Party(session, request), prefix)
+
+    def receive_subscribe_tracks(
+        self, session: int, request: int, prefix: Namespace, parameters: Parameters, now: float
+    ) -> None:
+        self._discovery.listen_tracks(Party(session, request), prefix, parameters)
+
+    def receive_update(self, session: int, request: int, update: int, parameters: Parameters, now: float) -> None:
+        """REQUEST_UPDATE of any request of theirs, or of a PUBLISH of ours."""
+        party = Party(session, request)
+        role = self._book.roles.get(party)
+        peer = self._book.peer(party)
+        match role:
+            case Serving():
+                self._subscribing.update(party, role, update, parameters, now)
+            case Interested():
+                self._discovery.update_prefix(party, role, parameters)
+                peer.accept_update(request, update, Parameters())
+            case Answering():
+                if parameters.priority is not None:
+                    role.cursor.priority = parameters.priority
+                    role.cursor.outbox.reorder()
+                peer.accept_update(request, update, Parameters())
+            case Offered():
+                role.parameters = parameters
+                peer.accept_update(request, update, Parameters())
+            case _:
+                peer.accept_update(request, update, Parameters())
+
+    def receive_cancel(self, session: int, request: int, now: float, *, lost: bool = False) -> None:
+        """A request is over because the peer ended it, or because its session is `lost`."""
+        party = Party(session, request)
+        role = self._book.take(party)
+        match role:
+            case Serving():
+                self._subscribing.end(party, role, now)
+            case Waiting():
+                self._subscribing.cancel_waiting(role, now)
+            case Feeding():
+                self._subscribing.lost(party, role, now)
+            case Announced():
+                self._discovery.withdraw(party, now, lost=lost)
+            case Interested():
+                self._discovery.stop_listening(party)
+            case Answering() | Unanswered():
+                self._fetching.cancel(party, role)
+            case Question():
+                self._fetching.refused(party, role, RequestCode.INTERNAL_ERROR, "the publisher went away")
+            case Asked():
+                self._status_refused(role, RequestCode.INTERNAL_ERROR, "the publisher went away")
+            case _:
+                pass
+
+    # --- Answers to requests of ours ---
+
+    def receive_subscribe_ok(
+        self, session: int, request: int, parameters: Parameters, properties: Properties, now: float
+    ) -> None:
+        party = Party(session, request)
+        role = self._book.roles.get(party)
+        if isinstance(role, Feeding):
+            self._subscribing.accepted(party, role, parameters, properties, now)
+
+    def receive_fetch_ok(
+        self, session: int, request: int, end: Location, end_of_track: bool, properties: Properties, now: float
+    ) -> None:
+        party = Party(session, request)
+        role = self._book.roles.get(party)
+        if isinstance(role, Question):
+            if not role.track.established:
+                role.track.properties = properties
+            self._fetching.accepted(party, role, end, end_of_track, now)
+
+    def receive_ok(
+        self, session: int, request: int, parameters: Parameters, properties: Properties, now: float
+    ) -> None:
+        """REQUEST_OK for a PUBLISH or TRACK_STATUS of ours."""
+        party = Party(session, request)
+        role = self._book.roles.get(party)
+        if isinstance(role, Offered):
+            self._subscribing.offer_accepted(party, role, parameters, now)
+        elif isinstance(role, Asked):
+            self._book.take(party)
+            if self._book.take(role.for_party) is not None:
+                answer = Parameters(largest=parameters.largest)
+                self._book.peer(role.for_party).accept(role.for_party.request, answer, properties)
+
+    def receive_error(self, session: int, request: int, code: int, reason: str, now: float) -> None:
+        """REQUEST_ERROR for any request of ours."""
+        party = Party(session, request)
+        role = self._book.take(party)
+        match role:
+            case Feeding():
+                self._subscribing.refused(party, role, code, reason, now)
+            case Question():
+                self._fetching.refused(party, role, code, reason)
+            case Asked():
+                self._status_refused(role, code, reason)
+            case _:
+                pass
+
+    def receive_publish_done(
+        self, session: int, request: int, status: int, stream_count: int | None, reason: str, now: float
+    ) -> None:
+        party = Party(session, request)
+        role = self._book.roles.get(party)
+        if isinstance(role, Feeding):
+            self._subscribing.finished(party, role, status, stream_count, reason, now)
+
+    # --- Objects ---
+
+    def receive_subgroup(
+        self, session: int, stream: int, requests: tuple[int, ...], header: SubgroupHeader, now: float
+    ) -> None:
+        """A subgroup stream for the tracks behind `requests` (all of them one track) begins."""
+        member = self._book.members[session]
+        feeding = self._feeding(session, requests)
+        if feeding is None:
+            member.peer.stop_stream(stream, ResetCode.CANCELLED)
+            return
+        inlet: Inlet | None = None
+        try:
+            inlet = feeding.track.receive_subgroup(feeding.source, header, now)
+        except NewLife:
+            inlet = self._subscribing.restart(feeding, now).receive_subgroup(feeding.source, header, now)
+        except MalformedTrack as problem:
+            self._contradiction(feeding.track, feeding.source, problem, now)
+        if inlet is None:
+            member.peer.stop_stream(stream, ResetCode.CANCELLED)
+        else:
+            member.inlets[stream] = (feeding.track, inlet)
+
+    def receive_object(self, session: int, stream: int, header: ObjectHeader, now: float) -> None:
+        found = self._book.members[session].inlets.get(stream)
+        if found is not None:
+            track, inlet = found
+            self._objects_in += 1
+            try:
+                track.receive_object(inlet, header, now)
+            except MalformedTrack as problem:
+                self._contradiction(track, inlet.source, problem, now)
+
+    def receive_data(self, session: int, stream: int, data: bytes, last: bool, now: float) -> None:
+        """Payload bytes on a subgroup or fetch stream."""
+        member = self._book.members[session]
+        found = member.inlets.get(stream)
+        if found is not None:
+            track, inlet = found
+            try:
+                track.receive_data(inlet, data)
+            except MalformedTrack as problem:
+                self._contradiction(track, inlet.source, problem, now)
+        elif (fetched := member.fetch_inlets.get(stream)) is not None:
+            try:
+                fetched[0].receive_fetched_data(fetched[1], data, last)
+            except MalformedTrack as problem:
+                self._malformed(fetched[0], str(problem), now)
+
+    def receive_subgroup_end(self, session: int, stream: int, code: int | None, now: float) -> None:
+        found = self._book.members[session].inlets.pop(stream, None)
+        if found is None:
+            return
+        track, inlet = found
+        try:
+            finished = track.close_subgroup(inlet, code)
+        except MalformedTrack as problem:
+            self._contradiction(track, inlet.source, problem, now)
+            return
+        if finished is not None:
+            self._start_timeouts(finished.cursors, now)
+        self._settle(inlet, track, now)
+
+    def receive_datagram(self, session: int, requests: tuple[int, ...], found: DatagramObject, now: float) -> None:
+        feeding = self._feeding(session, requests)
+        if feeding is not None:
+            self._objects_in += 1
+            try:
+                feeding.track.receive_datagram(feeding.source, found, now)
+            except MalformedTrack as problem:
+                self._contradiction(feeding.track, feeding.source, problem, now)
+
+    def receive_fetch_stream(self, session: int, stream: int, request: int) -> None:
+        """The data stream of a FETCH of ours begins."""
+        member = self._book.members[session]
+        party = Party(session, request)
+        role = self._book.roles.get(party)
+        if isinstance(role, Question):
+            member.fetch_inlets[stream] = (role.track, self._fetching.opened(role))
+        else:
+            member.peer.stop_stream(stream, ResetCode.CANCELLED)
+
+    def receive_fetched(self, session: int, stream: int, found: FetchObject, now: float) -> None:
+        entry = self._book.members[session].fetch_inlets.get(stream)
+        if entry is not None:
+            track, inlet = entry
+            try:
+                track.receive_fetched(inlet, found, now)
+            except MalformedTrack as problem:
+                self._malformed(track, str(problem), now)
+
+    def receive_fetch_gap(self, session: int, stream: int, kind: RangeEnd, location: Location) -> None:
+        entry = self._book.members[session].fetch_inlets.get(stream)
+        if entry is not None:
+            entry[0].receive_fetch_gap(entry[1], kind, location)
+
+    def receive_fetch_end(self, session: int, stream: int, request: int, code: int | None) -> None:
+        """A fetch stream of ours ended: `code` None where the answer is complete."""
+        party = Party(session, request)
+        entry = self._book.members[session].fetch_inlets.pop(stream, None)
+        if entry is not None:
+            entry[0].close_fetch(entry[1], code)
+        role = self._book.roles.get(party)
+        if isinstance(role, Question):
+            self._fetching.closed(role)
+            self._book.take(party)
+
+    # --- Time ---
+
+    def next_deadline(self) -> float | None:
+        return self._book.timers.next_deadline()
+
+    def handle_deadline(self, now: float) -> None:
+        self._book.timers.run(now)
+
+    def keep_limits(self, now: float) -> None:
+        """Bring the cache within its bounds of bytes and age; call it now and then."""
+        self._book.budget.shrink()
+        self._book.budget.expire(now)
+
+    # --- Observation ---
+
+    def statistics(self) -> ForwardingStatistics:
+        book = self._book
+        drops = Counter(book.drops)
+        for member in book.members.values():
+            drops.update(member.outbox.drops)
+        for track in book.tracks.values():
+            drops.update(track.drops)
+        return ForwardingStatistics(
+            sessions=len(book.members),
+            tracks=len(book.tracks),
+            subscriptions=sum(len(track.subscriptions) for track in book.tracks.values()),
+            upstream_subscriptions=sum(len(track.sources) for track in book.tracks.values()),
+            namespaces=len(book.routes.announced),
+            cache_bytes=book.budget.used,
+            cache_groups=sum(len(track.cache.order) for track in book.tracks.values()),
+            objects_in=self._objects_in,
+            drops=drops,
+        )
+
+    def describe(self) -> list[dict[str, object]]:
+        """Every track for an operator's eyes: who feeds it, how many read it, what is cached."""
+        return [
+            {
+                "track": str(name),
+                "alias": track.alias,
+                "sources": sorted(party.session for party in track.sources),
+                "subscriptions": len(track.subscriptions),
+                "largest": list(track.largest) if track.largest is not None else None,
+                "cache_bytes": track.cache.bytes,
+                "cache_groups": len(track.cache.order),
+            }
+            for name, track in self._book.tracks.items()
+        ]
+
+    def check_invariants(self) -> None:
+        self._book.check_invariants()
+
+    # --- Private ---
+
+    def _or_reject(self, party: Party, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except RequestRejected as refusal:
+            self._book.take(party)
+            self._book.peer(party).reject(party.request, refusal.code, refusal.reason, refusal.retry_ms)
+
+    def _feeding(self, session: int, requests: tuple[int, ...]) -> Feeding | None:
+        for request in requests:
+            role = self._book.roles.get(Party(session, request))
+            if isinstance(role, Feeding):
+                return role
+        return None
+
+    def _settle(self, inlet: Inlet, track: Track, now: float) -> None:
+        source = inlet.source
+        if source.done is not None:
+            role = self._book.roles.get(source.party)
+            if isinstance(role, Feeding):
+                self._subscribing.settle_done(source.party, role, now)
+
+    def _start_timeouts(self, cursors: list[Cursor], now: float) -> None:
+        """The subgroup is complete: what of it is not acknowledged in time is reset ("Delivery Timeouts")."""
+        for cursor in cursors:
+            if isinstance(cursor, StreamCursor):
+                limit = cursor.subscription.subgroup_timeout_s(cursor.subgroup)
+                if limit is not None:
+                    self._book.timers.at(now + limit, cursor.time_out)
+
+    def _status_refused(self, asked: Asked, code: int, reason: str) -> None:
+        if asked.for_party != asked.party and self._book.take(asked.for_party) is not None:
+            self._book.peer(asked.for_party).reject(asked.for_party.request, code, reason)
+
+    def _contradiction(self, track: Track, source: Source, problem: MalformedTrack, now: float) -> None:
+        """A source sent what cannot be: its publisher has begun anew, or the track is malformed."""
+        if not isinstance(track.verdict(source, problem), NewLife):
+            self._malformed(track, str(problem), now)
+            return
+        role = self._book.roles.get(source.party)
+        assert isinstance(role, Feeding)
+        member = self._book.members[source.party.session]
+        for stream in [stream for stream, (_, inlet) in member.inlets.items() if inlet.source is source]:
+            del member.inlets[stream]
+            member.peer.stop_stream(stream, ResetCode.CANCELLED)
+        self._subscribing.restart(role, now)
+
+    def _malformed(self, track: Track, reason: str, now: float) -> None:
+        """End a track whose sources contradict each other, up and down ("Malformed Tracks")."""
+        book = self._book
+        for member in book.members.values():
+            for stream in [stream for stream, (found, _) in member.inlets.items() if found is track]:
+                del member.inlets[stream]
+                member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
+            for stream in [stream for stream, (found, _) in member.fetch_inlets.items() if found is track]:
+                del member.fetch_inlets[stream]
+                member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
+        for party in tuple(track.sources):
+            book.take(party)
+            book.peer(party).cancel(party.request)
+        track.sources.clear()
+        for party, role in tuple(book.roles.items()):
+            if isinstance(role, Answering) and role.cursor.reads(track.cache):
+                role.cursor.abandon(ResetCode.MALFORMED_TRACK)
+                book.take(party)
+        for subscription in track.subscriptions.values():
+            subscription.close(ResetCode.MALFORMED_TRACK)
+        self._subscribing.end_track(track, DoneCode.MALFORMED_TRACK, reason, now)

@@ -1,0 +1,430 @@
+"""Subscriptions, both ways: theirs to us, ours to publishers, and PUBLISH.
+
+One upstream subscription feeds a track however many subscribe to it; a SUBSCRIBE waits until one is established.
+Source: draft-20, "Subscriptions", "Subscriber Interactions" and "Publisher Interactions".
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from relay.forwarding.book import Book, Feeding, Member, Offered, Serving, Waiting
+from relay.forwarding.discovery import Discovery
+from relay.forwarding.fetching import Fetching
+from relay.forwarding.routes import Party
+from relay.forwarding.subscription import Subscription
+from relay.forwarding.track import DYNAMIC_GROUPS, OBJECT_TIMEOUT, SUBGROUP_TIMEOUT, Source, Track
+from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode
+from tradewind.moqt.model import (
+    NEXT_OBJECT,
+    NO_FILTER,
+    FilterKind,
+    FullTrackName,
+    Location,
+    Namespace,
+    Parameters,
+    Properties,
+    Range,
+    resolve,
+)
+
+
+class Subscribing:
+    """SUBSCRIBE, PUBLISH, their answers, updates and ends."""
+
+    def __init__(self, book: Book, discovery: Discovery, fetching: Fetching) -> None:
+        self._book = book
+        self._discovery = discovery
+        self._fetching = fetching
+
+    # --- Theirs to us ---
+
+    def request(self, party: Party, name: FullTrackName, parameters: Parameters, now: float) -> None:
+        """SUBSCRIBE: accept it at once where the track is established, else ask its publishers, else wait for one."""
+        book = self._book
+        peer = book.peer(party)
+        if name not in book.tracks and len(book.tracks) >= book.settings.max_tracks:
+            peer.reject(party.request, RequestCode.EXCESSIVE_LOAD, "too many tracks", retry_ms=1000)
+            return
+        track = book.track(name)
+        if not peer.shares_subscriptions and self._reads(party.session, track):
+            peer.reject(party.request, RequestCode.DUPLICATE_SUBSCRIPTION, "already subscribed to this track")
+            return
+        if track.established:
+            self._establish(party, track, parameters, now)
+            return
+        waiting = Waiting(party, track, parameters)
+        book.wait(waiting)
+        asked = any(not source.established for source in track.sources.values()) or self._ask_all(track)
+        if asked:
+            waiting.timer = book.timers.at(now + book.settings.answer_timeout_s, lambda _: self._give_up(waiting))
+            return
+        patience = self._patience_s(waiting)
+        if patience > 0:
+            waiting.timer = book.timers.at(now + patience, lambda _: self._give_up(waiting))
+        else:
+            self._refuse(waiting, RequestCode.DOES_NOT_EXIST, "nobody publishes this track")
+
+    def update(self, party: Party, serving: Serving, update: int, parameters: Parameters, now: float) -> None:
+        """REQUEST_UPDATE of a subscription of theirs."""
+        track, subscription = serving.track, serving.subscription
+        chosen = parameters.filter
+        was_forwarding = subscription.forward
+        subscription.retarget(
+            parameters.forward,
+            parameters.priority,
+            None if chosen is None else resolve(chosen, track.largest),
+        )
+        subscription.set_timeouts(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)
+        self._book.peer(party).accept_update(party.request, update, Parameters(largest=track.largest))
+        if subscription.forward and not was_forwarding:
+            subscription.largest_at_start = track.largest
+        if subscription.forward:
+            track.offer_cached(subscription, now)
+            if parameters.fill is not None:
+                self._fetching.fill(track, subscription, update, parameters, now)
+        if parameters.new_group is not None:
+            self._pass_new_group(track, parameters.new_group)
+        self._match_forward(track)
+
+    def end(self, party: Party, serving: Serving, now: float) -> None:
+        """A subscriber left."""
+        track = serving.track
+        serving.subscription.close(ResetCode.CANCELLED)
+        track.subscriptions.pop(party, None)
+        self._reconsider(track, now)
+
+    def cancel_waiting(self, waiting: Waiting, now: float) -> None:
+        """A subscriber left before it was answered."""
+        self._book.stop_waiting(waiting)
+        self._reconsider(waiting.track, now)
+
+    # --- Ours to publishers ---
+
+    def accepted(
+        self, party: Party, feeding: Feeding, parameters: Parameters, properties: Properties, now: float
+    ) -> None:
+        """A publisher answered a SUBSCRIBE of ours: everybody who waits for the track is accepted."""
+        track, source = feeding.track, feeding.source
+        self._revive(track, source, properties, now)
+        track.knows_largest(parameters.largest)
+        for waiting in tuple(self._book.waiting.get(track, ())):
+            self._book.stop_waiting(waiting)
+            self._establish(waiting.party, track, waiting.parameters, now)
+
+    def refused(self, party: Party, feeding: Feeding, code: int, reason: str, now: float) -> None:
+        """A publisher refused: when none is left to answer, so do we."""
+        track = feeding.track
+        track.sources.pop(party, None)
+        if any(not source.established for source in track.sources.values()):
+            return
+        if track.established:
+            return
+        for waiting in tuple(self._book.waiting.get(track, ())):
+            if waiting.parameters.rendezvous_timeout_ms and code == RequestCode.DOES_NOT_EXIST:
+                continue
+            self._refuse(waiting, code, reason)
+        self._book.forget_if_unused(track)
+
+    def offered(
+        self, party: Party, name: FullTrackName, parameters: Parameters, properties: Properties, now: float
+    ) -> None:
+        """PUBLISH of theirs: accept it, serve who waits, pass it on to who asked for tracks."""
+        book = self._book
+        if name not in book.tracks and len(book.tracks) >= book.settings.max_tracks:
+            book.peer(party).reject(party.request, RequestCode.EXCESSIVE_LOAD, "too many tracks", retry_ms=1000)
+            return
+        track = book.track(name)
+        source = Source(party, published=True, forward=parameters.forward is not False)
+        track.sources[party] = source
+        book.give(party, Feeding(track, source))
+        self._revive(track, source, properties, now)
+        track.knows_largest(parameters.largest)
+        book.peer(party).accept(party.request, Parameters(forward=source.forward or self._wanted(track)))
+        waiting = book.waiting.get(track, ())
+        sessions = {entry.party.session for entry in waiting}
+        for entry in tuple(waiting):
+            book.stop_waiting(entry)
+            self._establish(entry.party, track, entry.parameters, now)
+        self._discovery.offer_everywhere(track, sessions)
+        self._match_forward(track)
+
+    def offer_accepted(self, party: Party, offered: Offered, parameters: Parameters, now: float) -> None:
+        """PUBLISH_OK for a PUBLISH of ours: the subscription is established."""
+        given = offered.parameters
+        merged = replace(
+            given,
+            forward=given.forward if parameters.forward is None else parameters.forward,
+            priority=given.priority if parameters.priority is None else parameters.priority,
+            order=given.order if parameters.order is None else parameters.order,
+            filter=parameters.filter or NEXT_OBJECT,
+            object_timeout_ms=parameters.object_timeout_ms,
+        )
+        if offered.track.established:
+            self._serve(party, offered.track, merged, now)
+            self._match_forward(offered.track)
+        else:
+            self._book.take(party)
+            self._book.peer(party).publish_done(party.request, DoneCode.TRACK_ENDED, 0, "the track has ended")
+
+    def announced(self, party: Party, namespace: Namespace) -> None:
+        """A publisher appeared: ask it for every track under its namespace that somebody reads or waits for."""
+        for track in tuple(self._book.tracks.values()):
+            if track.name.namespace[: len(namespace)] == namespace and self._wanted(track):
+                self._ask(track, party)
+
+    def finished(self, party: Party, feeding: Feeding, status: int, count: int | None, reason: str, now: float) -> None:
+        """PUBLISH_DONE: wait for the streams it counts, then the source is gone."""
+        source = feeding.source
+        source.done = (status, count, reason)
+        if not self.settle_done(party, feeding, now):
+            wait = self._book.settings.done_wait_s
+            self._book.timers.at(now + wait, lambda when: self._drop_done(party, feeding, when))
+
+    def settle_done(self, party: Party, feeding: Feeding, now: float) -> bool:
+        """Whether a finished source has closed all the streams it opened; if so it is taken away."""
+        source = feeding.source
+        if source.done is None or source.streams_open:
+            return False
+        count = source.done[1]
+        if count is not None and source.streams_closed < count:
+            return False
+        self._drop_done(party, feeding, now)
+        return True
+
+    def lost(self, party: Party, feeding: Feeding, now: float) -> None:
+        """A source is gone without a word: keep the track for it, or another, to come back."""
+        track = feeding.track
+        track.sources.pop(party, None)
+        if track.sources:
+            return
+        if not track.established:
+            for waiting in tuple(self._book.waiting.get(track, ())):
+                self._refuse(waiting, RequestCode.DOES_NOT_EXIST, "the publisher went away")
+            self._book.forget_if_unused(track)
+            return
+        track.lingers_until = now + self._book.settings.linger_s
+        self._book.timers.at(track.lingers_until, lambda when: self._end_lingering(track, when))
+
+    # --- Private ---
+
+    def _reads(self, session: int, track: Track) -> bool:
+        if any(party.session == session for party in track.subscriptions):
+            return True
+        return any(entry.party.session == session for entry in self._book.waiting.get(track, ()))
+
+    def _establish(self, party: Party, track: Track, parameters: Parameters, now: float) -> None:
+        """SUBSCRIBE_OK, and everything that follows from it."""
+        peer = self._book.peer(party)
+        properties = () if parameters.include_properties is False else track.properties
+        peer.accept_subscribe(party.request, track.alias, Parameters(largest=track.largest), properties)
+        self._serve(party, track, parameters, now)
+        if parameters.new_group is not None:
+            self._pass_new_group(track, parameters.new_group)
+        self._match_forward(track)
+
+    def _serve(self, party: Party, track: Track, parameters: Parameters, now: float) -> None:
+        book = self._book
+        member = book.members[party.session]
+        subscription = self._subscription(member, party, track, parameters)
+        book.give(party, Serving(track, subscription))
+        track.subscribe(party, subscription, now)
+        if parameters.fill is not None and subscription.forward:
+            self._fetching.fill(track, subscription, party.request, parameters, now)
+
+    def _subscription(self, member: Member, party: Party, track: Track, parameters: Parameters) -> Subscription:
+        chosen = parameters.filter or NO_FILTER
+        wanted = resolve(chosen, track.largest)
+        from_group_start = member.peer.joins_at_group_start and chosen.kind in (
+            FilterKind.NEXT_OBJECT,
+            FilterKind.NONE,
+        )
+        if from_group_start and track.largest is not None:
+            wanted = Range(Location(track.largest.group, 0), None)
+        subscription = Subscription(
+            party.session,
+            party.request,
+            member.peer,
+            member.outbox,
+            track.alias,
+            range=wanted,
+            forward=parameters.forward is not False,
+            priority=128 if parameters.priority is None else parameters.priority,
+            default_priority=track.default_priority,
+            order=parameters.order or track.default_order,
+            max_datagrams=self._book.settings.max_datagrams,
+        )
+        subscription.from_group_start = from_group_start
+        subscription.largest_at_start = track.largest
+        subscription.track_timeouts_ms = (track.integer(OBJECT_TIMEOUT, 0), track.integer(SUBGROUP_TIMEOUT, 0))
+        subscription.set_timeouts(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)
+        return subscription
+
+    def _ask_all(self, track: Track) -> bool:
+        """SUBSCRIBE to every publisher of the track's namespace; whether any was asked."""
+        asked = [self._ask(track, party) for party in tuple(self._book.routes.publishers(track.name.namespace))]
+        return any(asked)
+
+    def _ask(self, track: Track, publisher: Party) -> bool:
+        """SUBSCRIBE, without a filter: publishers answer that with their current group from its first object."""
+        book = self._book
+        if any(source.session == publisher.session for source in track.sources):
+            return False
+        peer = book.peer(publisher)
+        waiting = book.waiting.get(track, ())
+        forward = any(sub.forward for sub in track.subscriptions.values()) or any(
+            entry.parameters.forward is not False for entry in waiting
+        )
+        wishes = [entry.parameters.new_group for entry in waiting if entry.parameters.new_group is not None]
+        request = peer.subscribe(
+            track.name,
+            Parameters(
+                forward=forward,
+                priority=128,
+                new_group=max(wishes, default=None),
+            ),
+        )
+        if request is None:
+            return False
+        party = Party(publisher.session, request)
+        source = Source(party, published=False, forward=forward)
+        track.sources[party] = source
+        book.give(party, Feeding(track, source))
+        return True
+
+    def _patience_s(self, waiting: Waiting) -> float:
+        settings = self._book.settings
+        asked_s = (waiting.parameters.rendezvous_timeout_ms or 0) / 1000
+        lingering = self._book.routes.lingering(waiting.track.name.namespace)
+        return max(min(asked_s, settings.max_rendezvous_s), settings.linger_s if lingering else 0.0)
+
+    def _give_up(self, waiting: Waiting) -> None:
+        self._refuse(waiting, RequestCode.TIMEOUT, "no publisher answered in time")
+
+    def _refuse(self, waiting: Waiting, code: int, reason: str) -> None:
+        book = self._book
+        book.stop_waiting(waiting)
+        book.take(waiting.party)
+        book.peer(waiting.party).reject(waiting.party.request, code, reason)
+        self._cancel_unanswered(waiting.track)
+        book.forget_if_unused(waiting.track)
+
+    def _cancel_unanswered(self, track: Track) -> None:
+        """Nobody waits any more: take back the SUBSCRIBEs that publishers have not answered."""
+        if self._book.waiting.get(track) or track.established:
+            return
+        for party, source in tuple(track.sources.items()):
+            if not source.established:
+                del track.sources[party]
+                self._book.take(party)
+                self._book.peer(party).cancel(party.request)
+
+    def _revive(self, track: Track, source: Source, properties: Properties, now: float) -> None:
+        source.established_at = now
+        source.inherits = track.objects_in > 0
+        if not track.established:
+            track.established_at = now
+        track.established = True
+        track.lingers_until = None
+        track.properties = properties
+        for subscription in track.subscriptions.values():
+            subscription.default_priority = track.default_priority
+
+    def _wanted(self, track: Track) -> bool:
+        return bool(track.subscriptions) or bool(self._book.waiting.get(track))
+
+    def _match_forward(self, track: Track) -> None:
+        """Ask sources to send if somebody wants objects ("Forward Handling")."""
+        if not any(subscription.forward for subscription in track.subscriptions.values()):
+            return
+        for party, source in track.sources.items():
+            if source.established and not source.forward:
+                source.forward = True
+                self._book.peer(party).update(party.request, Parameters(forward=True))
+
+    def _pass_new_group(self, track: Track, wish: int) -> None:
+        """NEW_GROUP_REQUEST of an established subscription ("NEW GROUP REQUEST Parameter", Relay Handling)."""
+        largest = -1 if track.largest is None else track.largest.group
+        if not track.integer(DYNAMIC_GROUPS, 0) or (wish != 0 and wish <= largest):
+            return
+        if track.wished_group is not None and track.wished_group[1] == largest and track.wished_group[0] >= wish:
+            return
+        track.wished_group = (wish, largest)
+        for party, source in track.sources.items():
+            if source.established:
+                self._book.peer(party).update(party.request, Parameters(new_group=wish))
+
+    def _reconsider(self, track: Track, now: float) -> None:
+        """Somebody left: if nobody is left, the upstream subscription goes after the linger time."""
+        if self._wanted(track):
+            return
+        if not track.established:
+            self._cancel_unanswered(track)
+            self._book.forget_if_unused(track)
+            return
+        self._book.timers.at(now + self._book.settings.linger_s, lambda _: self._release(track))
+
+    def _release(self, track: Track) -> None:
+        if self._wanted(track) or self._book.tracks.get(track.name) is not track:
+            return
+        for party, source in tuple(track.sources.items()):
+            if not source.published:
+                del track.sources[party]
+                self._book.take(party)
+                self._book.peer(party).cancel(party.request)
+        if not track.sources:
+            track.established = False
+            self._book.forget_if_unused(track)
+
+    def _drop_done(self, party: Party, feeding: Feeding, now: float) -> None:
+        track, source = feeding.track, feeding.source
+        if track.sources.get(party) is not source or source.done is None:
+            return
+        status, _, reason = source.done
+        del track.sources[party]
+        self._book.take(party)
+        if track.sources:
+            return
+        if status == DoneCode.GOING_AWAY:
+            track.lingers_until = now + self._book.settings.linger_s
+            self._book.timers.at(track.lingers_until, lambda when: self._end_lingering(track, when))
+        else:
+            self.end_track(track, status, reason, now)
+
+    def _end_lingering(self, track: Track, now: float) -> None:
+        if track.sources or track.lingers_until is None or self._book.tracks.get(track.name) is not track:
+            return
+        if now >= track.lingers_until:
+            self.end_track(track, DoneCode.TRACK_ENDED, "the publisher has gone", now)
+
+    def restart(self, feeding: Feeding, now: float) -> Track:
+        """The publisher behind a source has begun the track anew: end its old life for everybody, begin a new one.
+
+        Subscribers find the track again because its namespace goes and comes back.
+        """
+        book = self._book
+        old, source = feeding.track, feeding.source
+        for party in [party for party, other in old.sources.items() if other is not source]:
+            book.take(party)
+            book.peer(party).cancel(party.request)
+        old.sources.clear()
+        self.end_track(old, DoneCode.TRACK_ENDED, "the publisher began anew", now)
+        fresh = book.track(old.name)
+        fresh.sources[source.party] = source
+        feeding.track = fresh
+        self._revive(fresh, source, old.properties, now)
+        self._discovery.flip(old.name.namespace, now)
+        return fresh
+
+    def end_track(self, track: Track, status: int, reason: str, now: float) -> None:
+        """No source is left: end every subscription after what is here has been sent, and forget the track."""
+        track.established = False
+        track.lingers_until = None
+        track.abandon_orphans(ResetCode.CANCELLED)
+        for party, subscription in tuple(track.subscriptions.items()):
+            del track.subscriptions[party]
+            self._book.take(party)
+            subscription.end_after_streams(status, reason)
+        for waiting in tuple(self._book.waiting.get(track, ())):
+            self._refuse(waiting, RequestCode.DOES_NOT_EXIST, "the track has ended")
+        self._book.retire(track, now)

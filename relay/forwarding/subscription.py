@@ -1,0 +1,201 @@
+"""One downstream subscription: what it wants, and its streams and datagrams on the way out.
+
+A subscriber costs the relay a few cursors, never a copy: see `cursors`. `track` hands a subscription every new
+subgroup and datagram; `forwarder` makes, updates and ends it.
+"""
+
+from __future__ import annotations
+
+from relay.forwarding.cache import CachedObject, CachedSubgroup
+from relay.forwarding.cursors import DatagramItem, FetchCursor, StreamCursor
+from relay.forwarding.egress_order import Outbox, Turn
+from relay.forwarding.peers import DropReason, Peer
+from tradewind.moqt.errors import ResetCode
+from tradewind.moqt.model import GroupOrder, Location, Range
+
+DEAD_SUBGROUPS = 256
+"""Subgroups remembered as not to be sent again; the oldest are forgotten first."""
+
+
+def shorter(one_ms: int | None, other_ms: int | None) -> float | None:
+    """The smaller of a subscriber's and a publisher's timeout in seconds; 0 and None stand for none."""
+    given = [value for value in (one_ms, other_ms) if value]
+    return min(given) / 1000 if given else None
+
+
+class Subscription:
+    """A subscriber's side of a track: Established from its construction."""
+
+    __slots__ = (
+        "alias",
+        "cursors",
+        "datagram_timeout_s",
+        "dead",
+        "default_priority",
+        "ending",
+        "fetches",
+        "forward",
+        "from_group_start",
+        "largest_at_start",
+        "max_datagrams",
+        "order",
+        "outbox",
+        "peer",
+        "priority",
+        "range",
+        "request",
+        "session",
+        "streams_opened",
+        "timeouts_ms",
+        "track_timeouts_ms",
+        "turn",
+    )
+
+    def __init__(
+        self,
+        session: int,
+        request: int,
+        peer: Peer,
+        outbox: Outbox,
+        alias: int,
+        *,
+        range: Range,
+        forward: bool,
+        priority: int,
+        default_priority: int,
+        order: GroupOrder,
+        max_datagrams: int,
+    ) -> None:
+        self.session = session
+        self.request = request
+        self.peer = peer
+        self.outbox = outbox
+        self.alias = alias
+        self.range = range
+        self.forward = forward
+        self.priority = priority
+        self.default_priority = default_priority
+        self.order = order
+        self.max_datagrams = max_datagrams
+        self.turn = Turn()
+        self.from_group_start = False
+        """It starts with what is here of its first group, not with the next object."""
+        self.largest_at_start: Location | None = None
+        """The Largest Location told when it began, or began to forward: joining fetches end there."""
+        self.timeouts_ms: tuple[int | None, int | None] = (None, None)
+        """The subscriber's OBJECT_ and SUBGROUP_DELIVERY_TIMEOUT."""
+        self.track_timeouts_ms: tuple[int | None, int | None] = (None, None)
+        self.datagram_timeout_s: float | None = None
+        self.cursors: dict[tuple[int, int], StreamCursor] = {}
+        self.fetches: list[FetchCursor] = []
+        """Its fill fetch streams."""
+        self.dead: dict[tuple[int, int], None] = {}
+        self.streams_opened = 0
+        self.ending: tuple[int, str] | None = None
+        """The status and reason of the PUBLISH_DONE that follows its last stream."""
+
+    def set_timeouts(self, object_ms: int | None, subgroup_ms: int | None) -> None:
+        """Take the subscriber's delivery timeouts; None leaves one as it is."""
+        old_object, old_subgroup = self.timeouts_ms
+        self.timeouts_ms = (
+            old_object if object_ms is None else object_ms,
+            old_subgroup if subgroup_ms is None else subgroup_ms,
+        )
+        limits = [shorter(mine, track) for mine, track in zip(self.timeouts_ms, self.track_timeouts_ms, strict=True)]
+        self.datagram_timeout_s = min((limit for limit in limits if limit is not None), default=None)
+
+    def object_timeout_s(self, subgroup: CachedSubgroup) -> float | None:
+        """OBJECT_DELIVERY_TIMEOUT in force for a subgroup, seconds."""
+        own = subgroup.timeouts_ms[0]
+        return shorter(self.timeouts_ms[0], self.track_timeouts_ms[0] if own is None else own)
+
+    def subgroup_timeout_s(self, subgroup: CachedSubgroup) -> float | None:
+        """SUBGROUP_DELIVERY_TIMEOUT in force for a subgroup, seconds."""
+        own = subgroup.timeouts_ms[1]
+        return shorter(self.timeouts_ms[1], self.track_timeouts_ms[1] if own is None else own)
+
+    def offer_subgroup(self, subgroup: CachedSubgroup, now: float, *, fresh: bool = True) -> None:
+        """Start reading a subgroup, if it is wanted: from its start where it is `fresh`, else from what comes next."""
+        key = (subgroup.group, subgroup.id)
+        if not self.forward or self.ending is not None or key in self.cursors or key in self.dead:
+            return
+        start, end = self.range
+        if subgroup.group < start.group or (end is not None and subgroup.group > end.group):
+            return
+        if not fresh and not self.from_group_start:
+            if subgroup.finished:
+                return
+            first = subgroup.end
+        else:
+            first = subgroup.index_from(start.object) if subgroup.group == start.group else subgroup.dropped
+        cursor = StreamCursor(self, subgroup, first)
+        self.cursors[key] = cursor
+        subgroup.cursors.append(cursor)
+        if subgroup.end > first or subgroup.finished:
+            cursor.wake()
+
+    def offer_datagram(self, item: CachedObject, now: float) -> None:
+        """Queue one object that goes as a datagram, if it is wanted."""
+        if not self.forward or self.ending is not None or item.location not in self.range:
+            return
+        outbox = self.outbox
+        if outbox.waiting_datagrams >= self.max_datagrams:
+            outbox.drops[DropReason.DATAGRAM_QUEUE_FULL] += 1
+            return
+        outbox.push(DatagramItem(self, item, now))
+
+    def skip_behind(self, newest_group: int, max_lag_s: float, now: float) -> None:
+        """Give up older groups whose next unsent object has waited longer than `max_lag_s`."""
+        for cursor in tuple(self.cursors.values()):
+            if cursor.subgroup.group < newest_group and cursor.lag_s(now) > max_lag_s:
+                cursor.abandon(ResetCode.TOO_FAR_BEHIND, DropReason.TOO_FAR_BEHIND)
+
+    def bury(self, key: tuple[int, int]) -> None:
+        """Never open a stream for this subgroup again."""
+        self.dead[key] = None
+        if len(self.dead) > DEAD_SUBGROUPS:
+            del self.dead[next(iter(self.dead))]
+
+    def retarget(self, forward: bool | None, priority: int | None, range: Range | None) -> None:
+        """Apply an update. Streams of groups that are no longer wanted are reset, as is all where `forward` ends."""
+        if priority is not None and priority != self.priority:
+            self.priority = priority
+            self.outbox.reorder()
+        if range is not None:
+            self.range = range
+        renewed = forward is True and not self.forward
+        if forward is not None:
+            self.forward = forward
+        if renewed:
+            self.dead.clear()
+        for cursor in tuple(self.cursors.values()):
+            group = cursor.subgroup.group
+            outside = group < self.range.start.group or (self.range.end is not None and group > self.range.end.group)
+            if outside or not self.forward:
+                cursor.abandon(ResetCode.CANCELLED, None)
+                if not self.forward:
+                    self.dead.pop((group, cursor.subgroup.id), None)
+
+    def close(self, code: int) -> None:
+        """End it now: reset every stream."""
+        for cursor in tuple(self.cursors.values()):
+            cursor.abandon(code, None)
+        for fetch in tuple(self.fetches):
+            fetch.abandon(code)
+
+    def end_after_streams(self, status: int, reason: str) -> None:
+        """Send PUBLISH_DONE when the last stream is closed (draft-20, "PUBLISH_DONE")."""
+        if self.ending is None:
+            self.ending = (status, reason)
+            self.settle()
+
+    def settle(self) -> None:
+        """A stream is gone: say PUBLISH_DONE if it was the last one of an ending subscription."""
+        if self.ending is not None and not self.cursors and not self.fetches:
+            status, reason = self.ending
+            self.peer.publish_done(self.request, status, self.streams_opened, reason)
+
+    def check_invariants(self) -> None:
+        for key, cursor in self.cursors.items():
+            assert key == (cursor.subgroup.group, cursor.subgroup.id)
+            assert cursor in cursor.subgroup.cursors or cursor.subgroup.evicted
