@@ -1,4 +1,4 @@
-"""aioquic with our own streams, our own credit and our own packets: the one file that leans on its private names.
+"""aioquic with our own streams, our own credit and our own packets; with `packets`, all that leans on its private names.
 
 aioquic keeps what is rare and hard: handshake, TLS, keys, Retry, connection ids, paths, loss recovery, closing. Streams,
 flow control and 1-RTT packets with application data are ours (`streams`, `sending`), because aioquic's grow with what a
@@ -20,35 +20,27 @@ from aioquic.quic.connection import (
     END_STATES,
     QuicConnection,
     QuicConnectionError,
+    QuicConnectionId,
     QuicConnectionState,
     QuicReceiveContext,
     stream_is_client_initiated,
     stream_is_unidirectional,
 )
-from aioquic.quic.packet import (
-    QuicErrorCode,
-    QuicFrameType,
-    QuicPacketType,
-    pull_quic_transport_parameters,
-    push_ack_frame,
-)
-from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
+from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import StreamFinishedError
 from aioquic.tls import Encoding, Epoch  # type: ignore[attr-defined]
 
 from tradewind.quic.config import Address, Limits
 from tradewind.quic.credit import PeerStreams, ReceiveCredit
-from tradewind.quic.sending import Handler, SendQueue
+from tradewind.quic.packets import PacketWriter
+from tradewind.quic.sending import SendQueue
 from tradewind.quic.statistics import ConnectionStatistics, Counters
 from tradewind.quic.streams import FinalSizeError, Incoming, Outgoing, Stream
 
 ACKED = QuicDeliveryState.ACKED
 ONE_RTT = Epoch.ONE_RTT
-TAG_BYTES = 16
-ACK_BYTES = 96
-"""What an ACK frame may take of a packet: the newest dozen ranges or so."""
-PACING_GRANULARITY_S = 0.001
-"""Wake for several paced packets at once: a wake-up a packet costs more than the packet."""
+DATAGRAM_HEADER_BYTES = 3
 REASON_BYTES = 512
 BAD_CERTIFICATE = QuicErrorCode.CRYPTO_ERROR + 42
 
@@ -109,6 +101,8 @@ class QuicCore(QuicConnection):
         self.ended = False
         """The close was announced; nothing more reaches the face."""
         self._pinned_sha256 = pinned_sha256
+        self._writer: PacketWriter | None = None
+        self._unsent_cids = False
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = limits.bidi_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = limits.uni_streams
         self._count_losses()
@@ -159,13 +153,14 @@ class QuicCore(QuicConnection):
         """UDP datagrams to send now: aioquic's own frames first, then our packets as congestion and pacing allow."""
         if not self._network_paths:
             return []
-        datagrams = []
+        datagrams: list[tuple[bytes, Address]] = []
         if self._has_own_frames():
             datagrams = super().datagrams_to_send(now)
+            self._unsent_cids = any(not connection_id.was_sent for connection_id in self._host_cids)
         else:
             self._pacing_at = None
-        if self._handshake_complete and self._state not in END_STATES and self._network_paths[0].is_validated:
-            self._send_packets(datagrams, now)
+        if self._writer is not None and self._state not in END_STATES and self._network_paths[0].is_validated:
+            self._writer.write(datagrams, now)
         return datagrams
 
     def give_up(self, reason: str) -> None:
@@ -216,7 +211,8 @@ class QuicCore(QuicConnection):
         most = self._remote_max_datagram_frame_size
         if not most:
             return 0
-        return max(0, min(self._packet_room() - 3, most - 3))
+        room = 0 if self._writer is None else self._writer.room()
+        return max(0, min(room, most) - DATAGRAM_HEADER_BYTES)
 
     def reset(self, stream: Stream, code: int) -> None:
         """Abandon our half of a stream."""
@@ -311,81 +307,8 @@ class QuicCore(QuicConnection):
             or not path.is_validated
             or len(self._network_paths) > 1
             or self._remote_preferred_address is not None
-            or any(not connection_id.was_sent for connection_id in self._host_cids)
+            or self._unsent_cids
         )
-
-    def _packet_room(self) -> int:
-        """Bytes of frames that fit one 1-RTT packet."""
-        return self._max_datagram_size - 3 - len(self._peer_cid.cid) - TAG_BYTES
-
-    def _send_packets(self, datagrams: list[tuple[bytes, Address]], now: float) -> None:
-        """Build packets while there is something to send and congestion control and pacing allow."""
-        queue, recovery = self.queue, self._loss
-        space = self._spaces[ONE_RTT]
-        controller, pacer = recovery._cc, recovery._pacer
-        largest = self._packet_room()
-        while True:
-            acknowledgement = self._acknowledgement(now) if space.ack_at is not None else None
-            frames: list[bytes | memoryview] = []
-            handlers: list[Handler] = []
-            room = largest
-            if acknowledgement is not None:
-                frames.append(acknowledgement[0])
-                handlers.append(acknowledgement[1])
-                room -= len(acknowledgement[0])
-            left = room
-            if queue and controller.bytes_in_flight + self._max_datagram_size <= controller.congestion_window:
-                wake = pacer.next_send_time(now=now)
-                if wake is None:
-                    left = queue.fill(room, now, frames, handlers)
-                else:
-                    self._pacing_at = max(wake, now + min(PACING_GRANULARITY_S, pacer.bucket_max))
-            eliciting = left < room
-            if not eliciting and (acknowledgement is None or space.ack_at > now):
-                return
-            if acknowledgement is not None:
-                space.ack_at = None
-                if not eliciting and self._packet_number % 8 == 0 and len(space.ack_queue) > 1:
-                    # Only ack-eliciting packets are acknowledged, and only that lets us forget old ranges.
-                    frames.append(b"\x01")
-                    eliciting = True
-            datagrams.append(self._seal(b"".join(frames), handlers, eliciting, now))
-            if eliciting:
-                pacer.update_after_send(now=now)
-
-    def _seal(
-        self, payload: bytes, handlers: list[Handler], eliciting: bool, now: float
-    ) -> tuple[bytes, Address]:
-        """Encrypt one 1-RTT packet and register it with loss recovery."""
-        crypto = self._cryptos[ONE_RTT]
-        number = self._packet_number
-        self._packet_number = number + 1
-        first = 0x41 | self._spin_bit << 5 | crypto.key_phase << 2
-        header = bytes((first,)) + self._peer_cid.cid + (number & 0xFFFF).to_bytes(2, "big")
-        datagram = crypto.encrypt_packet(header, payload, number)
-        size = len(datagram)
-        packet = QuicSentPacket(
-            ONE_RTT, eliciting, eliciting, False, number, QuicPacketType.ONE_RTT, now, size, handlers
-        )
-        self._loss.on_packet_sent(packet=packet, space=self._spaces[ONE_RTT])
-        if eliciting and not self._ack_eliciting_sent_since_receipt:
-            self._close_at = now + self._idle_timeout()
-            self._ack_eliciting_sent_since_receipt = True
-        path = self._network_paths[0]
-        path.bytes_sent += size
-        self.counters.packets_sent += 1
-        self.counters.bytes_sent += size
-        return datagram, path.addr
-
-    def _acknowledgement(self, now: float) -> tuple[bytes, Handler] | None:
-        space = self._spaces[ONE_RTT]
-        if not len(space.ack_queue):
-            return None
-        buf = Buffer(capacity=ACK_BYTES + 1)
-        buf.push_uint_var(QuicFrameType.ACK)
-        delay = int((now - space.largest_received_time) * 1_000_000) >> self._local_ack_delay_exponent
-        push_ack_frame(buf, space.ack_queue, delay, ACK_BYTES)
-        return buf.data, (self._on_ack_delivery, (space, space.largest_received_packet))
 
     # Signals: frames that are sent until they arrive.
 
@@ -625,6 +548,7 @@ class QuicCore(QuicConnection):
 
     def _open(self) -> None:
         self.queue.max_data = max(self.queue.max_data, self._remote_max_data)
+        self._writer = PacketWriter(self, self.queue, self.counters)
         if self._pinned_sha256 is not None and self.certificate_sha256() != self._pinned_sha256:
             self.close(BAD_CERTIFICATE, QuicFrameType.CRYPTO, "the certificate is not the pinned one")
         else:
@@ -638,6 +562,14 @@ class QuicCore(QuicConnection):
         most = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size
         if most is not None and most < self._max_datagram_size:
             self._max_datagram_size = most
+
+    def _replenish_connection_ids(self) -> None:
+        super()._replenish_connection_ids()
+        self._unsent_cids = True
+
+    def _on_new_connection_id_delivery(self, delivery: QuicDeliveryState, connection_id: QuicConnectionId) -> None:
+        super()._on_new_connection_id_delivery(delivery, connection_id)
+        self._unsent_cids = True
 
     def _announce(self, code: int | None, reason: str, by_peer: bool) -> None:
         if self.ended:

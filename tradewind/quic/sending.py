@@ -213,12 +213,12 @@ class SendQueue:
                 resend.popleft()
                 continue
             overhead = _overhead(stream.id, outgoing.lost[0].start)
-            offset, slices, size = outgoing.take_lost(room - overhead)
+            offset, slices, size, more = outgoing.take_lost(room - overhead)
             fin = outgoing.fin and not outgoing.fin_sent and offset + size == outgoing.end
             outgoing.fin_sent = outgoing.fin_sent or fin
             self._push(stream, offset, slices, size, fin, frames, handlers)
             room -= overhead + size
-            if outgoing.lost is None:
+            if not more:
                 resend.popleft()
                 if not outgoing.queued and outgoing.pending:
                     self._queue(stream)

@@ -110,8 +110,8 @@ class Outgoing:
         self.sent = offset + size
         return offset, slices, size
 
-    def take_lost(self, most: int) -> tuple[int, list[memoryview], int]:
-        """Take up to `most` bytes of the first lost range: (offset, slices, how many)."""
+    def take_lost(self, most: int) -> tuple[int, list[memoryview], int, bool]:
+        """Take up to `most` bytes of the first lost range: (offset, slices, how many, whether more is lost)."""
         assert self.lost is not None
         first = self.lost[0]
         size = min(most, first.stop - first.start)
@@ -119,7 +119,7 @@ class Outgoing:
         if not len(self.lost):
             self.lost = None
         slices, _ = self._slices(bisect_right(self._starts, first.start) - 1, first.start, size)
-        return first.start, slices, size
+        return first.start, slices, size, self.lost is not None
 
     def acknowledge(self, start: int, stop: int, fin: bool) -> bool:
         """Note that [start, stop) arrived, and the FIN with it if `fin`; True when all of the stream has."""

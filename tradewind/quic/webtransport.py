@@ -442,8 +442,8 @@ class WebTransportConnection(Connection):
             if stream.kind is Kind.SESSION:
                 self._refuse(stream, SESSION_GONE)
         if by_peer and self._http is not None and self._session is not None:
-            stream = self._core.streams.get(self._session)
-            if stream is not None and stream.outgoing is not None and stream.outgoing.open:
+            connect = self._core.streams.get(self._session)
+            if connect is not None and connect.outgoing is not None and connect.outgoing.open:
                 self._http.send_body(self._session, b"", fin=True)
         self._ends_at, self.deadline = None, AT_ONCE
 
