@@ -291,10 +291,15 @@ class DatagramArrived:
 
 @dataclass(frozen=True, slots=True)
 class FetchOpened:
-    """A fetch stream for a FETCH of ours, or for a fill that a SUBSCRIBE or REQUEST_UPDATE of ours asked for."""
+    """A fetch stream for a FETCH of ours, or for a fill that a SUBSCRIBE or REQUEST_UPDATE of ours asked for.
+
+    `request` is what the stream names: the FETCH, the SUBSCRIBE (or the peer's PUBLISH), or the REQUEST_UPDATE.
+    """
 
     stream: int
     request: int
+    subscription: int | None = None
+    """The subscription that a fill belongs to; None: a FETCH."""
 
 
 @dataclass(frozen=True, slots=True)
