@@ -45,6 +45,13 @@ class RelayProcess:
         """The address to give to a client: raw QUIC is `moqt:`, WebTransport `https:`."""
         return f"{'moqt' if transport == 'quic' else 'https'}://{HOST}:{self.port}{path}"
 
+    def certificate_sha256(self) -> str:
+        """The hash of its certificate, in hexadecimal, as browsers and players ask for it."""
+        if self.ops_port is None:
+            return certificate_sha256(self.log.parent)
+        with urllib.request.urlopen(f"http://{HOST}:{self.port}/certificate.sha256", timeout=5) as answer:
+            return str(answer.read().decode().strip())
+
     def tail(self, lines: int = 40) -> str:
         """The last lines of the relay's log, for the message of a failed assertion."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

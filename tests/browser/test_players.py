@@ -1,0 +1,76 @@
+"""Players that nobody here wrote, unmodified, in Chromium, through our relay."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.browser.chromium import Browser, Site
+from tests.browser.conftest import NAMESPACE, Publish
+from tests.browser.watching import wait_until, watch
+from tests.interop.relay_process import STAND_IN, RelayProcess
+
+pytestmark = pytest.mark.browser
+
+PLAYERS = ("watch", "shaka")
+PLAYS_FOR_S = 10.0
+JOINS_WITHIN_MS = 1000.0
+RECOVERS_WITHIN_S = 10.0
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+def test_plays(chromium: Browser, site: Site, relay: RelayProcess, publish: Publish, player: str) -> None:
+    publish()
+    with chromium.open(address(site, relay, player)) as page:
+        wait_until(page, "probe()", lambda probe: probe["changes"] > 0, within_s=10)
+        watched = watch(page, PLAYS_FOR_S)
+        assert watched.media_seconds == pytest.approx(watched.seconds, abs=0.5), watched
+        assert watched.picture_changes > 100, watched
+        assert watched.longest_still_s < 0.5, watched
+        assert page.evaluate("probe().errors") == []
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+def test_a_late_joiner_sees_a_picture_within_a_second(
+    chromium: Browser, site: Site, relay: RelayProcess, publish: Publish, player: str
+) -> None:
+    publish()
+    with chromium.open(address(site, relay, player)) as first:
+        wait_until(first, "probe()", lambda probe: probe["changes"] > 30, within_s=10)
+        # Somewhere in the middle of a group, wherever that is when the page has loaded.
+        for _ in range(3):
+            with chromium.open(address(site, relay, player)) as late:
+                took_ms = wait_until(late, "probe().firstPictureMs", lambda value: value is not None, within_s=10)
+                assert took_ms < JOINS_WITHIN_MS
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+def test_survives_the_publishers_reconnect(
+    chromium: Browser, site: Site, relay: RelayProcess, publish: Publish, player: str
+) -> None:
+    publisher = publish()
+    with chromium.open(address(site, relay, player)) as page:
+        wait_until(page, "probe()", lambda probe: probe["changes"] > 30, within_s=10)
+        publisher.kill()
+        wait_until(page, "probe()", lambda probe: probe["sinceChangeMs"] > 700, within_s=10)
+        publish()
+        page.evaluate("probeAnew()")
+        wait_until(page, "probe()", lambda probe: probe["changes"] > 10, within_s=RECOVERS_WITHIN_S)
+        watched = watch(page, 4.0)
+        assert watched.picture_changes > 40, watched
+        assert watched.media_seconds == pytest.approx(watched.seconds, abs=0.7), watched
+
+
+def address(site: Site, relay: RelayProcess, player: str) -> str:
+    """A player's page for the broadcast."""
+    query = {"namespace": NAMESPACE, "relay": relay.url("https")}
+    certificate_page = f"http://127.0.0.1:{relay.port}/certificate.sha256"
+    if player == "shaka":
+        query["fingerprint"] = site.url("/certificate.sha256") if STAND_IN else certificate_page
+    elif STAND_IN:
+        query["certificate"] = relay.certificate_sha256()
+    else:
+        # With http:// the element asks the relay itself for the hash of its certificate.
+        query["relay"] = f"http://127.0.0.1:{relay.port}/"
+    return site.url(f"/players/{player}.html?{urlencode(query)}")
