@@ -1,0 +1,387 @@
+"""A client of a relay: publish, subscribe, fetch. An EDGE file; what applications use.
+
+    async with connect("moqt://127.0.0.1:4433/") as client:
+        publication = await client.publish_namespace((b"live", b"demo"))
+        track = publication.track(b"chat")
+        track.write(group=1, object_id=0, payload=b"hello")
+
+A client outlives its connections. When one is lost it dials again, with growing pauses, announces its namespaces again
+and subscribes again; when the relay sends GOAWAY it moves before it leaves. Publications and subscriptions go on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import trio
+
+from tradewind.client.dialing import ConnectFailed, ask_fingerprint, resolve
+from tradewind.client.link import Link, LinkLost, RequestFailed
+from tradewind.client.receiving import FetchEnded, ReceivedObject
+from tradewind.client.subscription import Join, Mailbox, Subscription
+from tradewind.client.target import Target, TargetError, parse_target
+from tradewind.client.tracks import Publication
+from tradewind.moqt import events as e
+from tradewind.moqt.model import (
+    FilterKind,
+    FullTrackName,
+    Location,
+    LocationFilter,
+    Namespace,
+)
+from tradewind.moqt.profiles import NATIVE_ORDER
+from tradewind.moqt.session import SessionSettings
+from tradewind.quic.config import QuicSettings, ServerTrust
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """How a client connects."""
+
+    protocols: tuple[str, ...] = NATIVE_ORDER
+    """Drafts to offer, by name, in order of preference."""
+    trust: ServerTrust = ServerTrust()
+    connect_timeout_s: float = 3.0
+    """For each address of the relay."""
+    reconnect: bool = True
+    first_pause_s: float = 0.25
+    longest_pause_s: float = 5.0
+    drain_s: float = 5.0
+    """How long the old connection may take to finish after a GOAWAY without a time of its own."""
+    rendezvous_ms: int = 10_000
+    """How long a relay should wait for a publisher that is not there yet, where the draft can say so."""
+    session: SessionSettings = SessionSettings()
+
+
+DEFAULT_SETTINGS = ClientSettings()
+
+
+class State(Enum):
+    """What became of a client's connection."""
+
+    CONNECTED = "connected"
+    LOST = "lost"
+    MOVING = "moving"
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    token: str | None = None,
+    settings: ClientSettings = DEFAULT_SETTINGS,
+    report: Callable[[State, str], None] | None = None,
+) -> AsyncIterator[Client]:
+    """Connect to a relay and stay connected until the block ends.
+
+    `url`: moqt:// for raw QUIC, https:// for WebTransport, http:// for a relay in development, whose certificate's
+    digest is asked for and pinned. `token` is an access token (JWT). `report` is told what becomes of the connection.
+
+    Raises ConnectFailed where the first attempt fails and TargetError for a URL that is none; later ones go on until
+    they succeed, unless `settings.reconnect` is off: then the client's calls raise LinkLost.
+    """
+    target = parse_target(url, token)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        client = Client(target, settings, report, nursery)
+        try:
+            await client._start()
+            yield client
+        except Exception as error:  # noqa: BLE001 - raised again below, outside the nursery, which would wrap it
+            failure = error
+        finally:
+            with trio.CancelScope(shield=True):
+                await client._stop()
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+class Client:
+    """What `connect` gives. All methods may be called from any task."""
+
+    def __init__(
+        self,
+        target: Target,
+        settings: ClientSettings,
+        report: Callable[[State, str], None] | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.target = target
+        self.settings = settings
+        self._report = report or (lambda *_: None)
+        self._nursery = nursery
+        self._links: list[Link] = []
+        """The one in use last; before it those that are being drained."""
+        self._publications: dict[Namespace, Publication] = {}
+        self._announced: dict[tuple[Link, Namespace], int] = {}
+        self._subscriptions: list[Subscription] = []
+        self._stopping = False
+        self.reconnects = settings.reconnect
+        self.rendezvous_ms = settings.rendezvous_ms
+        self.first_pause_s = settings.first_pause_s
+        self.longest_pause_s = settings.longest_pause_s
+
+    @property
+    def protocol(self) -> str:
+        """The draft spoken now, e.g. "moqt-20"; empty while not connected."""
+        link = self._current()
+        return link.session.profile.name if link is not None and link.session is not None else ""
+
+    @property
+    def rtt_s(self) -> float:
+        """Smoothed round-trip time to the relay; 0 while it is not known."""
+        link = self._current()
+        return link.rtt_s() if link is not None else 0.0
+
+    @property
+    def publications(self) -> tuple[Publication, ...]:
+        return tuple(self._publications.values())
+
+    async def publish_namespace(self, namespace: Namespace) -> Publication:
+        """Announce a namespace (PUBLISH_NAMESPACE); its tracks are served from now on.
+
+        Raises RequestFailed, LinkLost.
+        """
+        publication = self._publications.get(namespace)
+        if publication is None:
+            publication = self._publications[namespace] = Publication(namespace, self.flush)
+        link = self._require()
+        try:
+            await self._announce(link, namespace)
+        except RequestFailed:
+            del self._publications[namespace]
+            raise
+        return publication
+
+    def withdraw(self, publication: Publication) -> None:
+        """Take a namespace back; its subscriptions end when their tracks do."""
+        self._publications.pop(publication.namespace, None)
+        for link in self._links:
+            request = self._announced.pop((link, publication.namespace), None)
+            if request is not None:
+                link.cancel(request)
+
+    async def subscribe(
+        self,
+        track: FullTrackName,
+        *,
+        join: Join = Join.CURRENT_GROUP,
+        priority: int | None = None,
+        wait_s: float = 0.0,
+    ) -> Subscription:
+        """Subscribe to a track. Raises RequestFailed, or LinkLost.
+
+        `wait_s`: go on asking for so long while the relay does not know the track.
+        """
+        subscription = Subscription(self, track, join, priority)
+        deadline = trio.current_time() + wait_s
+        while True:
+            try:
+                await subscription.open(self._require())
+            except RequestFailed:
+                if trio.current_time() >= deadline:
+                    raise
+            else:
+                self._subscriptions.append(subscription)
+                return subscription
+            await trio.sleep(self.first_pause_s)
+
+    async def fetch(self, track: FullTrackName, start: Location, end: Location | None = None) -> list[ReceivedObject]:
+        """Objects that were published already, from `start` to `end` inclusive, or to the newest.
+
+        Raises RequestFailed, LinkLost, and RequestFailed too where the answer breaks off.
+        """
+        link = self._require()
+        inbox = Mailbox()
+        wanted = LocationFilter(FilterKind.ABSOLUTE, start=start)
+        if end is not None:
+            wanted = replace(wanted, end_group=end.group, end_object=end.object)
+        await link.ask(lambda session: session.fetch(track, wanted), inbox)
+        objects = []
+        while (arrival := await inbox.get()) is not None:
+            if isinstance(arrival, ReceivedObject):
+                objects.append(arrival)
+            elif isinstance(arrival, FetchEnded):
+                if arrival.code is not None:
+                    raise RequestFailed(arrival.code, "the fetch broke off")
+                return objects
+        raise LinkLost(link.lost or inbox.reason)
+
+    async def watch_namespaces(
+        self, prefix: Namespace
+    ) -> trio.MemoryReceiveChannel[e.NamespaceFound | e.NamespaceGone]:
+        """Learn of namespaces under a prefix, for as long as this connection lasts. Raises RequestFailed, LinkLost."""
+        link = self._require()
+        sender, receiver = trio.open_memory_channel[e.NamespaceFound | e.NamespaceGone](1024)
+
+        def found(event: e.NamespaceFound | e.NamespaceGone) -> None:
+            with suppress(trio.WouldBlock, trio.BrokenResourceError):
+                sender.send_nowait(event)
+
+        link.found = found
+        await link.ask(lambda session: session.subscribe_namespace(prefix))
+        return receiver
+
+    def flush(self) -> None:
+        """Send now what was written; publications call it themselves."""
+        for link in self._links:
+            link.flush()
+
+    async def drain(self, timeout_s: float = 5.0) -> bool:
+        """Wait until the relay has everything that was written and every ended track's end; False: it took too long."""
+        with trio.move_on_after(timeout_s):
+            while not all(link.is_idle() for link in self._links):
+                self.flush()
+                await trio.sleep(0.01)
+            return True
+        return False
+
+    # --- What subscriptions ask ---------------------------------------------------------------------------------------
+
+    def release(self, subscription: Subscription) -> None:
+        """Forget a subscription that is over."""
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    def reopen(self, subscription: Subscription, link: Link) -> None:
+        """Subscribe again, in a task of its own."""
+        self._nursery.start_soon(subscription.reopen, link)
+
+    # --- Connections --------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        link = await self._dial(self.target)
+        self._links.append(link)
+        self._nursery.start_soon(self._stay_connected, link)
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        for link in self._links:
+            link.close("bye")
+        with trio.move_on_after(1.0):
+            for link in list(self._links):
+                await link.ended.wait()
+
+    async def _dial(self, target: Target) -> Link:
+        """Connect to the first address of a target that answers. Raises ConnectFailed."""
+        trust = self.settings.trust
+        if target.fingerprint_url:
+            trust = replace(trust, pinned_sha256=await ask_fingerprint(target, self.settings.connect_timeout_s))
+        quic = QuicSettings(protocols=self.settings.protocols, trust=trust)
+        failures = []
+        for address in await resolve(target):
+            link = Link(
+                target, address, quic, self.settings.protocols, lambda: self.publications, self.settings.session
+            )
+            self._nursery.start_soon(link.run)
+            with trio.move_on_after(self.settings.connect_timeout_s):
+                await link.opened.wait()
+            if link.opened.is_set() and not link.lost:
+                self._report(State.CONNECTED, f"{target} ({link.session.profile.name if link.session else ''})")
+                return link
+            why = link.lost or f"no answer over UDP within {self.settings.connect_timeout_s:g} s"
+            failures.append(f"{address[0]} port {address[1]}: {why}")
+            link.close()
+        raise ConnectFailed(f"cannot connect to {target}: " + "; ".join(failures))
+
+    async def _stay_connected(self, link: Link) -> None:
+        target = self.target
+        while True:
+            await link.moving.wait()
+            if self._stopping:
+                return
+            if link.goaway is not None and not link.lost:
+                target = self._moved_to(link.goaway, target)
+                self._report(State.MOVING, f"to {target}")
+                self._nursery.start_soon(self._retire, link)
+            else:
+                self._report(State.LOST, link.lost)
+                self._drop(link)
+                if not self.settings.reconnect:
+                    return
+            following = await self._dial_until_it_works(target)
+            self._links.append(following)
+            await self._move_to(following)
+            link = following
+
+    @staticmethod
+    def _moved_to(goaway: e.GoawayReceived, target: Target) -> Target:
+        if not goaway.uri:
+            return target
+        try:
+            return parse_target(goaway.uri)
+        except TargetError:
+            return target
+
+    async def _dial_until_it_works(self, target: Target) -> Link:
+        pause = self.settings.first_pause_s
+        while True:
+            try:
+                return await self._dial(target)
+            except ConnectFailed as failure:
+                self._report(State.LOST, str(failure))
+            # Relays that restart are dialled by everybody at once: spread them.
+            await trio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, self.settings.longest_pause_s)
+
+    async def _move_to(self, link: Link) -> None:
+        """Make on a new link what there was on the old one."""
+        with suppress(LinkLost):
+            for namespace in list(self._publications):
+                with suppress(RequestFailed):
+                    await self._announce(link, namespace)
+            for subscription in list(self._subscriptions):
+                self.reopen(subscription, link)
+
+    async def _retire(self, link: Link) -> None:
+        """Let a link that the relay wants gone finish what others still read from it, then close it."""
+        assert link.goaway is not None
+        patience = link.goaway.timeout_ms / 1000 or self.settings.drain_s
+        with trio.move_on_after(patience):
+            # Until the new link serves, the old one is all there is.
+            while self._links[-1] is link or (link.serving is not None and link.serving.statistics().subscriptions):
+                await trio.sleep(0.05)
+                if link.lost:
+                    break
+        link.close("moved")
+        self._drop(link)
+
+    def _drop(self, link: Link) -> None:
+        if link in self._links:
+            self._links.remove(link)
+        self._announced = {key: request for key, request in self._announced.items() if key[0] is not link}
+
+    async def _announce(self, link: Link, namespace: Namespace) -> None:
+        request, _ = await link.ask(lambda session: session.publish_namespace(namespace))
+        self._announced[link, namespace] = request
+        if link.serving is not None:
+            link.serving.announce(namespace)
+            link.flush()
+
+    def _current(self) -> Link | None:
+        return next((link for link in reversed(self._links) if not link.lost), None)
+
+    def _require(self) -> Link:
+        link = self._current()
+        if link is None:
+            raise LinkLost("not connected to the relay")
+        return link
+
+
+__all__ = [
+    "Client",
+    "ClientSettings",
+    "ConnectFailed",
+    "Join",
+    "LinkLost",
+    "RequestFailed",
+    "State",
+    "Subscription",
+    "TargetError",
+    "connect",
+]

@@ -1,0 +1,405 @@
+"""One connection of a client and the MoQT session on it: an EDGE file, one task and no more.
+
+`connect.Client` opens one at a time, and a second one while it moves after a GOAWAY. Everything that happens here is
+synchronous between two waits on the socket: datagrams in, events, answers, objects, datagrams out. Writes of the
+application flush at once in the application's own task, so that no object waits for this one to wake up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Protocol
+
+import trio
+
+from tradewind.client.receiving import Arrival, Assembler
+from tradewind.client.serving import Serving
+from tradewind.client.target import Target
+from tradewind.client.tracks import Publication
+from tradewind.moqt import events as e
+from tradewind.moqt.errors import RequestCode, SessionCode
+from tradewind.moqt.parameters import SetupOptions
+from tradewind.moqt.profiles import PROFILES
+from tradewind.moqt.session import QuirkSet, Session, SessionSettings
+from tradewind.quic import events as q
+from tradewind.quic.config import Address, QuicSettings
+from tradewind.quic.connection import Connection
+from tradewind.quic.endpoint import Endpoint
+from tradewind.quic.udp import UdpSocket
+
+IMPLEMENTATION = "tradewind"
+CLOSE_GRACE_S = 0.25
+"""How long after our own close its packets may still leave."""
+LATE_STREAMS_S = 1.0
+"""How long streams of a subscription may still come after PUBLISH_DONE."""
+_BACKLOG_RETRY_S = 0.002
+_TURNS_PER_FLUSH = 64
+_CREDIT_PATIENCE_S = 5.0
+
+
+class RequestFailed(Exception):
+    """The relay refused a request, or ended it; `code` is the draft's (`moqt.errors.RequestCode`)."""
+
+    def __init__(self, code: int, reason: str, retry_ms: int | None = None) -> None:
+        super().__init__(f"{reason or 'refused'} (code {code:#x})")
+        self.code = code
+        self.reason = reason
+        self.retry_ms = retry_ms
+
+
+class LinkLost(Exception):
+    """The connection is gone; says why."""
+
+
+class Inbox(Protocol):
+    """Where arrivals of one request go."""
+
+    def put(self, arrival: Arrival) -> None:
+        """Take one."""
+
+    def done(self, status: int | None, reason: str) -> None:
+        """Nothing more comes: PUBLISH_DONE with `status`, or the request ended without one (None)."""
+
+
+@dataclass(slots=True)
+class _Reply:
+    """The answer that a request of ours waits for."""
+
+    arrived: trio.Event = field(default_factory=trio.Event)
+    event: e.Event | None = None
+
+
+@dataclass(slots=True)
+class _Ending:
+    """A subscription whose PUBLISH_DONE has come."""
+
+    deadline: float
+    status: int
+    reason: str
+    streams: int | None
+
+
+class Link:
+    """One connection. Make it, start `run` in a nursery, wait for `opened`; it ends by itself when the peer goes."""
+
+    def __init__(
+        self,
+        target: Target,
+        address: Address,
+        quic: QuicSettings,
+        protocols: Sequence[str],
+        publications: Callable[[], Iterable[Publication]],
+        session_settings: SessionSettings | None = None,
+    ) -> None:
+        self.target = target
+        self.address = address
+        self.opened = trio.Event()
+        """Set when requests may be made, and also when it came to nothing: look at `lost`."""
+        self.ended = trio.Event()
+        self.moving = trio.Event()
+        """Set when the relay has sent GOAWAY: see `goaway`."""
+        self.lost = ""
+        """Why the connection is gone, in words; empty while it is not."""
+        self.goaway: e.GoawayReceived | None = None
+        self.found: Callable[[e.NamespaceFound | e.NamespaceGone], None] | None = None
+        self.session: Session | None = None
+        self.serving: Serving | None = None
+        self._publications = publications
+        self._session_settings = session_settings or SessionSettings()
+        self._socket = UdpSocket("::" if ":" in address[0] else "0.0.0.0")  # noqa: S104 - it only answers its peer
+        self._endpoint = Endpoint(quic, is_client=True)
+        self._protocols = tuple(protocols)
+        self._connection: Connection | None = None
+        self._assembler = Assembler()
+        self._replies: dict[int, _Reply] = {}
+        self._inboxes: dict[int, Inbox] = {}
+        self._endings: dict[int, _Ending] = {}
+        self._streams_over: dict[int, int] = {}
+        self._requests_of: dict[int, tuple[int, ...]] = {}
+        self._sleeping: trio.CancelScope | None = None
+        self._closing: float | None = None
+        self._turned = trio.Event()
+
+    # --- The task -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Move datagrams until the connection is gone."""
+        try:
+            self._connect()
+            while not self.lost:
+                self.flush()
+                with trio.CancelScope(deadline=self._deadline()) as scope:
+                    self._sleeping = scope
+                    await self._socket.wait_readable()
+                self._sleeping = None
+                self._turn()
+        finally:
+            self._lose(self.lost or "the client ended")
+            self._socket.close()
+
+    def _connect(self) -> None:
+        self._connection = self._endpoint.connect(
+            self.address,
+            trio.current_time(),
+            server_name=self.target.host,
+            url=self.target.url if self.target.webtransport else None,
+            protocols=self._protocols,
+        )
+
+    def _turn(self) -> None:
+        self._turned.set()
+        self._turned = trio.Event()
+        now = trio.current_time()
+        for event in self._endpoint.receive_datagrams(self._socket.receive(), now):
+            self._take_quic(event, now)
+        deadline = self._endpoint.next_deadline()
+        if deadline is not None and deadline <= now:
+            for event in self._endpoint.handle_deadline(now):
+                self._take_quic(event, now)
+        self._run_session_timers(now)
+        if self._closing is not None and now >= self._closing:
+            self._lose("closed")
+
+    def flush(self) -> None:
+        """Send what there is to send, as far as the connection takes it. Safe in any task at any time."""
+        now = trio.current_time()
+        if self._socket.backlogged:
+            self._socket.flush()
+        for _ in range(_TURNS_PER_FLUSH):
+            if self.serving is not None:
+                self.serving.pump(now)
+            batches = self._endpoint.datagrams_to_send(now)
+            if not batches:
+                break
+            self._socket.send(batches)
+        if self._sleeping is not None:
+            self._sleeping.deadline = self._deadline()
+
+    def _deadline(self) -> float:
+        moments = [self._endpoint.next_deadline(), self._closing]
+        if self.session is not None:
+            moments.append(self.session.next_deadline())
+        moments += (ending.deadline for ending in self._endings.values())
+        if self._socket.backlogged:
+            moments.append(trio.current_time() + _BACKLOG_RETRY_S)
+        return min((moment for moment in moments if moment is not None), default=inf)
+
+    # --- Requests of ours ---------------------------------------------------------------------------------------------
+
+    async def ask(
+        self, open_request: Callable[[Session], int | None], inbox: Inbox | None = None
+    ) -> tuple[int, e.Event]:
+        """Make a request and wait for its answer: (its number, the accepting event).
+
+        `inbox` gets what arrives for it. Raises RequestFailed where it is refused and LinkLost where the link is.
+        """
+        session = self._ready_session()
+        with trio.move_on_after(_CREDIT_PATIENCE_S):
+            while (request := open_request(session)) is None and not self.lost:
+                await self._turned.wait()
+        if request is None:
+            raise LinkLost(self.lost or "the relay lets no more requests in")
+        reply = self._replies[request] = _Reply()
+        if inbox is not None:
+            self._inboxes[request] = inbox
+        self.flush()
+        try:
+            await reply.arrived.wait()
+        except trio.Cancelled:
+            self.cancel(request)
+            raise
+        finally:
+            self._replies.pop(request, None)
+        if isinstance(reply.event, e.RequestRefused):
+            self._inboxes.pop(request, None)
+            raise RequestFailed(reply.event.code, reply.event.reason, reply.event.retry_ms)
+        if reply.event is None or isinstance(reply.event, e.RequestCancelled):
+            self._inboxes.pop(request, None)
+            raise LinkLost(self.lost or "the relay gave the request no answer")
+        return request, reply.event
+
+    def send(self, open_request: Callable[[Session], int | None], inbox: Inbox | None = None) -> int | None:
+        """Make a request whose answer nobody waits for; None where the relay lets none in now."""
+        request = open_request(self._ready_session())
+        if request is not None and inbox is not None:
+            self._inboxes[request] = inbox
+        self.flush()
+        return request
+
+    def cancel(self, request: int) -> None:
+        """End a request of ours."""
+        self._forget(request)
+        if self.session is not None:
+            self.session.cancel(request)
+        self.flush()
+
+    def close(self, reason: str = "") -> None:
+        """Close the session; `ended` is set once its last packets have left."""
+        if self.session is not None:
+            self.session.close(SessionCode.NO_ERROR, reason)
+        elif self._connection is not None:
+            self._connection.close(SessionCode.NO_ERROR, reason)
+        if self._closing is None:
+            self._closing = trio.current_time() + CLOSE_GRACE_S
+        self.flush()
+
+    def is_idle(self) -> bool:
+        """Whether the peer has acknowledged everything that there was to send, and has had every track's end."""
+        if self.lost or self._connection is None or self.serving is None:
+            return True
+        sent = self._connection.statistics()
+        waiting = sent.in_flight_bytes or sent.media_unsent_bytes or sent.control_unsent_bytes
+        return not waiting and not self.serving.statistics().subscriptions
+
+    def rtt_s(self) -> float:
+        """Smoothed round-trip time to the relay; 0 before it is known."""
+        return self._connection.statistics().rtt_s if self._connection is not None else 0.0
+
+    def _ready_session(self) -> Session:
+        if self.lost or self.session is None:
+            raise LinkLost(self.lost or "not connected yet")
+        return self.session
+
+    # --- Events -------------------------------------------------------------------------------------------------------
+
+    def _take_quic(self, event: q.Event, now: float) -> None:
+        match event:
+            case q.Opened(connection):
+                self._open_session(connection, now)
+            case q.StreamData(_, stream, data, fin) if self.session is not None:
+                self._take(self.session.receive_stream(stream, data, fin, now), now)
+            case q.StreamReset(_, stream, code) if self.session is not None:
+                self._take(self.session.receive_reset(stream, code, now), now)
+            case q.Stopped(_, stream, code) if self.session is not None:
+                if self.serving is not None:
+                    self.serving.stopped(stream)
+                self._take(self.session.receive_stopped(stream, code, now), now)
+            case q.DatagramReceived(_, data) if self.session is not None:
+                self._take(self.session.receive_datagram(data, now), now)
+            case q.Closed():
+                self._lose(event.reason or ("closed by the relay" if event.by_peer else "the connection failed"))
+            case _:
+                pass
+
+    def _open_session(self, connection: Connection, now: float) -> None:
+        profile = PROFILES.get(connection.protocol)
+        if profile is None:
+            offered = ", ".join(self._protocols)
+            connection.close(SessionCode.VERSION_NEGOTIATION_FAILED, "no common version")
+            self._lose(f"no common version: the relay chose {connection.protocol!r}, we offered {offered}")
+            return
+        webtransport = self.target.webtransport
+        self.session = Session(
+            connection,
+            profile,
+            is_client=True,
+            webtransport=webtransport,
+            settings=self._session_settings,
+            quirks=QuirkSet(),
+        )
+        self.serving = Serving(self.session, connection, self._publications)
+        setup = SetupOptions(implementation=IMPLEMENTATION)
+        if not webtransport:
+            setup = SetupOptions(path=self.target.path, authority=self.target.authority, implementation=IMPLEMENTATION)
+        self.session.start(setup, now)
+
+    def _run_session_timers(self, now: float) -> None:
+        if self.session is not None:
+            deadline = self.session.next_deadline()
+            if deadline is not None and deadline <= now:
+                self._take(self.session.handle_deadline(now), now)
+        for request in [request for request, ending in self._endings.items() if ending.deadline <= now]:
+            self._end_subscription(request)
+
+    def _take(self, events: Sequence[e.Event], now: float) -> None:
+        for event in events:
+            if self.serving is not None and self.serving.receive(event):
+                continue
+            if not self._take_answer(event, now):
+                self._take_object(event, now)
+
+    def _take_answer(self, event: e.Event, now: float) -> bool:
+        """Everything but objects; False: it is one, or no business of ours."""
+        match event:
+            case e.SubscribeAccepted() | e.FetchAccepted() | e.RequestAccepted() | e.RequestRefused():
+                self._answer(event.request, event)
+            case e.RequestCancelled():
+                self._answer(event.request, event)
+                inbox = self._inboxes.get(event.request)
+                self._forget(event.request)
+                if inbox is not None:
+                    inbox.done(None, "ended by the relay")
+            case e.PublishDone():
+                self._endings[event.request] = _Ending(
+                    now + LATE_STREAMS_S, event.status, event.reason, event.stream_count
+                )
+                self._end_if_complete(event.request)
+            case e.SetupReceived():
+                self.opened.set()
+            case e.GoawayReceived() if event.request is None:
+                self.goaway = event
+                self.moving.set()
+            case e.SessionClosed():
+                self._lose(f"session closed: {event.reason} (code {event.code:#x})")
+            case e.NamespaceFound() | e.NamespaceGone():
+                if self.found is not None:
+                    self.found(event)
+            case e.PublishRequested() | e.SubscribeTracksRequested():
+                self._ready_session().reject(event.request, RequestCode.NOT_SUPPORTED, "not wanted here")
+            case e.PublishNamespaceRequested():
+                self._ready_session().accept(event.request)
+            case _:
+                return False
+        return True
+
+    def _take_object(self, event: e.Event, now: float) -> None:
+        match event:
+            case e.SubgroupOpened():
+                self._requests_of[event.stream] = event.requests
+            case e.FetchOpened():
+                self._requests_of[event.stream] = (event.request,)
+            case _:
+                pass
+        for request, arrival in self._assembler.receive(event, now):
+            inbox = self._inboxes.get(request)
+            if inbox is not None:
+                inbox.put(arrival)
+        if isinstance(event, (e.SubgroupClosed, e.FetchClosed)):
+            for request in self._requests_of.pop(event.stream, ()):
+                self._streams_over[request] = self._streams_over.get(request, 0) + 1
+                self._end_if_complete(request)
+
+    def _answer(self, request: int, event: e.Event) -> None:
+        reply = self._replies.get(request)
+        if reply is not None:
+            reply.event = event
+            reply.arrived.set()
+
+    def _end_if_complete(self, request: int) -> None:
+        ending = self._endings.get(request)
+        if ending is not None and ending.streams is not None and self._streams_over.get(request, 0) >= ending.streams:
+            self._end_subscription(request)
+
+    def _end_subscription(self, request: int) -> None:
+        ending = self._endings.pop(request)
+        inbox = self._inboxes.get(request)
+        self._forget(request)
+        if inbox is not None:
+            inbox.done(ending.status, ending.reason)
+
+    def _forget(self, request: int) -> None:
+        self._inboxes.pop(request, None)
+        self._endings.pop(request, None)
+        self._streams_over.pop(request, None)
+
+    def _lose(self, why: str) -> None:
+        if self.ended.is_set():
+            return
+        self.lost = self.lost or why
+        for reply in self._replies.values():
+            reply.arrived.set()
+        self.opened.set()
+        self.moving.set()
+        self.ended.set()
