@@ -1,0 +1,177 @@
+"""EDGE: a small HTTP/1.1 server for a few GET endpoints, on h11.
+
+It answers for `relay.ops` and nothing else. Why not a framework: five answers need no routing, and a listener beside a
+relay must hold where strangers reach it, so every wait has a deadline and every count a bound, all in this one file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TypeAlias
+
+import h11
+import trio
+
+log = logging.getLogger(__name__)
+
+METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked, without a body: nothing here takes one."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    """Names in lower case; of repeated ones the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What is answered."""
+
+    body: bytes = b""
+    status: HTTPStatus = HTTPStatus.OK
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What one listener bears."""
+
+    connections: int = 64
+    """Open at once; further ones are closed as they come."""
+    requests: int = 100
+    """On one connection, then it is closed."""
+    read_s: float = 5.0
+    """For a whole request to arrive, once the connection is open or the last answer sent."""
+    write_s: float = 10.0
+    """For an answer to leave."""
+    header_bytes: int = 8192
+
+
+@dataclass(slots=True)
+class HttpStatistics:
+    """What a listener has seen."""
+
+    open: int = 0
+    accepted: int = 0
+    refused: int = 0
+    """Connections closed because too many were open."""
+    timed_out: int = 0
+    requests: int = 0
+
+
+@dataclass(slots=True)
+class HttpServer:
+    """Answers requests on any number of listeners. `serve` it, or hand `serve_connection` streams in a test."""
+
+    handler: Handler
+    limits: HttpLimits = HttpLimits()
+    statistics: HttpStatistics = field(default_factory=HttpStatistics)
+
+    async def serve(self, listeners: list[trio.SocketListener]) -> None:
+        """Serve for ever."""
+        await trio.serve_listeners(self.serve_connection, listeners)
+
+    async def serve_connection(self, stream: trio.abc.Stream) -> None:
+        """Answer one connection until it is over. Whatever the other side does, this only returns."""
+        self.statistics.accepted += 1
+        if self.statistics.open >= self.limits.connections:
+            self.statistics.refused += 1
+            await trio.aclose_forcefully(stream)
+            return
+        self.statistics.open += 1
+        try:
+            await self._converse(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            self.statistics.open -= 1
+            await trio.aclose_forcefully(stream)
+
+    async def _converse(self, stream: trio.abc.Stream) -> None:
+        protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.header_bytes)
+        for left in range(self.limits.requests, 0, -1):
+            request = None
+            with trio.move_on_after(self.limits.read_s) as reading:
+                request = await _next_request(protocol, stream)
+            if reading.cancelled_caught:
+                self.statistics.timed_out += 1
+            if request is None:
+                return
+            self.statistics.requests += 1
+            response = request if isinstance(request, Response) else await self._answer(request)
+            head = not isinstance(request, Response) and request.method == "HEAD"
+            with trio.move_on_after(self.limits.write_s) as writing:
+                await _send(protocol, stream, response, head=head, last=left == 1)
+            if writing.cancelled_caught:
+                self.statistics.timed_out += 1
+                return
+            if protocol.our_state is not h11.DONE or protocol.their_state is not h11.DONE:
+                return
+            protocol.start_next_cycle()
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method not in METHODS:
+            return Response(b"only GET\n", HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", ", ".join(METHODS)),))
+        try:
+            return await self.handler(request)
+        except Exception:
+            # Whatever a view got wrong is told in the log, not to strangers, and the relay goes on.
+            log.exception("%s failed", request.path)
+            return Response(b"failed\n", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+async def _next_request(protocol: h11.Connection, stream: trio.abc.Stream) -> Request | Response | None:
+    """The next request; the answer where it is none that we take; None where the other side is gone."""
+    head: h11.Request | None = None
+    while True:
+        try:
+            event = protocol.next_event()
+        except h11.RemoteProtocolError as error:
+            return Response(b"bad request\n", HTTPStatus(error.error_status_hint))
+        if event is h11.NEED_DATA:
+            protocol.receive_data(bytes(await stream.receive_some(4096)))
+        elif isinstance(event, h11.Request):
+            head = event
+        elif isinstance(event, h11.EndOfMessage) and head is not None:
+            return _request(head)
+        elif isinstance(event, h11.Data):
+            return Response(b"no body is taken here\n", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        else:
+            return None
+
+
+def _request(head: h11.Request) -> Request:
+    path = head.target.decode("ascii", "replace").partition("?")[0]
+    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+    return Request(head.method.decode("ascii", "replace"), path, headers)
+
+
+async def _send(
+    protocol: h11.Connection, stream: trio.abc.Stream, response: Response, *, head: bool, last: bool
+) -> None:
+    headers = [
+        ("Content-Type", response.content_type),
+        ("Content-Length", str(len(response.body))),
+        ("Cache-Control", "no-store"),
+        *response.headers,
+    ]
+    if last or protocol.their_state is not h11.DONE:
+        headers.append(("Connection", "close"))
+    out = (
+        protocol.send(h11.Response(status_code=response.status, headers=headers, reason=response.status.phrase)) or b""
+    )
+    if response.body and not head:
+        out += protocol.send(h11.Data(data=response.body)) or b""
+    out += protocol.send(h11.EndOfMessage()) or b""
+    await stream.send_all(out)
