@@ -95,7 +95,9 @@ def main() -> None:
             gc.freeze()
             costs[name].append(measure(pair, options.packets // 5))
     none, idle = statistics.median(costs["none"]), statistics.median(costs["idle"])
-    print(f"no idle streams {none:.2f} us/packet   {options.streams} idle {idle:.2f} us/packet   ratio {idle / none:.2f}")
+    print(
+        f"no idle streams {none:.2f} us/packet   {options.streams} idle {idle:.2f} us/packet   ratio {idle / none:.2f}"
+    )
 
 
 if __name__ == "__main__":

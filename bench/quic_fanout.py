@@ -3,9 +3,9 @@
     python bench/quic_fanout.py [--connections 100] [--ticks 60]
 
 Server CPU only (writes, packets out, acknowledgements in, timers), in memory, on a virtual clock: each tick every
-connection gets either ten 1,200-byte datagrams or one 20 kB object on a stream of its own; receivers are aioquic clients
-that acknowledge a burst once. The congestion window is opened wide on both sides, so that packets are measured and not
-waiting. Prints microseconds a packet and the ratio.
+connection gets either ten 1,200-byte datagrams or one 20 kB object on a stream of its own; receivers are aioquic
+clients that acknowledge a burst once. The congestion window is opened wide on both sides, so that packets are
+measured and not waiting. Prints microseconds a packet and the ratio.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import pull_quic_header
-from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.tls import CipherSuite
 
 from tests.quic.certificates import CERTIFICATE
@@ -104,7 +104,9 @@ class Ours:
                 protocols=("moqt-20",),
                 certificate=CERTIFICATE,
                 congestion_control="reno",
-                limits=Limits(pending_handshakes_per_address=10_000, retry_above_pending=10_000, pending_handshakes=10_000),
+                limits=Limits(
+                    pending_handshakes_per_address=10_000, retry_above_pending=10_000, pending_handshakes=10_000
+                ),
             )
         )
         self.connections = []

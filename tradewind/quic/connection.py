@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tradewind.quic.config import Address
 from tradewind.quic.core import QuicCore
 from tradewind.quic.egress import Offered, Part, Writable
-from tradewind.quic.events import Closed, DatagramReceived, Event, Opened, Released, StreamData, StreamReset, Stopped
+from tradewind.quic.events import Closed, DatagramReceived, Event, Opened, Released, Stopped, StreamData, StreamReset
 from tradewind.quic.sending import BLOCKED_BYTES
 from tradewind.quic.statistics import ConnectionStatistics
 from tradewind.quic.streams import Outgoing, Stream
@@ -23,7 +23,8 @@ INTERNAL_ERROR = 0x1
 class Connection:
     """A raw QUIC connection. Satisfies `egress.Egress`; every call is synchronous and none of them blocks.
 
-    Calls about streams that are unknown, finished or stopped change nothing, so that a race with the peer needs no care.
+    Calls about streams that are unknown, finished or stopped change nothing, so that a race with the peer needs no
+    care.
     """
 
     transport = "quic"
@@ -136,7 +137,7 @@ class Connection:
         """Queue one datagram until `expires` (monotonic seconds); False where it is larger than fits."""
         return self._queue_datagram(b"".join(parts), expires)
 
-    def writable(self, now: float) -> Writable:  # noqa: ARG002 - part of the contract
+    def writable(self, now: float) -> Writable:
         """What may be offered now. Bytes on a stream that its own flow control blocks count for at most 4 kB."""
         core = self._core
         if core.ended:

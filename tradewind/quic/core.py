@@ -1,10 +1,10 @@
-"""aioquic with our own streams, our own credit and our own packets; with `packets`, all that leans on its private names.
+"""aioquic with our own streams, credit and packets. With `packets`, all that leans on aioquic's private names.
 
-aioquic keeps what is rare and hard: handshake, TLS, keys, Retry, connection ids, paths, loss recovery, closing. Streams,
-flow control and 1-RTT packets with application data are ours (`streams`, `sending`), because aioquic's grow with what a
-peer claims, walk every open stream for every packet, and take any amount without a way to ask how much is unsent.
-aioquic's own tables of streams and datagrams stay empty, so its writer finds nothing to do but its own frames.
-`tests/quic/test_core_contract.py` fails loudly where a name used here changes its meaning.
+aioquic keeps what is rare and hard: handshake, TLS, keys, Retry, connection ids, paths, loss recovery, closing.
+Streams, flow control and 1-RTT packets with application data are ours (`streams`, `sending`), because aioquic's
+grow with what a peer claims, walk every open stream for every packet, and take any amount without a way to ask how
+much is unsent. aioquic's own tables of streams and datagrams stay empty, so its writer finds nothing to do but its
+own frames. `tests/quic/test_core_contract.py` fails loudly where a name used here changes its meaning.
 """
 
 from __future__ import annotations
@@ -316,7 +316,9 @@ class QuicCore(QuicConnection):
         outgoing = stream.outgoing
         assert outgoing is not None
         assert outgoing.reset_code is not None
-        frame = b"\x04" + encode_uint_var(stream.id) + encode_uint_var(outgoing.reset_code) + encode_uint_var(outgoing.sent)
+        frame = (
+            b"\x04" + encode_uint_var(stream.id) + encode_uint_var(outgoing.reset_code) + encode_uint_var(outgoing.sent)
+        )
         self.queue.signals.append((frame, (self._on_reset_delivery, (stream,))))
 
     def _signal_stop(self, stream: Stream) -> None:
@@ -510,7 +512,9 @@ class QuicCore(QuicConnection):
     def _count_held(self, change: int) -> None:
         self.credit.held_bytes += change
         if self.credit.held_bytes > 2 * self.credit.window:
-            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.STREAM_BASE, "too much held out of order")
+            raise QuicConnectionError(
+                QuicErrorCode.INTERNAL_ERROR, QuicFrameType.STREAM_BASE, "too much held out of order"
+            )
 
     def _deliver(self, stream: Stream, data: bytes, fin: bool) -> None:
         incoming = stream.incoming
@@ -581,7 +585,7 @@ class QuicCore(QuicConnection):
             self.face.closed(code, reason, by_peer)
 
     def _count_losses(self) -> None:
-        """aioquic counts no losses: have recovery's own calls pass through a counter."""
+        """Aioquic counts no losses: have recovery's own calls pass through a counter."""
         recovery, counters = self._loss, self.counters
         original = recovery._on_packets_lost
 

@@ -1,7 +1,7 @@
 """How much a peer may send us: bytes on the whole connection, and streams of one direction.
 
-Fixed windows that move only as the session deals with what came: aioquic would double its windows with whatever the peer
-sends, which is no limit at all.
+Fixed windows that move only as the session deals with what came: aioquic would double its windows with whatever the
+peer sends, which is no limit at all.
 """
 
 from __future__ import annotations

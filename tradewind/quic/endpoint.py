@@ -1,8 +1,8 @@
 """All connections of one UDP port: routing by connection id, admission, deadlines, events, datagrams out.
 
 `relay.node` owns one a listening port and `tradewind.client` one a client. A turn is: `receive_datagrams` (or
-`handle_deadline`), act on the events, `datagrams_to_send`, `next_deadline`. Calls on a connection mark it, and only marked
-connections are looked at when datagrams are collected, so idle ones cost nothing.
+`handle_deadline`), act on the events, `datagrams_to_send`, `next_deadline`. Calls on a connection mark it, and only
+marked connections are looked at when datagrams are collected, so idle ones cost nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from heapq import heappop, heappush
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -86,9 +86,9 @@ class Endpoint:
     ) -> Connection:
         """Start a connection; `Opened` or `Closed` follows.
 
-        `url` (https) asks for a WebTransport session at its authority and path; without it the connection is raw QUIC.
-        `protocols` are offered in order (default: the settings'); `settings` replaces the endpoint's for this connection.
-        `server_name` is what the certificate must name (default: the URL's host, else the address).
+        `url` (https) asks for a WebTransport session at its authority and path; without it the connection is raw
+        QUIC. `protocols` are offered in order (default: the settings'); `settings` replaces the endpoint's for this
+        connection. `server_name` is what the certificate must name (default: the URL's host, else the address).
         """
         settings = settings or self.settings
         offered = tuple(protocols) or settings.protocols
@@ -188,6 +188,11 @@ class Endpoint:
             self._settle(entry)
             self._arm(entry, now)
         return batches
+
+    @property
+    def touched(self) -> Set[int]:
+        """Ids of connections that something happened to since the last `datagrams_to_send`."""
+        return self._touched
 
     def touch(self, connection: Connection) -> None:
         """Have `datagrams_to_send` look at this connection (calls on a connection do it themselves)."""

@@ -1,7 +1,7 @@
 """aioquic's HTTP/3 on our streams: settings, QPACK and request headers, nothing else, and nothing that grows.
 
-`webtransport` keeps every WebTransport stream to itself and hands only HTTP's own streams here. aioquic's `H3Connection`
-believes it talks to a `QuicConnection`; it talks to `_Streams`, which offers just what it uses.
+`webtransport` keeps every WebTransport stream to itself and hands only HTTP's own streams here. aioquic's
+`H3Connection` believes it talks to a `QuicConnection`; it talks to `_Streams`, which offers just what it uses.
 """
 
 from __future__ import annotations

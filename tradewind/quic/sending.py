@@ -1,9 +1,9 @@
 """What leaves a connection next: the frames of the next packet, in order, without looking at idle streams.
 
-`core` asks for one packet's frames at a time and seals them. Order inside a connection: signals (resets, credit), lost
-bytes, control streams, datagrams, then media streams in the order they were offered: the rooms above decide priority and
-hand over at most `EGRESS_BYTES` at once, so reordering here would only undo their work. No stream waits in a list unless
-it has something to send, so a thousand idle request streams cost nothing.
+`core` asks for one packet's frames at a time and seals them. Order inside a connection: signals (resets, credit),
+lost bytes, control streams, datagrams, then media streams in the order they were offered: the rooms above decide
+priority and hand over at most `EGRESS_BYTES` at once, so reordering here would only undo their work. No stream
+waits in a list unless it has something to send, so a thousand idle request streams cost nothing.
 """
 
 from __future__ import annotations
@@ -150,11 +150,11 @@ class SendQueue:
         """What media may be offered now, given how many streams may be opened and how large a datagram may be."""
         blocked = self.blocked_bytes
         ready = self.media_unsent_bytes - blocked
-        room = EGRESS_BYTES - ready - (blocked if blocked < BLOCKED_BYTES else BLOCKED_BYTES)
-        return Writable(room if room > 0 else 0, streams, datagram_room)
+        room = EGRESS_BYTES - ready - (min(BLOCKED_BYTES, blocked))
+        return Writable(max(0, room), streams, datagram_room)
 
     def fill(self, room: int, now: float, frames: list[bytes | memoryview], handlers: list[Handler]) -> int:
-        """Put frames of at most `room` bytes in all into `frames`, their handlers into `handlers`; returns bytes left."""
+        """Put at most `room` bytes of frames into `frames`, their handlers into `handlers`; returns the room left."""
         signals = self.signals
         while signals and len(signals[0][0]) <= room:
             frame, handler = signals.popleft()
@@ -238,7 +238,7 @@ class SendQueue:
             overhead = _overhead(stream.id, outgoing.sent)
             credit = self.max_data - self.max_data_used
             most = room - overhead
-            offset, slices, size = outgoing.take(most if most < credit else credit)
+            offset, slices, size = outgoing.take(min(credit, most))
             fin = outgoing.fin and outgoing.sent == outgoing.end
             if not size and not fin:
                 break

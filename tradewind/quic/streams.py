@@ -73,7 +73,9 @@ class Outgoing:
         """Whether a STREAM frame would carry something new: bytes within the peer's limit, or a bare FIN."""
         if self.reset_code is not None:
             return False
-        return self.sent < self.end and self.sent < self.limit or self.fin and not self.fin_sent and self.sent == self.end
+        return (self.sent < self.end and self.sent < self.limit) or (
+            self.fin and not self.fin_sent and self.sent == self.end
+        )
 
     @property
     def blocked_bytes(self) -> int:
@@ -239,8 +241,7 @@ class Incoming:
         """
         end = offset + len(data)
         self._check_final(end, fin)
-        if end > self.highest:
-            self.highest = end
+        self.highest = max(self.highest, end)
         if self.finished:
             return None
         if offset == self.delivered and not self._starts:
@@ -258,7 +259,7 @@ class Incoming:
 
     def abandon(self, final_size: int) -> bool:
         """Take a RESET_STREAM; returns whether the owner should hear of it. Raises `FinalSizeError`."""
-        if self.final_size is not None and final_size != self.final_size or final_size < self.highest:
+        if (self.final_size is not None and final_size != self.final_size) or final_size < self.highest:
             raise FinalSizeError("final size changed")
         self.final_size = self.highest = final_size
         if self.finished:
@@ -284,7 +285,7 @@ class Incoming:
 
     def _check_final(self, end: int, fin: bool) -> None:
         if self.final_size is not None:
-            if end > self.final_size or fin and end != self.final_size:
+            if end > self.final_size or (fin and end != self.final_size):
                 raise FinalSizeError("data beyond the final size")
         elif fin:
             if end < self.highest:

@@ -1,8 +1,8 @@
 """The socket: drain a batch of datagrams in, put a batch out. An EDGE file: the only one in this room that does I/O.
 
 One raw non-blocking socket a listening address. Nothing here awaits per datagram: trio only says when the socket is
-readable (or writable again after the kernel's buffer was full). Runs of equal-sized datagrams to one address leave in one
-call where the kernel has UDP segmentation offload.
+readable (or writable again after the kernel's buffer was full). Runs of equal-sized datagrams to one address leave
+in one call where the kernel has UDP segmentation offload.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SocketStatistics:
 
 
 class UdpSocket:
-    """One UDP socket bound to one address. `receive` and `send` never block and never raise for the network's faults."""
+    """One UDP socket bound to one address; `receive` and `send` never block, nor raise for the network's faults."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """WebTransport over HTTP/3 (draft-ietf-webtrans-http3-02, which Chromium speaks), shown as raw connections.
 
-One session a connection: a second CONNECT is refused with 429. Every stream that belongs to the session is ours from its
-first byte; HTTP's own streams and the CONNECT stream go to `http3`. `endpoint` makes these where TLS chose `h3`.
+One session a connection: a second CONNECT is refused with 429. Every stream that belongs to the session is ours
+from its first byte; HTTP's own streams and the CONNECT stream go to `http3`. `endpoint` makes these where TLS chose
+`h3`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from tradewind.quic.config import ConnectRequest, QuicSettings
 from tradewind.quic.connection import Connection
 from tradewind.quic.core import QuicCore
-from tradewind.quic.events import Closed, DatagramReceived, Event, Opened, Released, StreamData, StreamReset, Stopped
+from tradewind.quic.events import Closed, DatagramReceived, Event, Opened, Released, Stopped, StreamData, StreamReset
 from tradewind.quic.http3 import (
     H3_ID_ERROR,
     H3_MESSAGE_ERROR,
