@@ -38,6 +38,7 @@ class CachedObject:
     __slots__ = (
         "chunks",
         "encodings",
+        "ends_group",
         "follows",
         "group",
         "id",
@@ -75,6 +76,8 @@ class CachedObject:
         self.chunks: list[bytes] = []
         self.follows: int | None = None
         """The object before it on an upstream stream: proof that nothing stands between them."""
+        self.ends_group = False
+        """A datagram that says that its group has no larger object."""
         self.encodings: dict[object, bytes] = {}
         """Headers already written for some draft; the sinks' own."""
 

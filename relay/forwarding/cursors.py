@@ -6,13 +6,14 @@ Inside a stream nothing is reordered or skipped: what cannot go on resets its st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from relay.forwarding.cache import CachedObject, CachedSubgroup, TrackCache, after, before
 from relay.forwarding.egress_order import STREAM_UNSENT_BYTES, Key, Outbox, Outcome, Turn
 from relay.forwarding.peers import DropReason, Room, Sink
 from tradewind.moqt.errors import ResetCode
-from tradewind.moqt.model import MAX_VARINT, GroupOrder, Location, RangeEnd, SubgroupHeader
+from tradewind.moqt.model import MAX_VARINT, GroupOrder, Location, ObjectStatus, RangeEnd, SubgroupHeader
 
 if TYPE_CHECKING:
     from relay.forwarding.subscription import Subscription
@@ -325,7 +326,7 @@ class Frontier:
 class FetchCursor:
     """The answer to one FETCH, or one fill, on its way to one subscriber."""
 
-    __slots__ = ("_broken", "_cache", "_chunk", "_item", "_pending", "_position", "default_priority", "end", "frontier",
+    __slots__ = ("_broken", "_cache", "_chunk", "_finished", "_item", "_pending", "_position", "default_priority", "end", "frontier",
                  "handle", "opposed", "order", "outbox", "owner", "priority", "queued", "request", "start", "turn",
                  "waits_on")  # fmt: skip
 
@@ -342,7 +343,9 @@ class FetchCursor:
         default_priority: int,
         frontier: Frontier | None,
         owner: Subscription | None = None,
+        finished: Callable[[], None] | None = None,
     ) -> None:
+        self._finished = finished
         self.outbox = outbox
         self.request = request
         self.start = start
@@ -449,8 +452,11 @@ class FetchCursor:
             self._pending = gap_end
         if item is None or item.location > last:
             return self._finish_span(sink, parts, last)
+        if item.status is not ObjectStatus.NORMAL:  # It only says what does not exist, as a gap does here.
+            self._advance(item.location)
+            return 0, False
         size = self._mark_unknown(sink, parts)
-        header = sink.fetch_header(self.handle, item)
+        header = sink.fetch_header(self.handle, item, self.default_priority)
         parts.append(header)
         self._item, self._chunk = item, 0
         return size + len(header), False
@@ -555,6 +561,9 @@ class FetchCursor:
         if self.owner is not None and self in self.owner.fetches:
             self.owner.fetches.remove(self)
             self.owner.settle()
+        if self._finished is not None:
+            finished, self._finished = self._finished, None
+            finished()
 
 
 def _descending_start(start: Location, end: Location) -> Location:

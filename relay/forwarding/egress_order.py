@@ -61,9 +61,21 @@ class Schedulable(Protocol):
 class Outbox:
     """Everything one session has to send, in order."""
 
-    __slots__ = ("_gone", "_heap", "_ready", "_served", "_tick", "drops", "ready", "sink", "waiting_datagrams")
+    __slots__ = (
+        "_gone",
+        "_heap",
+        "_ready",
+        "_served",
+        "_tick",
+        "drops",
+        "ready",
+        "session",
+        "sink",
+        "waiting_datagrams",
+    )
 
-    def __init__(self, sink: Sink, ready: deque[Outbox]) -> None:
+    def __init__(self, session: int, sink: Sink, ready: deque[Outbox]) -> None:
+        self.session = session
         self.sink = sink
         self.ready = False
         """It stands in the ready queue."""

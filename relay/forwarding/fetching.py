@@ -172,9 +172,14 @@ class Fetching:
             priority=128 if parameters.priority is None else parameters.priority,
             default_priority=track.default_priority,
             frontier=frontier,
+            finished=partial(self._answered, party),
         )
         book.give(party, Answering(party, cursor))
         cursor.wake()
+
+    def _answered(self, party: Party) -> None:
+        if self._book.take(party) is not None:
+            self._book.peer(party).finish(party.request)
 
     def _frontier(self, track: Track, wanted: Range, timeout_ms: int | None, now: float) -> Frontier | None:
         """Ask upstream for what the cache cannot tell about a range; None where it can tell, or nobody can be asked."""

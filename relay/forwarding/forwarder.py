@@ -85,7 +85,7 @@ class Forwarder:
 
     def open_session(self, session: int, peer: Peer, sink: Sink) -> Outbox:
         """A session is set up; returns its outbox."""
-        outbox = Outbox(sink, self._book.ready)
+        outbox = Outbox(session, sink, self._book.ready)
         self._book.members[session] = Member(session, peer, outbox)
         return outbox
 

@@ -87,6 +87,9 @@ class Peer(Protocol):
     def publish_done(self, request: int, status: int, stream_count: int | None, reason: str) -> None: ...
     def notify_namespace(self, request: int, namespace: Namespace) -> None: ...
     def withdraw_namespace(self, request: int, namespace: Namespace) -> None: ...
+    def finish(self, request: int) -> None:
+        """The data stream that answers a FETCH of theirs has ended."""
+
     def skip_publish(self, request: int, track: FullTrackName) -> None: ...
     def stop_stream(self, stream: int, code: int) -> None:
         """Tell the publisher that one of its data streams is not wanted."""
@@ -106,8 +109,8 @@ class Sink(Protocol):
     def open_fetch(self, request: int, order: GroupOrder) -> int | None:
         """Open a fetch stream for a FETCH, or for a fill of the subscription or update `request`."""
 
-    def fetch_header(self, handle: int, item: CachedObject) -> bytes:
-        """An object's fields on that fetch stream."""
+    def fetch_header(self, handle: int, item: CachedObject, default_priority: int) -> bytes:
+        """An object's fields on that fetch stream; `default_priority` is the track's."""
 
     def fetch_range_end(self, handle: int, kind: RangeEnd, location: Location) -> bytes:
         """The marker for locations up to `location`; empty where the draft has none."""

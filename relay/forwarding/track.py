@@ -285,6 +285,7 @@ class Track:
         item = CachedObject(
             found.group, header.id, None, found.priority, header.length, header.status, header.properties, now
         )
+        item.ends_group = found.end_of_group
         if found.payload:
             item.append(found.payload)
         group.insert(item)

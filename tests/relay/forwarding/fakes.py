@@ -76,7 +76,7 @@ class FakeSink:
         self.streams.append(OutStream(None, request))
         return len(self.streams) - 1
 
-    def fetch_header(self, handle: int, item: CachedObject) -> bytes:
+    def fetch_header(self, handle: int, item: CachedObject, default_priority: int) -> bytes:
         return self._mark("object", item)
 
     def fetch_range_end(self, handle: int, kind: RangeEnd, location: Location) -> bytes:
@@ -194,6 +194,9 @@ class FakePeer:
 
     def withdraw_namespace(self, request: int, namespace: Namespace) -> None:
         self.said.append(("namespace_done", request, namespace))
+
+    def finish(self, request: int) -> None:
+        self.said.append(("finish", request))
 
     def skip_publish(self, request: int, track: FullTrackName) -> None:
         self.said.append(("skip_publish", request, track))

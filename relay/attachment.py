@@ -1,0 +1,425 @@
+"""One session attached to the relay: what it says, checked against what it may do, goes to forwarding.
+
+`relay.node` makes one for each connection and hands it what arrives. Here a session's token becomes a grant, its
+namespaces become global ones, its requests are counted against limits; nothing that is not allowed reaches forwarding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from relay.access import Access, Grant, Reason, Refusal, split_target
+from relay.forwarding.egress_order import Outbox
+from relay.forwarding.forwarder import Forwarder
+from relay.limits import Allowance, Limit, Limits
+from relay.peer import SessionPeer
+from relay.sink import SessionSink
+from tradewind.moqt import events as e
+from tradewind.moqt.errors import RequestCode, SessionCode
+from tradewind.moqt.model import FullTrackName, Namespace, Parameters, Token
+from tradewind.moqt.parameters import SetupOptions
+from tradewind.moqt.profiles import PROFILES
+from tradewind.moqt.session import Session
+from tradewind.moqt.settings import QuirkSet, SessionSettings
+from tradewind.quic.connection import Connection
+from tradewind.quic.events import DatagramReceived, StreamData, StreamReset, Stopped
+
+IMPLEMENTATION = "tradewind/0.1"
+RETRY_MS = 1000
+"""When a request refused for a limit may come again."""
+
+
+class Attachment:
+    """A MoQT session on one connection, from `Opened` to its end."""
+
+    __slots__ = ("_access", "_allowance", "_connection", "_counted", "_forwarder", "_handlers", "_limits", "_now",
+                 "_paused", "_wall_now", "deadline", "grant", "id", "opened_at", "outbox", "paused_until", "peer",
+                 "port", "quirks", "refusal", "session", "sink")  # fmt: skip
+
+    def __init__(
+        self,
+        connection: Connection,
+        number: int,
+        port: int,
+        forwarder: Forwarder,
+        access: Access,
+        limits: Limits,
+        settings: SessionSettings,
+        quirks: frozenset[str],
+        now: float,
+    ) -> None:
+        self.id = number
+        self.port = port
+        self.opened_at = now
+        self.grant: Grant | None = None
+        self.refusal: Reason | Limit | None = None
+        """Why it was not let in."""
+        self.outbox: Outbox | None = None
+        self.peer: SessionPeer | None = None
+        self.sink: SessionSink | None = None
+        self.quirks = QuirkSet(quirks)
+        self.deadline: float | None = None
+        """When the node last promised to look at it."""
+        self.paused_until = 0.0
+        """It sent more than its rate allows: receive credit goes back from then on."""
+        self._paused: list[tuple[int, int]] = []
+        self._connection = connection
+        self._forwarder = forwarder
+        self._access = access
+        self._limits = limits
+        self._allowance: Allowance | None = None
+        self._counted: dict[int, Callable[[], None]] = {}
+        """Requests that count against a limit, and how to give them back."""
+        self._now = now
+        self._wall_now = 0.0
+        self.session = Session(
+            self,
+            PROFILES[connection.protocol],
+            is_client=False,
+            webtransport=connection.transport == "webtransport",
+            settings=settings,
+            quirks=self.quirks,
+        )
+        self._handlers: dict[type, Callable[[Any], None]] = _handlers(self)
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    def start(self, now: float) -> None:
+        """Send SETUP."""
+        self.session.start(SetupOptions(implementation=IMPLEMENTATION), now)
+
+    # --- What arrives on the connection ---
+
+    def receive(
+        self, event: StreamData | StreamReset | Stopped | DatagramReceived, now: float, wall_now: float
+    ) -> None:
+        """One event of the connection."""
+        self._now, self._wall_now = now, wall_now
+        session = self.session
+        match event:
+            case StreamData():
+                if self._allowance is not None:
+                    self._spend(len(event.data), now)
+                told = session.receive_stream(event.stream, event.data, event.fin, now)
+            case DatagramReceived():
+                if self._allowance is not None:
+                    self._spend(len(event.data), now)
+                told = session.receive_datagram(event.data, now)
+            case StreamReset():
+                told = session.receive_reset(event.stream, event.code, now)
+            case Stopped():
+                told = session.receive_stopped(event.stream, event.code, now)
+        self._handle(told)
+
+    def handle_deadline(self, now: float, wall_now: float) -> None:
+        """Let the session act on time, and give back credit that was withheld."""
+        self._now, self._wall_now = now, wall_now
+        if self._paused and now >= self.paused_until:
+            for stream, size in self._paused:
+                self._connection.consumed(stream, size)
+            self._paused.clear()
+        self._handle(self.session.handle_deadline(now))
+
+    def next_deadline(self) -> float | None:
+        due = self.session.next_deadline()
+        if self._paused:
+            return self.paused_until if due is None else min(due, self.paused_until)
+        return due
+
+    def expire(self, wall_now: float) -> None:
+        """End the session if its token has expired."""
+        if self.grant is not None and self.grant.expires_at is not None and self.grant.expires_at <= wall_now:
+            self.session.close(SessionCode.EXPIRED_AUTH_TOKEN, "the token has expired")
+
+    def replace_access(self, access: Access) -> None:
+        """Other keys count for requests from now on."""
+        self._access = access
+
+    def end(self, now: float) -> None:
+        """The connection is gone."""
+        if self.outbox is not None:
+            self._forwarder.close_session(self.id, now)
+            self.outbox = None
+        if self._allowance is not None:
+            self._allowance.close(now)
+            self._allowance = None
+
+    # --- The session's transport: the connection, but for credit that is withheld ---
+
+    def open_bidi(self) -> int | None:
+        return self._connection.open_bidi()
+
+    def open_uni(self) -> int | None:
+        return self._connection.open_uni()
+
+    def send(self, stream: int, data: bytes, fin: bool = False) -> None:
+        self._connection.send(stream, data, fin)
+
+    def reset(self, stream: int, code: int) -> None:
+        self._connection.reset(stream, code)
+
+    def stop(self, stream: int, code: int) -> None:
+        self._connection.stop(stream, code)
+
+    def consumed(self, stream: int, size: int) -> None:
+        if self.paused_until > self._now:
+            self._paused.append((stream, size))
+        else:
+            self._connection.consumed(stream, size)
+
+    def close(self, code: int, reason: str) -> None:
+        self._connection.close(code, reason)
+
+    # --- Events of the session ---
+
+    def _handle(self, told: list[e.Event]) -> None:
+        handlers = self._handlers
+        for event in told:
+            if self.session.is_closed and not isinstance(event, e.SessionClosed):
+                return
+            handler = handlers.get(type(event))
+            if handler is not None:
+                handler(event)
+
+    def _spend(self, size: int, now: float) -> None:
+        assert self._allowance is not None
+        overdraft = self._allowance.spend(size, now)
+        if overdraft is not None:
+            self.paused_until = now + overdraft.wait_s
+
+    def on_setup(self, event: e.SetupReceived) -> None:
+        """The session says where it dialled and with which token: let it in, or not."""
+        target = self._connection.path if self._connection.transport == "webtransport" else event.path
+        path, jwt = split_target(target)
+        jwt = jwt or next((_text(token) for token in event.tokens), None)
+        grant = self._access.grant(jwt, path, self._wall_now)
+        if isinstance(grant, Refusal):
+            self.refusal = grant.reason
+            self.session.close(grant.session_code, "not authorized")
+            return
+        allowance = self._limits.open_session(str(self._connection.peer_address[0]), grant.token_id, self._now)
+        if isinstance(allowance, Limit):
+            self.refusal = allowance
+            self.session.close(SessionCode.UNAUTHORIZED, f"too many: {allowance.value}")
+            return
+        self.grant = grant
+        self._allowance = allowance
+        self.peer = SessionPeer(self.session, grant, self.quirks, self._uncount)
+        self.sink = SessionSink(self._connection, self.session.profile)
+        self.outbox = self._forwarder.open_session(self.id, self.peer, self.sink)
+
+    def on_closed(self, event: e.SessionClosed) -> None:
+        """Nothing to do: the connection's own end follows."""
+
+    def on_subscribe(self, event: e.SubscribeRequested) -> None:
+        track = self._reading(event.request, event.track, event.parameters)
+        if track is not None and self._count(event.request):
+            self._forwarder.receive_subscribe(self.id, event.request, track, event.parameters, self._now)
+
+    def on_fetch(self, event: e.FetchRequested) -> None:
+        track = self._reading(event.request, event.track, event.parameters)
+        if track is None or not self._count(event.request):
+            return
+        if event.joining is not None:
+            self._forwarder.receive_joining_fetch(
+                self.id, event.request, event.joining, event.joining_start, event.joining_groups, event.parameters,
+                self._now,
+            )  # fmt: skip
+        else:
+            self._forwarder.receive_fetch(
+                self.id, event.request, track, event.filter, event.parameters, self._now
+            )  # fmt: skip
+
+    def on_track_status(self, event: e.TrackStatusRequested) -> None:
+        track = self._reading(event.request, event.track, event.parameters)
+        if track is not None:
+            self._forwarder.receive_track_status(self.id, event.request, track, event.parameters, self._now)
+
+    def on_publish(self, event: e.PublishRequested) -> None:
+        namespace = self._writing(event.request, event.track.namespace, event.parameters)
+        if namespace is not None and self._count(event.request):
+            track = FullTrackName(namespace, event.track.name)
+            self._forwarder.receive_publish(
+                self.id, event.request, track, event.parameters, event.properties, self._now
+            )
+
+    def on_publish_namespace(self, event: e.PublishNamespaceRequested) -> None:
+        namespace = self._writing(event.request, event.namespace, event.parameters)
+        if namespace is not None and self._count(event.request, namespace=True):
+            self._forwarder.receive_publish_namespace(self.id, event.request, namespace, self._now)
+
+    def on_subscribe_namespace(self, event: e.SubscribeNamespaceRequested) -> None:
+        prefix = self._discovering(event.request, event.prefix, event.parameters)
+        if prefix is not None and self._count(event.request, namespace=True):
+            self._forwarder.receive_subscribe_namespace(self.id, event.request, prefix)
+
+    def on_subscribe_tracks(self, event: e.SubscribeTracksRequested) -> None:
+        prefix = self._discovering(event.request, event.prefix, event.parameters)
+        if prefix is not None and self._count(event.request, namespace=True):
+            self._forwarder.receive_subscribe_tracks(self.id, event.request, prefix, event.parameters, self._now)
+
+    def on_update(self, event: e.UpdateRequested) -> None:
+        parameters = event.parameters
+        wire = parameters.prefix
+        if wire is not None:
+            prefix = self._authorized(parameters, lambda grant: _discoverable(grant, wire))
+            if prefix is None or isinstance(prefix, Refusal):
+                assert self.peer is not None
+                self.peer.reject_update(event.request, event.update, RequestCode.UNAUTHORIZED, "not authorized")
+                return
+            parameters = Parameters(forward=parameters.forward, prefix=prefix)
+        self._forwarder.receive_update(self.id, event.request, event.update, parameters, self._now)
+
+    def on_cancelled(self, event: e.RequestCancelled) -> None:
+        self._uncount(event.request)
+        if self.peer is not None:
+            self.peer.forget(event.request)
+        self._forwarder.receive_cancel(self.id, event.request, self._now)
+
+    def on_subscribe_ok(self, event: e.SubscribeAccepted) -> None:
+        self._forwarder.receive_subscribe_ok(self.id, event.request, event.parameters, event.properties, self._now)
+
+    def on_fetch_ok(self, event: e.FetchAccepted) -> None:
+        self._forwarder.receive_fetch_ok(
+            self.id, event.request, event.end, event.end_of_track, event.properties, self._now
+        )
+
+    def on_ok(self, event: e.RequestAccepted) -> None:
+        self._forwarder.receive_ok(self.id, event.request, event.parameters, event.properties, self._now)
+
+    def on_error(self, event: e.RequestRefused) -> None:
+        self._forwarder.receive_error(self.id, event.request, event.code, event.reason, self._now)
+
+    def on_done(self, event: e.PublishDone) -> None:
+        self._forwarder.receive_publish_done(
+            self.id, event.request, event.status, event.stream_count, event.reason, self._now
+        )
+
+    def on_subgroup(self, event: e.SubgroupOpened) -> None:
+        self._forwarder.receive_subgroup(self.id, event.stream, event.requests, event.header, self._now)
+
+    def on_object(self, event: e.ObjectStarted) -> None:
+        self._forwarder.receive_object(self.id, event.stream, event.header, self._now)
+
+    def on_data(self, event: e.ObjectData) -> None:
+        self._forwarder.receive_data(self.id, event.stream, event.data, event.last, self._now)
+
+    def on_subgroup_end(self, event: e.SubgroupClosed) -> None:
+        self._forwarder.receive_subgroup_end(self.id, event.stream, event.code, self._now)
+
+    def on_datagram(self, event: e.DatagramArrived) -> None:
+        self._forwarder.receive_datagram(self.id, event.requests, event.object, self._now)
+
+    def on_fetch_stream(self, event: e.FetchOpened) -> None:
+        self._forwarder.receive_fetch_stream(self.id, event.stream, event.request)
+
+    def on_fetched(self, event: e.FetchObjectStarted) -> None:
+        self._forwarder.receive_fetched(self.id, event.stream, event.object, self._now)
+
+    def on_fetch_gap(self, event: e.FetchRangeEnded) -> None:
+        self._forwarder.receive_fetch_gap(self.id, event.stream, event.kind, event.location)
+
+    def on_fetch_end(self, event: e.FetchClosed) -> None:
+        self._forwarder.receive_fetch_end(self.id, event.stream, event.request, event.code)
+
+    # --- What it may do ---
+
+    def _authorized(
+        self, parameters: Parameters, allowed: Callable[[Grant], Namespace | None]
+    ) -> Namespace | Refusal | None:
+        """What `allowed` makes of the session's grant, widened by a token of the request's own; None: not allowed."""
+        assert self.grant is not None
+        grant = self.grant
+        for token in parameters.tokens:
+            own = self._access.for_request(grant, _text(token), self._wall_now)
+            if isinstance(own, Refusal):
+                return own
+            grant = own
+        return allowed(grant)
+
+    def _permit(
+        self, request: int, parameters: Parameters, allowed: Callable[[Grant], Namespace | None]
+    ) -> Namespace | None:
+        """As `_authorized`, and the request is rejected where the answer is no."""
+        answer = self._authorized(parameters, allowed)
+        if answer is None or isinstance(answer, Refusal):
+            code = answer.request_code if isinstance(answer, Refusal) else RequestCode.UNAUTHORIZED
+            self.session.reject(request, code, "not authorized")
+            return None
+        return answer
+
+    def _reading(self, request: int, track: FullTrackName, parameters: Parameters) -> FullTrackName | None:
+        def allowed(grant: Grant) -> Namespace | None:
+            namespace = grant.to_global(track.namespace)
+            return namespace if namespace is not None and grant.may_subscribe(namespace) else None
+
+        namespace = self._permit(request, parameters, allowed)
+        return None if namespace is None else FullTrackName(namespace, track.name)
+
+    def _writing(self, request: int, wire: Namespace, parameters: Parameters) -> Namespace | None:
+        def allowed(grant: Grant) -> Namespace | None:
+            namespace = grant.to_global(wire)
+            return namespace if namespace is not None and grant.may_publish(namespace) else None
+
+        return self._permit(request, parameters, allowed)
+
+    def _discovering(self, request: int, wire: Namespace, parameters: Parameters) -> Namespace | None:
+        return self._permit(request, parameters, lambda grant: _discoverable(grant, wire))
+
+    def _count(self, request: int, *, namespace: bool = False) -> bool:
+        """Count a request against its limits; False where one is met, and the request is rejected."""
+        allowance = self._allowance
+        assert allowance is not None
+        met = allowance.add_namespace() if namespace else allowance.add_subscription()
+        if met is not None:
+            self.session.reject(request, RequestCode.EXCESSIVE_LOAD, f"too many: {met.value}", RETRY_MS)
+            return False
+        self._counted[request] = allowance.remove_namespace if namespace else allowance.remove_subscription
+        return True
+
+    def _uncount(self, request: int) -> None:
+        give_back = self._counted.pop(request, None)
+        if give_back is not None:
+            give_back()
+
+
+def _discoverable(grant: Grant, wire: Namespace) -> Namespace | None:
+    prefix = grant.to_global(wire)
+    return prefix if prefix is not None and grant.may_discover(prefix) else None
+
+
+def _text(token: Token) -> str:
+    return token.value.decode("utf-8", "replace")
+
+
+def _handlers(attachment: Attachment) -> dict[type, Callable[[Any], None]]:
+    return {
+        e.SetupReceived: attachment.on_setup,
+        e.SessionClosed: attachment.on_closed,
+        e.SubscribeRequested: attachment.on_subscribe,
+        e.FetchRequested: attachment.on_fetch,
+        e.TrackStatusRequested: attachment.on_track_status,
+        e.PublishRequested: attachment.on_publish,
+        e.PublishNamespaceRequested: attachment.on_publish_namespace,
+        e.SubscribeNamespaceRequested: attachment.on_subscribe_namespace,
+        e.SubscribeTracksRequested: attachment.on_subscribe_tracks,
+        e.UpdateRequested: attachment.on_update,
+        e.RequestCancelled: attachment.on_cancelled,
+        e.SubscribeAccepted: attachment.on_subscribe_ok,
+        e.FetchAccepted: attachment.on_fetch_ok,
+        e.RequestAccepted: attachment.on_ok,
+        e.RequestRefused: attachment.on_error,
+        e.PublishDone: attachment.on_done,
+        e.SubgroupOpened: attachment.on_subgroup,
+        e.ObjectStarted: attachment.on_object,
+        e.ObjectData: attachment.on_data,
+        e.SubgroupClosed: attachment.on_subgroup_end,
+        e.DatagramArrived: attachment.on_datagram,
+        e.FetchOpened: attachment.on_fetch_stream,
+        e.FetchObjectStarted: attachment.on_fetched,
+        e.FetchRangeEnded: attachment.on_fetch_gap,
+        e.FetchClosed: attachment.on_fetch_end,
+    }

@@ -1,0 +1,271 @@
+"""One relay, no I/O: the turn. The only place where quic, moqt and forwarding meet.
+
+`relay.run` hands in datagrams and the time and sends what comes out; a test does the same over a virtual clock. A turn is
+bounded: it takes one batch, lets sessions with work send one quantum each in turn, and stops when its budget of
+datagrams is used up; the next turn goes on where it stopped, with a fresh `now`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from relay.access import Access
+from relay.attachment import Attachment
+from relay.forwarding.book import ForwardingSettings
+from relay.forwarding.egress_order import Outbox
+from relay.forwarding.forwarder import Forwarder
+from relay.limits import Limits, LimitSettings
+from tradewind.moqt.errors import SessionCode
+from tradewind.moqt.settings import SessionSettings
+from tradewind.quic.config import Address, QuicSettings
+from tradewind.quic.connection import Connection
+from tradewind.quic.endpoint import Endpoint
+from tradewind.quic.events import Closed, Event, Opened, Released
+
+HOUSEKEEPING_S = 1.0
+
+
+class Stage(Enum):
+    """Where a relay is in its life."""
+
+    SERVING = "serving"
+    DRAINING = "draining"
+    DRAINED = "drained"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What one relay is told; each part belongs to the room of its name."""
+
+    quic: QuicSettings
+    forwarding: ForwardingSettings = ForwardingSettings()
+    session: SessionSettings = SessionSettings()
+    limits: LimitSettings = LimitSettings()
+    quirks: frozenset[str] = frozenset()
+    turn_datagrams: int = 256
+    turn_handshakes: int = 8
+
+
+class Output(NamedTuple):
+    """What a turn leaves to do: datagrams to send on each port, and whether work is left for another turn at once."""
+
+    datagrams: list[tuple[int, list[tuple[Address, list[bytes]]]]]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session that is over, for metrics and logs."""
+
+    attachment: Attachment
+    code: int | None
+    reason: str
+    by_peer: bool
+
+
+class Node:
+    """A relay with `ports` UDP ports; each call is one part of a turn: receive, or time, and then `take_output`."""
+
+    def __init__(self, settings: NodeSettings, access: Access, ports: int = 1) -> None:
+        self.settings = settings
+        self.access = access
+        self.forwarder = Forwarder(settings.forwarding)
+        self.limits = Limits(settings.limits)
+        self.endpoints = [Endpoint(settings.quic) for _ in range(ports)]
+        self.stage = Stage.SERVING
+        self.attachments: dict[int, Attachment] = {}
+        self.ended: list[Ended] = []
+        """Sessions that ended since the caller last emptied this."""
+        self.turn_datagrams = settings.turn_datagrams
+        """What a turn may send: the edge lowers it where turns take too long."""
+        self.quirk_uses: Counter[str] = Counter()
+        self._by_connection: dict[Connection, Attachment] = {}
+        self._blocked: dict[int, dict[int, Outbox]] = {port: {} for port in range(ports)}
+        """Outboxes that wait for their connection, by port and connection: looked at when it hears something."""
+        self._looked_at: set[Attachment] = set()
+        self._deadlines: list[tuple[float, int, Attachment]] = []
+        self._count = 0
+        self._drain_ends: float | None = None
+        self._housekeeping_at: float | None = None
+
+    # --- In ---
+
+    def receive_datagrams(self, port: int, batch: Sequence[tuple[bytes, Address]], now: float, wall_now: float) -> None:
+        """Take a batch from one port's socket."""
+        endpoint = self.endpoints[port]
+        self._dispatch(endpoint.receive_datagrams(batch, now, self.settings.turn_handshakes), port, now, wall_now)
+        self._unblock(port)
+
+    def handle_deadline(self, now: float, wall_now: float) -> None:
+        """Do everything that is due."""
+        for port, endpoint in enumerate(self.endpoints):
+            due = endpoint.next_deadline()
+            if due is not None and due <= now:
+                self._dispatch(endpoint.handle_deadline(now), port, now, wall_now)
+                self._unblock(port)
+        self.forwarder.handle_deadline(now)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            when, _, attachment = heappop(self._deadlines)
+            if attachment.deadline == when:
+                attachment.deadline = None
+                attachment.handle_deadline(now, wall_now)
+                self._looked_at.add(attachment)
+        if self._housekeeping_at is None or now >= self._housekeeping_at:
+            self._housekeeping_at = now + HOUSEKEEPING_S
+            self._keep_house(now, wall_now)
+
+    def drain(self, now: float, grace_s: float, uri: str = "") -> None:
+        """Empty the relay in order: GOAWAY to every session, and after `grace_s` the end of those that stayed."""
+        if self.stage is Stage.SERVING:
+            self.stage = Stage.DRAINING
+            self._drain_ends = now + grace_s
+            for attachment in self.attachments.values():
+                attachment.session.goaway(uri, round(grace_s * 1000))
+                self._looked_at.add(attachment)
+
+    def close(self, now: float, code: int = SessionCode.NO_ERROR, reason: str = "the relay stops") -> None:
+        """End every session at once; the datagrams that say so are in the next output."""
+        for attachment in tuple(self.attachments.values()):
+            attachment.session.close(code, reason)
+        for endpoint in self.endpoints:
+            endpoint.close_all(code, reason, now)
+        self.stage = Stage.DRAINED
+
+    # --- Out ---
+
+    def take_output(self, now: float) -> Output:
+        """Let sessions send, in turns of one quantum, until nothing moves or the budget is used up."""
+        budget = self.turn_datagrams
+        ready = self.forwarder.ready
+        collected: list[tuple[int, list[tuple[Address, list[bytes]]]]] = []
+        while True:
+            filled: list[Outbox] = []
+            while ready and budget > 0:
+                outbox = ready.popleft()
+                size = outbox.fill(now)
+                budget -= size // 1100 + 1
+                if outbox.has_work:
+                    filled.append(outbox) if size else self._block(outbox)
+            for port, endpoint in enumerate(self.endpoints):
+                batches = endpoint.datagrams_to_send(now)
+                if batches:
+                    collected.append((port, batches))
+            for outbox in filled:
+                if outbox.sink.room(now).session_bytes > 0:
+                    outbox.mark()
+                else:
+                    self._block(outbox)
+            if not ready or budget <= 0:
+                break
+        self._arm(now)
+        return Output(collected, bool(ready))
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` wants to be called."""
+        deadlines = [endpoint.next_deadline() for endpoint in self.endpoints]
+        deadlines.append(self.forwarder.next_deadline())
+        deadlines.append(self._housekeeping_at)
+        if self._deadlines:
+            deadlines.append(self._deadlines[0][0])
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def replace_access(self, access: Access) -> None:
+        """Other keys count for sessions and requests from now on."""
+        self.access = access
+        for attachment in self.attachments.values():
+            attachment.replace_access(access)
+
+    def replace_quic(self, settings: QuicSettings) -> None:
+        """Another certificate counts for connections from now on."""
+        for endpoint in self.endpoints:
+            endpoint.replace_settings(settings)
+
+    def check_invariants(self) -> None:
+        """What must hold between any two turns; for tests and the state page."""
+        self.forwarder.check_invariants()
+        self.limits.check_invariants()
+        for endpoint in self.endpoints:
+            endpoint.check_invariants()
+        for attachment in self.attachments.values():
+            assert self._by_connection[attachment.connection] is attachment
+            attachment.session.check_invariants()
+
+    # --- Private ---
+
+    def _dispatch(self, events: list[Event], port: int, now: float, wall_now: float) -> None:
+        by_connection = self._by_connection
+        for event in events:
+            match event:
+                case Released():
+                    continue
+                case Opened():
+                    self._attach(event.connection, port, now)
+                case Closed():
+                    attachment = by_connection.pop(event.connection, None)
+                    if attachment is not None:
+                        self._detach(attachment, event, port, now)
+                case _:
+                    attachment = by_connection.get(event.connection)
+                    if attachment is not None:
+                        attachment.receive(event, now, wall_now)
+                        self._looked_at.add(attachment)
+
+    def _attach(self, connection: Connection, port: int, now: float) -> None:
+        self._count += 1
+        settings = self.settings
+        attachment = Attachment(
+            connection, self._count, port, self.forwarder, self.access, self.limits, settings.session, settings.quirks,
+            now,
+        )  # fmt: skip
+        self.attachments[attachment.id] = attachment
+        self._by_connection[connection] = attachment
+        self._looked_at.add(attachment)
+        attachment.start(now)
+        if self.stage is not Stage.SERVING:
+            attachment.session.close(SessionCode.GOAWAY_TIMEOUT, "the relay is going away")
+
+    def _detach(self, attachment: Attachment, event: Closed, port: int, now: float) -> None:
+        attachment.end(now)
+        del self.attachments[attachment.id]
+        self._blocked[port].pop(attachment.connection.id, None)
+        self._looked_at.discard(attachment)
+        attachment.deadline = None
+        self.quirk_uses.update(attachment.quirks.uses)
+        self.ended.append(Ended(attachment, event.code, event.reason, event.by_peer))
+
+    def _block(self, outbox: Outbox) -> None:
+        attachment = self.attachments.get(outbox.session)
+        if attachment is not None:
+            self._blocked[attachment.port][attachment.connection.id] = outbox
+
+    def _unblock(self, port: int) -> None:
+        """Connections that heard something may have room again."""
+        blocked = self._blocked[port]
+        if blocked:
+            for connection in self.endpoints[port].touched & blocked.keys():
+                blocked.pop(connection).mark()
+
+    def _arm(self, now: float) -> None:
+        for attachment in self._looked_at:
+            due = attachment.next_deadline()
+            if due != attachment.deadline:
+                attachment.deadline = due
+                if due is not None:
+                    self._count += 1
+                    heappush(self._deadlines, (due, self._count, attachment))
+        self._looked_at.clear()
+
+    def _keep_house(self, now: float, wall_now: float) -> None:
+        self.forwarder.keep_limits(now)
+        for attachment in tuple(self.attachments.values()):
+            attachment.expire(wall_now)
+        if self.stage is Stage.DRAINING and self._drain_ends is not None:
+            if now >= self._drain_ends:
+                self.close(now, SessionCode.GOAWAY_TIMEOUT, "the relay stops")
+            elif not self.attachments:
+                self.stage = Stage.DRAINED

@@ -1,0 +1,134 @@
+"""One session as a party to requests: forwarding's `Peer`, with the namespaces of the session's own path.
+
+Forwarding speaks of global namespaces; on a session's wire stands what lies below the path it dialled. What this session
+may not see is not told to it: see `Grant.may_subscribe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay.access import Grant
+from tradewind.moqt.model import (
+    NO_PARAMETERS,
+    FullTrackName,
+    Location,
+    LocationFilter,
+    Namespace,
+    Parameters,
+    Properties,
+)
+from tradewind.moqt.session import Session
+from tradewind.moqt.settings import QuirkSet
+
+GROUP_START_PLAYERS = ("moq-lite-js", "ShakaPlayer")
+"""Implementations that can only begin with a group's first object, and yet ask for the next one."""
+
+
+class SessionPeer:
+    """Requests to, and answers for, one session."""
+
+    __slots__ = ("_grant", "_notified", "_over", "_session", "joins_at_group_start")
+
+    def __init__(self, session: Session, grant: Grant, quirks: QuirkSet, over: Callable[[int], None]) -> None:
+        self._session = session
+        self._grant = grant
+        self._over = over
+        """Told when a request of theirs is over because we said so: it counts no longer."""
+        self._notified: set[tuple[int, Namespace]] = set()
+        old = session.profile.draft <= 16 and session.peer.implementation.startswith(GROUP_START_PLAYERS)
+        self.joins_at_group_start = old and quirks.allows("join-at-group-start")
+
+    @property
+    def fills(self) -> bool:
+        return self._session.profile.fill
+
+    @property
+    def echoes_namespaces(self) -> bool:
+        return self._session.profile.draft >= 20
+
+    @property
+    def shares_subscriptions(self) -> bool:
+        return self._session.profile.draft >= 19
+
+    def subscribe(self, track: FullTrackName, parameters: Parameters) -> int | None:
+        name = self._local(track)
+        return None if name is None else self._session.subscribe(name, parameters)
+
+    def publish(self, track: FullTrackName, alias: int, parameters: Parameters, properties: Properties) -> int | None:
+        name = self._local(track)
+        if name is None or not self._grant.may_subscribe(track.namespace):
+            return None
+        return self._session.publish(name, alias, parameters, properties)
+
+    def fetch(self, track: FullTrackName, chosen: LocationFilter, parameters: Parameters) -> int | None:
+        name = self._local(track)
+        return None if name is None else self._session.fetch(name, chosen, parameters)
+
+    def track_status(self, track: FullTrackName, parameters: Parameters) -> int | None:
+        name = self._local(track)
+        return None if name is None else self._session.track_status(name, parameters)
+
+    def update(self, request: int, parameters: Parameters) -> int | None:
+        return self._session.update(request, parameters)
+
+    def cancel(self, request: int) -> None:
+        self._over(request)
+        self._session.cancel(request)
+
+    def accept_subscribe(self, request: int, alias: int, parameters: Parameters, properties: Properties) -> None:
+        self._session.accept_subscribe(request, alias, parameters, properties)
+
+    def accept_fetch(
+        self, request: int, end: Location, end_of_track: bool, parameters: Parameters, properties: Properties
+    ) -> None:
+        self._session.accept_fetch(request, end, end_of_track, parameters, properties)
+
+    def accept(self, request: int, parameters: Parameters = NO_PARAMETERS, properties: Properties = ()) -> None:
+        self._session.accept(request, parameters, properties)
+
+    def reject(self, request: int, code: int, reason: str, retry_ms: int | None = None) -> None:
+        self._over(request)
+        self._session.reject(request, code, reason, retry_ms)
+
+    def accept_update(self, request: int, update: int, parameters: Parameters) -> None:
+        self._session.accept_update(request, update, parameters)
+
+    def reject_update(self, request: int, update: int, code: int, reason: str) -> None:
+        self._session.reject_update(request, update, code, reason)
+
+    def publish_done(self, request: int, status: int, stream_count: int | None, reason: str) -> None:
+        self._over(request)
+        self._session.publish_done(request, status, stream_count, reason)
+
+    def notify_namespace(self, request: int, namespace: Namespace) -> None:
+        name = self._grant.to_wire(namespace)
+        if name is not None and self._grant.may_subscribe(namespace) and (request, name) not in self._notified:
+            self._notified.add((request, name))
+            self._session.notify_namespace(request, name)
+
+    def withdraw_namespace(self, request: int, namespace: Namespace) -> None:
+        name = self._grant.to_wire(namespace)
+        if name is not None and (request, name) in self._notified:
+            self._notified.discard((request, name))
+            self._session.withdraw_namespace(request, name)
+
+    def skip_publish(self, request: int, track: FullTrackName) -> None:
+        name = self._local(track)
+        if name is not None and self._grant.may_subscribe(track.namespace):
+            self._session.skip_publish(request, name)
+
+    def finish(self, request: int) -> None:
+        self._over(request)
+        self._session.finish(request)
+
+    def stop_stream(self, stream: int, code: int) -> None:
+        self._session.stop_stream(stream, code)
+
+    def forget(self, request: int) -> None:
+        """A namespace subscription is over."""
+        self._notified = {entry for entry in self._notified if entry[0] != request}
+
+    def _local(self, track: FullTrackName) -> FullTrackName | None:
+        namespace = self._grant.to_wire(track.namespace)
+        return None if namespace is None else FullTrackName(namespace, track.name)

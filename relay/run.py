@@ -1,0 +1,278 @@
+"""EDGE: one relay as a process: sockets, signals, files and listeners around a `Node`, put together in one function.
+
+Nothing here knows a protocol. The loop is: datagrams in, a turn, datagrams out; a timer for what is due; and between two
+turns whatever else there is (a metrics scrape, a new certificate, a signal).
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+
+import trio
+
+from relay import logs, ops
+from relay.access import Access
+from relay.config import Config, warnings
+from relay.keys import Credentials, KeyMaterialError, server_certificate, token_keys, watch
+from relay.metrics import Metrics
+from relay.node import Node, NodeSettings, Output, Stage
+from relay.observe import Observer
+from relay.settings import access_settings, forwarding_settings, limit_settings, quic_settings, quirks, session_settings
+from relay.values import Address
+from tradewind.contract.token import Key
+from tradewind.quic.udp import UdpSocket
+
+SHORTEST_TURN_DATAGRAMS = 16
+LAST_WORDS_S = 0.2
+"""How long the closing datagrams have to leave."""
+
+
+class Relay:
+    """A node between its sockets and its clock."""
+
+    def __init__(
+        self, node: Node, sockets: list[UdpSocket], observer: Observer, metrics: Metrics, budget_s: float
+    ) -> None:
+        self.node = node
+        self.sockets = sockets
+        self._observer = observer
+        self._metrics = metrics
+        self._budget_s = budget_s
+        self._timer = trio.CancelScope()
+        self._writable: list[trio.Event] = [trio.Event() for _ in sockets]
+
+    async def serve_socket(self, port: int) -> None:
+        """Take what arrives at one socket, for ever."""
+        socket = self.sockets[port]
+        more = False
+        while True:
+            batch = socket.receive()
+            if batch or more:
+                more = self.turn(port, batch)
+                # The others have their turn too: timers, the other socket, a scrape.
+                await trio.lowlevel.checkpoint()
+            else:
+                await socket.wait_readable()
+
+    async def keep_time(self) -> None:
+        """Do what is due when it is due, for ever."""
+        while True:
+            with trio.CancelScope(deadline=self._deadline()) as self._timer:
+                await trio.sleep_forever()
+            while self.turn(None, []):
+                await trio.lowlevel.checkpoint()
+
+    async def keep_sending(self, port: int) -> None:
+        """Send what waits when the kernel takes datagrams again, for ever."""
+        socket = self.sockets[port]
+        while True:
+            await self._writable[port].wait()
+            await socket.wait_writable()
+            socket.flush()
+            if not socket.backlogged:
+                self._writable[port] = trio.Event()
+
+    def turn(self, port: int | None, batch: list[tuple[bytes, tuple[object, ...]]]) -> bool:
+        """One turn; returns whether work is left for another at once."""
+        node = self.node
+        start = trio.current_time()
+        wall_now = time.time()
+        if port is not None:
+            node.receive_datagrams(port, batch, start, wall_now)
+        due = node.next_deadline()
+        if due is not None and due <= start:
+            node.handle_deadline(start, wall_now)
+        output = node.take_output(start)
+        self._send(output)
+        self._timer.deadline = self._deadline()
+        self._measure(trio.current_time() - start, output.more)
+        for ended in node.ended:
+            self._observer.session_ended(ended)
+            _log_end(ended.attachment.id, ended.code, ended.reason, ended.by_peer)
+        node.ended.clear()
+        return output.more
+
+    def _send(self, output: Output) -> None:
+        for port, batches in output.datagrams:
+            socket = self.sockets[port]
+            socket.send(batches)
+            if socket.backlogged:
+                self._writable[port].set()
+
+    def _deadline(self) -> float:
+        due = self.node.next_deadline()
+        return trio.current_time() + 1.0 if due is None else due
+
+    def _measure(self, duration: float, cut_short: bool) -> None:
+        """Note how long a turn took, and give the next one what fits into its time."""
+        metrics = self._metrics.turns
+        metrics.duration.observe(duration)
+        if cut_short:
+            metrics.cut_short.add()
+            settings = self.node.settings
+            fits = int(self.node.turn_datagrams * self._budget_s / max(duration, 1e-6))
+            self.node.turn_datagrams = min(max(fits, SHORTEST_TURN_DATAGRAMS), settings.turn_datagrams)
+
+
+def main(config: Config) -> int:
+    """Run a relay until it is told to stop; returns the exit code."""
+    logger = logs.configure(config.log.level, config.log.format)
+    for warning in warnings(config):
+        logger.warning(warning)
+    try:
+        return trio.run(_run, config, logger)
+    except KeyMaterialError as error:
+        logger.error("keys cannot be used", extra={"reason": str(error)})
+    except OSError as error:
+        logger.error("a listener cannot be opened", extra={"reason": str(error)})
+    return 1
+
+
+async def _run(config: Config, logger: logging.Logger) -> int:
+    """Everything in its order: keys, node, sockets, listeners, loops; then wait for a signal, drain and stop."""
+    hosts = {address.host for address in config.relay.listen if address.host not in {"0.0.0.0", "::"}}  # noqa: S104
+    certificate = server_certificate(config.tls.cert, config.tls.key, sorted(hosts))
+    keys = token_keys(config.auth.keys)
+    credentials = _Current(certificate.load(time.time()))
+    sockets = _open_sockets(config.relay.listen)
+    node = Node(_node_settings(config, credentials.value), _access(config, keys.load(time.time())), len(sockets))
+    metrics = Metrics()
+    observer = Observer(node, metrics)
+    _describe_process(metrics, config, credentials.value)
+    relay = Relay(node, sockets, observer, metrics, config.turn.budget_s)
+
+    def new_certificate(fresh: Credentials) -> None:
+        credentials.value = fresh
+        node.replace_quic(replace(quic_settings(config), certificate=fresh.certificate))
+        metrics.process.certificate_expiry.set(fresh.not_after)
+        metrics.process.reload_ok.of("certificate").set(1)
+        logger.info("certificate changed", extra={"sha256": fresh.sha256})
+
+    def new_keys(fresh: tuple[Key, ...]) -> None:
+        node.replace_access(_access(config, fresh))
+        metrics.process.reload_ok.of("keys").set(1)
+        logger.info("token keys changed", extra={"keys": len(fresh)})
+
+    def failed(what: str, error: KeyMaterialError) -> None:
+        metrics.process.reload_ok.of(what).set(0)
+        logger.error("changed files cannot be used", extra={"files": what, "reason": str(error)})
+
+    async with trio.open_nursery() as nursery:
+        for port in range(len(sockets)):
+            nursery.start_soon(relay.serve_socket, port)
+            nursery.start_soon(relay.keep_sending, port)
+        nursery.start_soon(relay.keep_time)
+        nursery.start_soon(watch, certificate, config.tls.poll_s, new_certificate, partial(failed, "certificate"))
+        nursery.start_soon(watch, keys, config.tls.poll_s, new_keys, partial(failed, "keys"))
+        nursery.start_soon(ops.measure_lag, metrics.turns.loop_lag)
+        views = ops.Views(observer.not_ready, observer.state, ops.versions(), metrics)
+        if config.ops.listen is not None:
+            listeners = await ops.listen([config.ops.listen])
+            nursery.start_soon(ops.ops_server(views).serve, listeners)
+        if config.ops.certificate_hash:
+            addresses = [Address(str(socket.address[0]), socket.address[1]) for socket in sockets]
+            public = ops.public_server(lambda: credentials.value.sha256)
+            nursery.start_soon(public.serve, await ops.listen(addresses))
+        _say_ready(config, sockets, credentials.value)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            await _drain_on_signal(relay, signals, config.drain.grace_s, logger)
+        nursery.cancel_scope.cancel()
+    for socket in sockets:
+        socket.close()
+    logger.info("stopped")
+    return 0
+
+
+async def _drain_on_signal(relay: Relay, signals: AsyncIterator[int], grace_s: float, logger: logging.Logger) -> None:
+    """The first signal drains, the second stops at once; returns when nothing is left to do."""
+    node = relay.node
+    await anext(signals)
+    logger.info("draining", extra={"sessions": len(node.attachments), "grace_s": grace_s})
+    node.drain(trio.current_time(), grace_s)
+    relay.turn(None, [])
+    with trio.CancelScope() as waiting:
+        async with trio.open_nursery() as nursery:
+
+            async def impatient() -> None:
+                await anext(signals)
+                waiting.cancel()
+
+            nursery.start_soon(impatient)
+            while node.stage is not Stage.DRAINED and node.attachments:
+                await trio.sleep(0.05)
+            waiting.cancel()
+    node.close(trio.current_time())
+    relay.turn(None, [])
+    with trio.move_on_after(LAST_WORDS_S):
+        while any(socket.backlogged for socket in relay.sockets):
+            await trio.sleep(0.01)
+
+
+class _Current:
+    """The certificate in use."""
+
+    def __init__(self, value: Credentials) -> None:
+        self.value = value
+
+
+def _node_settings(config: Config, credentials: Credentials) -> NodeSettings:
+    return NodeSettings(
+        quic=replace(quic_settings(config), certificate=credentials.certificate),
+        forwarding=forwarding_settings(config),
+        session=session_settings(config),
+        limits=limit_settings(config),
+        quirks=quirks(config),
+        turn_datagrams=config.turn.datagrams,
+        turn_handshakes=config.turn.handshakes,
+    )
+
+
+def _access(config: Config, keys: tuple[Key, ...]) -> Access:
+    return Access(keys, access_settings(config))
+
+
+def _open_sockets(addresses: tuple[Address, ...]) -> list[UdpSocket]:
+    """One socket an address; where the first got its port from the kernel (port 0), the others take the same."""
+    sockets: list[UdpSocket] = []
+    for address in addresses:
+        port = address.port or (sockets[0].address[1] if sockets else 0)
+        sockets.append(UdpSocket(address.host, port))
+    return sockets
+
+
+def _describe_process(metrics: Metrics, config: Config, credentials: Credentials) -> None:
+    found = ops.versions()
+    metrics.process.build.of(
+        found["tradewind"], found["python"], found["aioquic"], config.node.id, config.node.region
+    ).set(1)
+    metrics.process.certificate_expiry.set(credentials.not_after)
+
+
+def _say_ready(config: Config, sockets: list[UdpSocket], credentials: Credentials) -> None:
+    """One line that says ready, and where."""
+    where = " ".join(str(Address(str(socket.address[0]), socket.address[1])) for socket in sockets)
+    drafts = ",".join(map(str, config.relay.drafts))
+    observed = f", ops http://{config.ops.listen}" if config.ops.listen is not None else ""
+    mode = ", development" if config.relay.dev else ""
+    sys.stdout.write(
+        f"ready: {config.node.id} on udp {where}, drafts {drafts}{observed}{mode}, sha256 {credentials.sha256}\n"
+    )
+    sys.stdout.flush()
+
+
+def _log_end(session: int, code: int | None, reason: str, by_peer: bool) -> None:
+    logging.getLogger("relay").info(
+        "session ended",
+        extra={"session": session, "code": code, "reason": _printable(reason), "by": "peer" if by_peer else "relay"},
+    )
+
+
+def _printable(text: str) -> str:
+    """What a peer said, safe to log (draft-20, "Logging of Untrusted String Fields")."""
+    return "".join(c if c.isascii() and c.isprintable() else f"\\x{ord(c):02x}" for c in text[:200])
