@@ -23,7 +23,7 @@ from tradewind.moqt.profiles import PROFILES
 from tradewind.moqt.session import Session
 from tradewind.moqt.settings import QuirkSet, SessionSettings
 from tradewind.quic.connection import Connection
-from tradewind.quic.events import DatagramReceived, StreamData, StreamReset, Stopped
+from tradewind.quic.events import DatagramReceived, Stopped, StreamData, StreamReset
 
 IMPLEMENTATION = "tradewind/0.1"
 RETRY_MS = 1000

@@ -1,7 +1,7 @@
 """One relay, no I/O: the turn. The only place where quic, moqt and forwarding meet.
 
-`relay.run` hands in datagrams and the time and sends what comes out; a test does the same over a virtual clock. A turn is
-bounded: it takes one batch, lets sessions with work send one quantum each in turn, and stops when its budget of
+`relay.run` hands in datagrams and the time and sends what comes out; a test does the same over a virtual clock. A turn
+is bounded: it takes one batch, lets sessions with work send one quantum each in turn, and stops when its budget of
 datagrams is used up; the next turn goes on where it stopped, with a fresh `now`.
 """
 

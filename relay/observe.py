@@ -1,7 +1,7 @@
 """What the rooms count, brought into the relay's metrics and its state page, between two turns.
 
-`relay.run` calls `refresh` when somebody asks for metrics and `session_ended` for each session that is over; nothing here
-runs for an object or a packet.
+`relay.run` calls `refresh` when somebody asks for metrics and `session_ended` for each session that is over; nothing
+here runs for an object or a packet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One session as a party to requests: forwarding's `Peer`, with the namespaces of the session's own path.
 
-Forwarding speaks of global namespaces; on a session's wire stands what lies below the path it dialled. What this session
-may not see is not told to it: see `Grant.may_subscribe`.
+Forwarding speaks of global namespaces; on a session's wire stands what lies below the path it dialled. What this
+session may not see is not told to it: see `Grant.may_subscribe`.
 """
 
 from __future__ import annotations

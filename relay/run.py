@@ -1,7 +1,7 @@
 """EDGE: one relay as a process: sockets, signals, files and listeners around a `Node`, put together in one function.
 
-Nothing here knows a protocol. The loop is: datagrams in, a turn, datagrams out; a timer for what is due; and between two
-turns whatever else there is (a metrics scrape, a new certificate, a signal).
+Nothing here knows a protocol. The loop is: datagrams in, a turn, datagrams out; a timer for what is due; and between
+two turns whatever else there is (a metrics scrape, a new certificate, a signal).
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Relay:
         self._metrics = metrics
         self._budget_s = budget_s
         self._timer = trio.CancelScope()
+        self.empty = trio.Event()
+        """Set when a drain is over."""
         self._writable: list[trio.Event] = [trio.Event() for _ in sockets]
 
     async def serve_socket(self, port: int) -> None:
@@ -96,6 +98,8 @@ class Relay:
             self._observer.session_ended(ended)
             _log_end(ended.attachment.id, ended.code, ended.reason, ended.by_peer)
         node.ended.clear()
+        if node.stage is Stage.DRAINED or (node.stage is Stage.DRAINING and not node.attachments):
+            self.empty.set()
         return output.more
 
     def _send(self, output: Output) -> None:
@@ -196,22 +200,18 @@ async def _drain_on_signal(relay: Relay, signals: AsyncIterator[int], grace_s: f
     logger.info("draining", extra={"sessions": len(node.attachments), "grace_s": grace_s})
     node.drain(trio.current_time(), grace_s)
     relay.turn(None, [])
-    with trio.CancelScope() as waiting:
-        async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
 
-            async def impatient() -> None:
-                await anext(signals)
-                waiting.cancel()
+        async def impatient() -> None:
+            await anext(signals)
+            relay.empty.set()
 
-            nursery.start_soon(impatient)
-            while node.stage is not Stage.DRAINED and node.attachments:
-                await trio.sleep(0.05)
-            waiting.cancel()
+        nursery.start_soon(impatient)
+        await relay.empty.wait()
+        nursery.cancel_scope.cancel()
     node.close(trio.current_time())
     relay.turn(None, [])
-    with trio.move_on_after(LAST_WORDS_S):
-        while any(socket.backlogged for socket in relay.sockets):
-            await trio.sleep(0.01)
+    await trio.sleep(LAST_WORDS_S if any(socket.backlogged for socket in relay.sockets) else 0)
 
 
 class _Current:

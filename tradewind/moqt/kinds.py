@@ -150,14 +150,18 @@ def _read_fill(reader: Reader) -> Fill:
 
 
 def _read_fill_parameters(inner: Reader) -> RawParameters:
-    """With a count before them or, as some peers write them, without: the draft can be read both ways.
+    """With a count before them or, as some peers write them, without: the draft can be taken either way.
 
-    No bytes can: the smallest type allowed here is larger than any count that would go with it.
+    Where both readings work the count wins, but that takes more parameters than any real fill has.
     """
     start = inner.offset
+    first = inner.varint()
+    row = inner.profile.parameters.get(first)
     try:
-        return _read_all(inner, inner.varint())
+        return _read_all(inner, first)
     except ProtocolViolation:
+        if row is None or Scope.FILL not in row.scopes:
+            raise
         inner.offset = start
         return _read_all(inner, None)
 

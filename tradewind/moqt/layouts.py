@@ -107,10 +107,14 @@ def _read_fetch_parameters(decoding: Decoding) -> None:
     decoding.values["parameters"] = found
 
 
+def _write_fetch_track(encoding: Encoding, message: Any) -> bytes:
+    if message.track is None:
+        raise MisuseError(f"{encoding.profile.name} has no joining FETCH")
+    return write_track(encoding.profile, message.track)
+
+
 def _write_fetch_parameters(encoding: Encoding, message: Any) -> bytes:
     parameters: RawParameters = message.parameters
-    if message.joining is not None:
-        raise MisuseError(f"{encoding.profile.name} has no joining FETCH")
     chosen = None if message.filter == NO_FILTER else message.filter
     with_filter = replace(parameters, values=replace(parameters.values, filter=chosen))
     return encode_parameters(encoding.profile, with_filter, encoding.scopes)
@@ -280,4 +284,5 @@ SUBSCRIBE_OPTIONS = _plain(
 SUFFIX = _plain("suffix", read_namespace, write_namespace)
 TIMEOUT = _number("timeout_ms")
 TRACK = _plain("track", read_track, write_track)
+FETCH_TRACK = Field(TRACK.read, _write_fetch_track)
 URI = _plain("uri", read_uri, write_uri)

@@ -191,7 +191,7 @@ _LAYOUTS_18: Final[tuple[Layout, ...]] = (
 _LAYOUTS_20: Final[tuple[Layout, ...]] = (
     *_FROM_18,
     (0x10, m.Goaway, (f.URI, f.TIMEOUT)),
-    (0x16, m.Fetch, (f.REQUEST, f.TRACK, f.FETCH_PARAMETERS)),
+    (0x16, m.Fetch, (f.REQUEST, f.FETCH_TRACK, f.FETCH_PARAMETERS)),
     (0x22, m.PublishStateNotify, (f.PARAMETERS,)),
 )
 

@@ -6,6 +6,8 @@ import { diagnose, problems, UDP_ANSWERS_WITHIN_MS } from "./problems.js";
 
 /** What @moq/net 0.3.4 speaks without faults to a relay that keeps to the drafts. */
 export const PROTOCOLS = ["moqt-16"];
+/** Every version there is or may be: a relay that takes one of these but none of ours speaks another version. */
+const ALL_PROTOCOLS = Array.from({ length: 16 }, (_, index) => `moqt-${15 + index}`);
 
 const RETRY_FIRST_MS = 500;
 const RETRY_MOST_MS = 5000;
@@ -59,13 +61,15 @@ export class RelayConnection {
     const host = this.#url.host;
     const began = performance.now();
     const took = () => performance.now() - began;
-    const transport = this.#open();
+    const transport = this.#open(PROTOCOLS);
     let closeCode;
     transport.closed.then((info) => (closeCode = info?.closeCode)).catch(() => {});
     const ready = await within(UDP_ANSWERS_WITHIN_MS, transport.ready.then(() => true));
     if (!ready) {
+      const tookMs = took();
       transport.close();
-      return diagnose({ tookMs: took(), host, offered: PROTOCOLS });
+      const protocol = tookMs < UDP_ANSWERS_WITHIN_MS ? await this.#otherProtocol() : undefined;
+      return diagnose({ tookMs, host, offered: PROTOCOLS, protocol });
     }
     if (!PROTOCOLS.includes(transport.protocol)) {
       transport.close();
@@ -85,8 +89,17 @@ export class RelayConnection {
     return closeCode ? problems.closed(host, closeCode) : problems.lost(host);
   }
 
-  #open() {
-    const options = { allowPooling: false, congestionControl: "low-latency", protocols: PROTOCOLS };
+  /** The version that the relay takes when it may have any; undefined where it takes nobody. */
+  async #otherProtocol() {
+    const transport = this.#open(ALL_PROTOCOLS);
+    const ready = await within(UDP_ANSWERS_WITHIN_MS, transport.ready.then(() => true));
+    const { protocol } = transport;
+    transport.close();
+    return ready ? protocol : undefined;
+  }
+
+  #open(protocols) {
+    const options = { allowPooling: false, congestionControl: "low-latency", protocols };
     if (this.#certificate) {
       const bytes = Uint8Array.from(this.#certificate.match(/../g), (byte) => Number.parseInt(byte, 16));
       options.serverCertificateHashes = [{ algorithm: "sha-256", value: bytes }];

@@ -49,7 +49,7 @@ export const problems = {
     problem(
       "refused",
       `${host} refused the connection.`,
-      "It is there, but its certificate has changed or it does not admit this page. Reloading fetches the new certificate.",
+      "It is there, but its certificate has changed or the link's access token is not valid. Reloading may help.",
     ),
 
   noCommonVersion: (host, ours) =>
