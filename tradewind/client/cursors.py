@@ -9,7 +9,6 @@ from __future__ import annotations
 from tradewind.client.tracks import DEFAULT_PRIORITY, Group, TrackWriter
 from tradewind.moqt.fetched import FetchEncoder
 from tradewind.moqt.model import (
-    MAX_VARINT,
     FetchObject,
     FilterKind,
     GroupOrder,
@@ -21,6 +20,8 @@ from tradewind.moqt.model import (
 )
 from tradewind.moqt.profiles import Profile
 
+_END_OF_ANY_GROUP = 2**62 - 1
+"""The largest object id that every draft can write."""
 _STARTS_BEFORE_NOW = (FilterKind.ABSOLUTE, FilterKind.RELATIVE_GROUP)
 
 
@@ -189,5 +190,9 @@ class Filling:
         oldest = self.track.oldest()
         if oldest is None or wanted.start >= oldest:
             return None
-        before = Location(oldest.group, oldest.object - 1) if oldest.object else Location(oldest.group - 1, MAX_VARINT)
+        before = (
+            Location(oldest.group, oldest.object - 1)
+            if oldest.object
+            else Location(oldest.group - 1, _END_OF_ANY_GROUP)
+        )
         return min(before, wanted.end) if wanted.end is not None else before

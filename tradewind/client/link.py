@@ -359,7 +359,7 @@ class Link:
             case e.SubgroupOpened():
                 self._requests_of[event.stream] = event.requests
             case e.FetchOpened():
-                self._requests_of[event.stream] = (event.request,)
+                self._requests_of[event.stream] = (event.request if event.subscription is None else event.subscription,)
             case _:
                 pass
         for request, arrival in self._assembler.receive(event, now):

@@ -90,16 +90,16 @@ class Assembler:
         match event:
             case e.SubgroupOpened(stream, requests, header):
                 self._streams[stream] = _Stream(requests, header.group, header.subgroup, header.end_of_group)
-            case e.FetchOpened(stream, request):
-                self._streams[stream] = _Stream((request,), 0, None)
+            case e.FetchOpened(stream, request, subscription):
+                self._streams[stream] = _Stream((request if subscription is None else subscription,), 0, None)
             case e.ObjectStarted(stream, header):
                 self._streams[stream].begin(header.id, header.status, header.properties, now)
                 return self._complete(stream, now) if header.length == 0 else []
-            case e.FetchObjectStarted(stream, fetched):
+            case e.FetchObjectStarted(stream, item):
                 state = self._streams[stream]
-                state.group, state.subgroup = fetched.group, fetched.subgroup
-                state.begin(fetched.header.id, fetched.header.status, fetched.header.properties, now)
-                return self._complete(stream, now) if fetched.header.length == 0 else []
+                state.group, state.subgroup = item.group, item.subgroup
+                state.begin(item.header.id, item.header.status, item.header.properties, now)
+                return self._complete(stream, now) if item.header.length == 0 else []
             case e.ObjectData(stream, data, last):
                 self._streams[stream].parts.append(data)
                 return self._complete(stream, now) if last else []
@@ -108,8 +108,9 @@ class Assembler:
                 if code is None and closed.ends_group:
                     return [(request, GroupEnded(closed.group)) for request in closed.requests]
             case e.FetchClosed(stream, request, code):
-                self._streams.pop(stream, None)
-                return [(request, FetchEnded(request, code))]
+                fetched = self._streams.pop(stream, None)
+                requests = fetched.requests if fetched is not None else (request,)
+                return [(owner, FetchEnded(request, code)) for owner in requests]
             case e.DatagramArrived(requests, datagram):
                 return self._datagram(requests, datagram, now)
             case _:

@@ -274,10 +274,10 @@ class Serving:
             self._session.publish_done(feed.request, DoneCode.TRACK_ENDED, feed.streams)
 
     def _skip_if_behind(self, feed: Feed) -> None:
-        newest = feed.track.newest()
-        if newest is None or feed.track.groups_after(feed.next_group) < GROUPS_BEHIND:
+        newest, group = feed.track.newest(), feed.take_group()
+        if newest is None or group is None or feed.track.groups_after(group.id) < GROUPS_BEHIND:
             return
-        self._skipped += feed.track.groups_after(feed.next_group)
+        self._skipped += feed.track.groups_after(group.id)
         if feed.stream is not None:
             self._egress.reset(feed.stream, self._wire_code(ResetCode.TOO_FAR_BEHIND))
         feed.enter(newest.id, 0)
