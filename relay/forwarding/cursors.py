@@ -326,9 +326,29 @@ class Frontier:
 class FetchCursor:
     """The answer to one FETCH, or one fill, on its way to one subscriber."""
 
-    __slots__ = ("_broken", "_cache", "_chunk", "_finished", "_item", "_pending", "_position", "default_priority", "end",
-                 "frontier", "handle", "opposed", "order", "outbox", "owner", "priority", "queued", "request", "start", "turn",
-                 "waits_on")  # fmt: skip
+    __slots__ = (
+        "_broken",
+        "_cache",
+        "_chunk",
+        "_finished",
+        "_item",
+        "_pending",
+        "_position",
+        "default_priority",
+        "end",
+        "frontier",
+        "handle",
+        "opposed",
+        "order",
+        "outbox",
+        "owner",
+        "priority",
+        "queued",
+        "request",
+        "start",
+        "turn",
+        "waits_on",
+    )
 
     def __init__(
         self,
