@@ -34,6 +34,7 @@ STAGES = {
     ],
     "check-all": [
         Stage("install peers", ["scripts/install-peers"], needed=True),
+        Stage("page tests", ["bash", "-c", 'PATH="$(scripts/node):$PATH" && cd web && npm test --silent']),
         Stage("all tests", [BIN + "python", "-m", "pytest", "-q", "--durations=20", "-m", ""]),
     ],
 }
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(command: list[str]) -> tuple[int, str]:
-    """Run one command, passing its output on as it comes; return its exit code and the last line that said something."""
+    """Run one command, passing its output on as it comes; return its exit code and its last line that said anything."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(ROOT / ".cache/tmp")}
     (ROOT / ".cache/tmp").mkdir(parents=True, exist_ok=True)
     try:
