@@ -1,0 +1,504 @@
+"""Objects on the wire: golden bytes, any split of them, round trips, limits, and hostile bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.moqt.wire_values import DRAFTS, datagrams, fetched, numbers, subgroups
+from tradewind.moqt.errors import MisuseError, ProtocolViolation, SessionCode
+from tradewind.moqt.fetched import (
+    FetchDecoder,
+    FetchEncoder,
+    FetchItem,
+    RangeMark,
+    decode_fetch_header,
+    encode_fetch_header,
+)
+from tradewind.moqt.model import (
+    DatagramObject,
+    FetchObject,
+    GroupOrder,
+    Location,
+    ObjectHeader,
+    ObjectStatus,
+    Properties,
+    RangeEnd,
+    SubgroupHeader,
+)
+from tradewind.moqt.objects import (
+    StreamKind,
+    SubgroupDecoder,
+    SubgroupItem,
+    decode_datagram,
+    encode_datagram,
+    encode_object_header,
+    encode_subgroup_header,
+    stream_kind,
+)
+from tradewind.moqt.pieces import ObjectLimits, ObjectTooLarge, Piece
+from tradewind.moqt.profiles import PROFILES, Profile
+
+D16, D18, D20, D22 = (PROFILES[name] for name in ("moqt-16", "moqt-18", "moqt-20", "moqt-22"))
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "moqt_objects.json").read_text())
+QUICK = settings(
+    max_examples=30,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+every_draft = pytest.mark.parametrize("profile", DRAFTS, ids=lambda profile: profile.name)
+
+
+def cases(section: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("profile", "vector"),
+        [
+            pytest.param(PROFILES[name], vector, id=f"{name}-{vector['id']}")
+            for vector in VECTORS[section]
+            for name in vector["drafts"]
+        ],
+    )
+
+
+def in_steps(decoder: SubgroupDecoder | FetchDecoder, data: bytes, step: int) -> list[Any]:
+    """Everything a decoder gives for `data` in pieces of `step` bytes, and then FIN, which must be in order."""
+    found: list[Any] = []
+    for start in range(0, len(data), step):
+        found += decoder.receive(data[start : start + step])
+    decoder.finish()
+    assert decoder.buffered_bytes == 0
+    return found
+
+
+def joined(items: list[Any]) -> list[Any]:
+    """The same with each object's pieces put together; `last` must stand on the last and only there."""
+    found: list[Any] = []
+    parts: list[bytes] = []
+    for item in items:
+        if not isinstance(item, Piece):
+            assert not parts, "an object before the last piece of the one before it"
+            found.append(item)
+            continue
+        assert item.data
+        parts.append(item.data)
+        if item.last:
+            found.append(Piece(b"".join(parts), True))
+            parts = []
+    assert not parts
+    return found
+
+
+# --- Decoded items as one line each, as the vectors spell them --------------------------------------------------------
+
+
+def spelled(item: SubgroupItem | FetchItem) -> str:
+    match item:
+        case Piece():
+            return item.data.decode("latin-1") + ("!" if item.last else "")
+        case RangeMark():
+            return f"{item.kind.name} up to {item.location.group}/{item.location.object}"
+        case SubgroupHeader():
+            return spelled_subgroup(item)
+        case ObjectHeader():
+            return f"object {item.id} " + spelled_object(item)
+        case FetchObject():
+            subgroup = "none" if item.subgroup is None else item.subgroup
+            place = f"{item.group}/{item.header.id} subgroup={subgroup} priority={item.priority} "
+            return place + spelled_object(item.header)
+
+
+def spelled_subgroup(header: SubgroupHeader) -> str:
+    subgroup = "first" if header.subgroup is None else header.subgroup
+    line = f"header alias={header.alias} group={header.group} subgroup={subgroup} " + spelled_priority(header.priority)
+    flags = [("end", header.end_of_group), ("first", header.first_object), ("properties", header.has_properties)]
+    return line + "".join(f" +{name}" for name, on in flags if on)
+
+
+def spelled_priority(priority: int | None) -> str:
+    return f"priority={'default' if priority is None else priority}"
+
+
+def spelled_object(header: ObjectHeader) -> str:
+    line = f"length={header.length}"
+    if header.status is not ObjectStatus.NORMAL:
+        line += f" {header.status.name}"
+    if header.properties:
+        line += f" properties=[{', '.join(spelled_property(*pair) for pair in header.properties)}]"
+    return line
+
+
+def spelled_property(type: int, value: int | bytes) -> str:
+    return f"{type}: {value.decode() if isinstance(value, bytes) else value}"
+
+
+def spelled_datagram(found: DatagramObject | None) -> str:
+    assert found is not None
+    line = f"alias={found.alias} group={found.group} {spelled_priority(found.priority)}"
+    line += " +end" if found.end_of_group else ""
+    return f"{line} | {spelled(found.header)} | {found.payload.decode()}"
+
+
+# --- Subgroup streams ------------------------------------------------------------------------------------------------
+
+
+def subgroup_bytes(profile: Profile, header: SubgroupHeader, objects: list[tuple[ObjectHeader, bytes]]) -> bytes:
+    parts = [encode_subgroup_header(profile, header)]
+    previous = None
+    for found, payload in objects:
+        parts += (encode_object_header(profile, previous, found, header.has_properties), payload)
+        previous = found.id
+    return b"".join(parts)
+
+
+@cases("subgroup")
+class TestSubgroupVectors:
+    def test_whole_and_in_any_pieces(self, profile: Profile, vector: dict[str, Any]) -> None:
+        data = bytes.fromhex(vector["hex"])
+        assert [spelled(item) for item in in_steps(SubgroupDecoder(profile), data, len(data))] == vector["items"]
+        for step in range(1, len(data)):
+            items = joined(in_steps(SubgroupDecoder(profile), data, step))
+            assert [spelled(item) for item in items] == vector["items"]
+
+    def test_encoded(self, profile: Profile, vector: dict[str, Any]) -> None:
+        data = bytes.fromhex(vector["hex"])
+        header, *items = in_steps(SubgroupDecoder(profile), data, len(data))
+        objects: list[tuple[ObjectHeader, bytes]] = []
+        for item in items:
+            if isinstance(item, Piece):
+                objects[-1] = (objects[-1][0], item.data)
+            else:
+                objects.append((item, b""))
+        expected = bytes.fromhex(vector.get("canonical", vector["hex"]))
+        assert subgroup_bytes(profile, header, objects).hex() == expected.hex()
+
+    def test_fin_inside_anything(self, profile: Profile, vector: dict[str, Any]) -> None:
+        data = bytes.fromhex(vector["hex"])
+        whole = SubgroupDecoder(profile)
+        ends = {0}
+        for end in range(1, len(data) + 1):
+            match list(whole.receive(data[end - 1 : end])):
+                case [*_, SubgroupHeader() | Piece(last=True) | ObjectHeader(length=0)]:
+                    ends.add(end)
+        for end in range(1, len(data)):
+            decoder = SubgroupDecoder(profile)
+            list(decoder.receive(data[:end]))
+            if end in ends:
+                decoder.finish()
+            else:
+                with pytest.raises(ProtocolViolation):
+                    decoder.finish()
+
+
+@cases("subgroup_refused")
+def test_subgroups_that_break_the_draft(profile: Profile, vector: dict[str, Any]) -> None:
+    data = bytes.fromhex(vector["hex"])
+    for step in (len(data), 1):
+        decoder = SubgroupDecoder(profile)
+        with pytest.raises(ProtocolViolation) as raised:
+            in_steps(decoder, data, step)
+        assert SessionCode(raised.value.code).name == vector.get("code", "PROTOCOL_VIOLATION")
+
+
+@every_draft
+@QUICK
+@given(data=st.data())
+def test_subgroups_come_back(profile: Profile, data: st.DataObject) -> None:
+    header, objects = data.draw(subgroups(profile))
+    whole = subgroup_bytes(profile, header, objects)
+    expected: list[Any] = [header]
+    for found, payload in objects:
+        expected += [found, Piece(payload, True)] if payload else [found]
+    assert in_steps(SubgroupDecoder(profile), whole, len(whole)) == expected
+    step = data.draw(st.integers(1, 9))
+    assert joined(in_steps(SubgroupDecoder(profile), whole, step)) == expected
+
+
+def outcome(decoder: SubgroupDecoder | FetchDecoder, pieces: list[bytes]) -> tuple[list[Any], str | None]:
+    """What was told before the first violation, with payload as one string of bytes an object, and the violation."""
+    found: list[Any] = []
+    try:
+        for piece in pieces:
+            for item in decoder.receive(piece):
+                if isinstance(item, Piece) and found and isinstance(found[-1], bytes):
+                    found[-1] += item.data
+                else:
+                    found.append(item.data if isinstance(item, Piece) else item)
+    except ProtocolViolation as violation:
+        return found, violation.reason
+    return found, None
+
+
+@every_draft
+@settings(parent=QUICK, max_examples=60)
+@given(start=st.sampled_from([b"\x10", b"\x11", b"\x14", b"\x39"]), rest=st.binary(max_size=60), step=st.integers(1, 5))
+def test_any_split_of_any_bytes_gives_the_same(profile: Profile, start: bytes, rest: bytes, step: int) -> None:
+    data = start + rest
+    pieces = [data[at : at + step] for at in range(0, len(data), step)]
+    assert outcome(SubgroupDecoder(profile), pieces) == outcome(SubgroupDecoder(profile), [data])
+
+
+@every_draft
+@settings(parent=QUICK, max_examples=60)
+@given(rest=st.binary(max_size=60), step=st.integers(1, 5), order=st.sampled_from(GroupOrder))
+def test_any_split_of_any_fetch_gives_the_same(profile: Profile, rest: bytes, step: int, order: GroupOrder) -> None:
+    data = b"\x1c\x05\x05\x80\x00" + rest
+    pieces = [data[at : at + step] for at in range(0, len(data), step)]
+    assert outcome(FetchDecoder(profile, order), pieces) == outcome(FetchDecoder(profile, order), [data])
+
+
+def test_payload_is_handed_on_as_it_comes_and_not_copied() -> None:
+    decoder = SubgroupDecoder(D20)
+    start = subgroup_bytes(D20, SubgroupHeader(1, 0, 0, None, has_properties=False), [(ObjectHeader(0, 3000), b"")])
+    assert len(list(decoder.receive(start))) == 2
+    chunk = b"x" * 1200
+    [piece] = decoder.receive(chunk)
+    assert isinstance(piece, Piece)
+    assert piece.data is chunk
+    assert list(decoder.receive(chunk)) == [Piece(chunk, False)]
+    assert list(decoder.receive(b"")) == []
+    assert list(decoder.receive(b"y" * 600 + b"\x00")) == [Piece(b"y" * 600, True)]
+    assert decoder.buffered_bytes == 1
+
+
+def test_limits_on_one_object() -> None:
+    limits = ObjectLimits(payload_bytes=100, properties_bytes=10)
+    header = encode_subgroup_header(D20, SubgroupHeader(1, 0, 0, None))
+    fits = encode_object_header(D20, None, ObjectHeader(0, 100, properties=((1, b"x" * 8),)), True)
+    assert len(list(SubgroupDecoder(D20, limits).receive(header + fits))) == 2
+    for length, properties in [(101, ()), (1, ((1, b"x" * 9),))]:
+        over = encode_object_header(D20, None, ObjectHeader(0, length, properties=properties), True)
+        with pytest.raises(ObjectTooLarge):
+            list(SubgroupDecoder(D20, limits).receive(header + over))
+        fetch = FetchEncoder(D20, GroupOrder.ASCENDING)
+        over = fetch.object(FetchObject(0, 0, ObjectHeader(0, length, properties=properties), 1))
+        with pytest.raises(ObjectTooLarge):
+            list(FetchDecoder(D20, GroupOrder.ASCENDING, limits).receive(over))
+        datagram = DatagramObject(1, 0, ObjectHeader(0, length, properties=properties), 1, False, b"x" * length)
+        with pytest.raises(ObjectTooLarge):
+            decode_datagram(D20, encode_datagram(D20, datagram) + datagram.payload, limits)
+
+
+def test_a_long_header_in_single_bytes_is_read_once() -> None:
+    properties: Properties = ((1, b"x" * 60_000),)
+    data = subgroup_bytes(D20, SubgroupHeader(1, 0, 0, None), [(ObjectHeader(0, 1, properties=properties), b"!")])
+    decoder = SubgroupDecoder(D20)
+    asked = []
+    read = decoder._next
+
+    def counting(pending: bytes, offset: int) -> Any:
+        asked.append(len(pending))
+        return read(pending, offset)
+
+    list(decoder.receive(data[:4]))
+    read, decoder._next = decoder._next, counting
+    items = [item for at in range(4, len(data)) for item in decoder.receive(data[at : at + 1])]
+    assert items == [ObjectHeader(0, 1, properties=properties), Piece(b"!", True)]
+    assert len(asked) < 10
+
+
+def test_object_headers_that_nobody_may_write() -> None:
+    for previous, header, has_properties in [
+        (5, ObjectHeader(5, 1), False),
+        (5, ObjectHeader(4, 1), False),
+        (None, ObjectHeader(0, 1, ObjectStatus.END_OF_GROUP), False),
+        (None, ObjectHeader(0, 1, properties=((2, 1),)), False),
+    ]:
+        with pytest.raises(MisuseError):
+            encode_object_header(D20, previous, header, has_properties)
+
+
+def test_first_object_flag_is_left_out_where_the_draft_lacks_it() -> None:
+    header = SubgroupHeader(1, 0, 0, None, first_object=True, has_properties=False)
+    assert encode_subgroup_header(D16, header).hex() == "300100"
+    assert encode_subgroup_header(D20, header).hex() == "700100"
+
+
+# --- Datagrams -------------------------------------------------------------------------------------------------------
+
+
+@cases("datagram")
+def test_datagram_vectors(profile: Profile, vector: dict[str, Any]) -> None:
+    found = decode_datagram(profile, bytes.fromhex(vector["hex"]))
+    assert spelled_datagram(found) == vector["value"]
+    assert found is not None
+    expected = bytes.fromhex(vector.get("canonical", vector["hex"]))
+    assert (encode_datagram(profile, found) + found.payload).hex() == expected.hex()
+
+
+@cases("datagram_refused")
+def test_datagrams_that_break_the_draft(profile: Profile, vector: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolViolation):
+        decode_datagram(profile, bytes.fromhex(vector["hex"]))
+
+
+@every_draft
+@QUICK
+@given(data=st.data())
+def test_datagrams_come_back(profile: Profile, data: st.DataObject) -> None:
+    sent = data.draw(datagrams(profile))
+    whole = encode_datagram(profile, sent) + sent.payload
+    assert decode_datagram(profile, whole) == sent
+    for end in range(len(whole)):
+        try:
+            shorter = decode_datagram(profile, whole[:end])
+        except ProtocolViolation:
+            continue
+        assert shorter is None or len(shorter.payload) <= len(sent.payload)
+
+
+@every_draft
+@settings(parent=QUICK, max_examples=100)
+@given(data=st.binary(max_size=30))
+def test_any_datagram(profile: Profile, data: bytes) -> None:
+    try:
+        found = decode_datagram(profile, data)
+    except ProtocolViolation:
+        return
+    assert found is None or found.header.length == len(found.payload)
+
+
+def test_padding_is_read_and_thrown_away() -> None:
+    for profile in (D18, D20, D22):
+        assert decode_datagram(profile, profile.varint.encode(0x132B3E29) + b"\0" * 50) is None
+
+
+# --- Kinds of streams ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        ("05", StreamKind.FETCH),
+        ("10", StreamKind.SUBGROUP),
+        ("7d", StreamKind.SUBGROUP),
+        ("af00", StreamKind.SETUP),
+        ("f0132b3e28", StreamKind.PADDING),
+        ("f0132b3e", None),
+        ("af", None),
+        ("", None),
+    ],
+)
+def test_stream_kinds(data: str, kind: StreamKind | None) -> None:
+    assert stream_kind(D20, bytes.fromhex(data)) is kind
+
+
+@pytest.mark.parametrize(
+    ("profile", "data"),
+    [(D20, "00"), (D20, "06"), (D20, "20"), (D20, "8090"), (D16, "6f00"), (D16, "932b3e28")],
+)
+def test_unknown_stream_kinds(profile: Profile, data: str) -> None:
+    with pytest.raises(ProtocolViolation, match="unknown stream type"):
+        stream_kind(profile, bytes.fromhex(data))
+
+
+@every_draft
+def test_own_streams_are_recognised(profile: Profile) -> None:
+    header = encode_subgroup_header(profile, SubgroupHeader(1, 2, 3, 4, end_of_group=True, first_object=True))
+    assert stream_kind(profile, header) is StreamKind.SUBGROUP
+    assert stream_kind(profile, encode_fetch_header(profile, 9)) is StreamKind.FETCH
+
+
+# --- Fetch streams ---------------------------------------------------------------------------------------------------
+
+
+@cases("fetch")
+class TestFetchVectors:
+    def test_whole_and_in_any_pieces(self, profile: Profile, vector: dict[str, Any]) -> None:
+        data = fetch_vector(profile, vector)
+        header = decode_fetch_header(profile, data)
+        assert header == (4, 2)
+        for step in range(1, len(data)):
+            decoder = FetchDecoder(profile, GroupOrder(vector["order"]))
+            assert [spelled(item) for item in joined(in_steps(decoder, data[2:], step))] == vector["items"]
+
+    def test_encoded(self, profile: Profile, vector: dict[str, Any]) -> None:
+        data = fetch_vector(profile, vector)
+        encoder = FetchEncoder(profile, GroupOrder(vector["order"]))
+        decoder = FetchDecoder(profile, GroupOrder(vector["order"]))
+        written = encode_fetch_header(profile, 4)
+        for item in decoder.receive(data[2:]):
+            if isinstance(item, Piece):
+                written += item.data
+            elif isinstance(item, RangeMark):
+                written += encoder.range_end(item.kind, item.location)
+            else:
+                written += encoder.object(item)
+        assert written.hex() == data.hex()
+
+
+def fetch_vector(profile: Profile, vector: dict[str, Any]) -> bytes:
+    return bytes.fromhex(vector.get("hex_18", vector["hex"]) if profile.draft > 16 else vector["hex"])
+
+
+@cases("fetch_refused")
+def test_fetches_that_break_the_draft(profile: Profile, vector: dict[str, Any]) -> None:
+    data = bytes.fromhex(vector["hex"])
+    for step in (len(data), 1):
+        with pytest.raises(ProtocolViolation):
+            in_steps(FetchDecoder(profile, GroupOrder.ASCENDING), data, step)
+
+
+def test_a_descending_fetch_cannot_pass_group_0() -> None:
+    decoder = FetchDecoder(D20, GroupOrder.DESCENDING)
+    with pytest.raises(ProtocolViolation):
+        list(decoder.receive(bytes.fromhex("1c 02 00 80 00  0c 02 00 00")))
+
+
+@every_draft
+@pytest.mark.parametrize("order", GroupOrder, ids=lambda order: order.name)
+@QUICK
+@given(data=st.data())
+def test_fetches_come_back(profile: Profile, order: GroupOrder, data: st.DataObject) -> None:
+    encoder = FetchEncoder(profile, order)
+    written = b""
+    expected: list[Any] = []
+    for sent, payload in data.draw(fetched(profile, order)):
+        written += encoder.object(sent) + payload
+        expected += [sent, Piece(payload, True)] if payload else [sent]
+        if data.draw(st.booleans()):
+            kind = data.draw(st.sampled_from([RangeEnd.DOES_NOT_EXIST, RangeEnd.UNKNOWN]))
+            location = Location(sent.group, sent.header.id)
+            written += encoder.range_end(kind, location)
+            expected.append(RangeMark(kind, location))
+    step = data.draw(st.integers(1, 9))
+    assert joined(in_steps(FetchDecoder(profile, order), written, step)) == expected
+    assert in_steps(FetchDecoder(profile, order), written, max(len(written), 1)) == expected
+
+
+@every_draft
+@QUICK
+@given(data=st.data())
+def test_fetch_header_comes_back(profile: Profile, data: st.DataObject) -> None:
+    request = data.draw(numbers(profile))
+    encoded = encode_fetch_header(profile, request)
+    assert decode_fetch_header(profile, encoded + b"\x1c") == (request, len(encoded))
+    for end in range(len(encoded)):
+        assert decode_fetch_header(profile, encoded[:end]) is None
+
+
+def test_timed_out_is_unknown_where_the_draft_has_no_word_for_it() -> None:
+    def marked(profile: Profile) -> list[FetchItem]:
+        encoded = FetchEncoder(profile, GroupOrder.ASCENDING).range_end(RangeEnd.TIMED_OUT, Location(3, 4))
+        return list(FetchDecoder(profile, GroupOrder.ASCENDING).receive(encoded))
+
+    assert marked(D20) == marked(D22) == [RangeMark(RangeEnd.TIMED_OUT, Location(3, 4))]
+    assert marked(D16) == marked(D18) == [RangeMark(RangeEnd.UNKNOWN, Location(3, 4))]
+
+
+def test_fetch_objects_that_nobody_may_write() -> None:
+    def sent(group: int, id: int, status: ObjectStatus = ObjectStatus.NORMAL) -> FetchObject:
+        return FetchObject(group, 0, ObjectHeader(id, 0, status), 1)
+
+    for profile in DRAFTS:
+        encoder = FetchEncoder(profile, GroupOrder.ASCENDING)
+        encoder.object(sent(5, 5))
+        for wrong in [sent(4, 0), sent(5, 5), sent(5, 4), sent(6, 0, ObjectStatus.END_OF_GROUP)]:
+            with pytest.raises(MisuseError):
+                encoder.object(wrong)
