@@ -1,7 +1,8 @@
 // One MoQT session to the relay, made again when it is lost; and, when it cannot be made, why, in words.
 
-import { Connection } from "@moq/net";
+import { Connection, Path } from "@moq/net";
 import { Signal } from "@moq/signals";
+import { shareDiscovery } from "./discovery.js";
 import { diagnose, problems, UDP_ANSWERS_WITHIN_MS } from "./problems.js";
 
 /** What @moq/net 0.3.4 speaks without faults to a relay that keeps to the drafts. */
@@ -20,12 +21,19 @@ export class RelayConnection {
   problem = new Signal(undefined);
   #url;
   #certificate;
+  #namespace;
   #wake;
   #closed = false;
 
-  constructor(url, certificate) {
+  /**
+   * @param {URL} url
+   * @param {string} certificate - SHA-256 of the relay's certificate in hexadecimal, or nothing
+   * @param {string} namespace - the broadcast below which the page looks for others
+   */
+  constructor(url, certificate, namespace) {
     this.#url = url;
     this.#certificate = certificate;
+    this.#namespace = Path.from(namespace);
     void this.#run();
   }
 
@@ -82,7 +90,7 @@ export class RelayConnection {
     }
     onConnected();
     this.problem.set(undefined);
-    this.established.set(session);
+    this.established.set(shareDiscovery(session, this.#namespace));
     this.state.set("connected");
     await session.closed.catch(() => {});
     this.established.set(undefined);

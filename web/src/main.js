@@ -41,7 +41,7 @@ function whatIsMissing() {
 }
 
 function watch(settings) {
-  const connection = new RelayConnection(settings.relay, settings.certificate);
+  const connection = new RelayConnection(settings.relay, settings.certificate, settings.namespace);
   const player = new Player(connection.established, settings.namespace, view.canvas);
   const effects = new Effect();
   const since = { connected: undefined, announced: undefined };
