@@ -21,7 +21,7 @@ import msgspec
 import trio
 from prometheus_client import GC_COLLECTOR, ProcessCollector
 
-from relay.http1 import HttpLimits, HttpServer, Request, Response
+from tradewind.http1 import HttpLimits, HttpServer, Request, Response
 from relay.metrics import Histogram, Metrics, render
 from relay.values import Address
 

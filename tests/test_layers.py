@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = ("tradewind", "relay", "control")
 
 EDGES = {
+    "tradewind.http1",
     "tradewind.quic.udp",
     "tradewind.client",
     "relay.__main__",
@@ -25,13 +26,13 @@ EDGES = {
     "relay.logs",
     "relay.control_link",
     "relay.ops",
-    "relay.http1",
     "relay.run",
     "relay.rooms.store",
     "control.__main__",
     "control.store",
     "control.web",
     "control.run",
+    "control.demo",
     "control.cli",
 }
 """The files, or whole packages, that may do I/O."""
@@ -81,7 +82,7 @@ ROOMS = [
     Room("relay.health", RELAY_PURE),
     Room("relay.drain", RELAY_PURE),
     Room("relay.keys", ("tradewind", "relay"), ("trio", "cryptography")),
-    Room("relay.http1", theirs=("trio", "h11")),
+    Room("tradewind.http1", theirs=("trio", "h11")),
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
     Room("relay.control_link", ("tradewind", "relay"), ("trio",)),
     Room("relay.logs"),
@@ -95,11 +96,12 @@ ROOMS = [
     ),
     Room("control.plane", (*CONTROL_PURE, "control")),
     Room("control.store", ("tradewind", "control"), ("trio",)),
-    Room("control.web", ("tradewind", "control"), ("trio", "h11")),
+    Room("control.web", ("tradewind", "control"), ("trio",)),
+    Room("control.demo", ("tradewind", "control"), ("trio",)),
     Room("control.run", ("tradewind", "control"), ("trio",)),
     Room("control.cli", ("tradewind", "control"), ("trio", "click", "rich", "h11", "msgspec")),
 ]
-NODE_MAY_NOT = ("tradewind.quic.udp", "relay.keys", "relay.ops", "relay.http1", "relay.run", "relay.control_link")
+NODE_MAY_NOT = ("tradewind.quic.udp", "relay.keys", "relay.ops", "tradewind.http1", "relay.run", "relay.control_link")
 
 
 class Import(NamedTuple):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
-from relay.http1 import HttpLimits, HttpServer, Request, Response
+from tradewind.http1 import HttpLimits, HttpServer, Request, Response
 from relay.metrics import Histogram, Metrics
 from relay.ops import LAG_PERIOD_S, Views, listen, measure_lag, ops_server, public_server, versions
 from relay.values import Address
