@@ -32,6 +32,11 @@ export class Choice {
   #rates = []; // kbit/s that recent large frames showed
 
   constructor(ladder, current) {
+    this.update(ladder, current);
+  }
+
+  /** Take a changed ladder, without forgetting what was learnt: publishers correct their bitrates every few seconds. */
+  update(ladder, current) {
     this.#ladder = ladder;
     const index = ladder.findIndex((rendition) => rendition.name === current);
     this.#index = index < 0 ? ladder.length - 1 : index;

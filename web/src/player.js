@@ -110,8 +110,12 @@ export class Player {
   #follow(available) {
     const ladder = ladderOf(available);
     if (ladder.length === 0) return;
-    this.#choice = new Choice(ladder, this.rendition);
-    if (this.rendition === undefined) this.#switch(ladder.at(-1).name, "first");
+    if (this.#choice === undefined) {
+      this.#choice = new Choice(ladder, this.rendition);
+      this.#switch(this.#choice.name, "first");
+    } else {
+      this.#choice.update(ladder, this.#target.peek()?.name);
+    }
   }
 
   #receive(timestamp) {

@@ -78,3 +78,13 @@ test("after a switch the new rendition gets time to catch up", () => {
   assert.equal(choice.receive(5000, 2000, 800), "low");
   assert.equal(choice.receive(5100, 2000, 800), undefined);
 });
+
+test("a corrected ladder does not begin the wait anew", () => {
+  const choice = new Choice(LADDER, "low");
+  let name;
+  for (let at = 0; at < 4000 && !name; at += FRAME_MS) {
+    if (at % 1000 === 0) choice.update(LADDER.map((rendition) => ({ ...rendition })), "low");
+    name = choice.receive(at, 2, at % 1000 === 0 ? 8000 : 800);
+  }
+  assert.equal(name, "high");
+});
