@@ -1,8 +1,8 @@
 """EDGE: a small HTTP/1.1 server for a few GET endpoints, on h11.
 
-`relay.ops` answers operators and players with it, `control.web` serves pages. Why not a framework: a few answers need no
-routing, and a listener beside a relay must hold where strangers reach it, so every wait has a deadline and every count
-a bound, all in this one file.
+`relay.ops` answers operators and players with it, `control.web` serves pages. Why not a framework: a few answers need
+no routing, and a listener beside a relay must hold where strangers reach it, so every wait has a deadline and every
+count a bound, all in this one file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """EDGE: a narrow, lossy link in user space: a UDP relay between a viewer and a relay that shapes what passes.
 
-`control.cli.demo --viewer-link 600kbit,2%,40ms` puts one before its relay. Each direction has a rate, a queue of as many
+`tradewind demo --viewer-link 600kbit,2%,40ms` puts one before its relay. Each direction has a rate, a queue of as many
 seconds as `QUEUE_S`, random loss and a delay; what does not fit into the queue is dropped, as a router would.
 """
 
@@ -119,6 +119,12 @@ class Shaper:
     def reshape(self, shape: LinkShape) -> None:
         """The link changes from now on; what is on it keeps its time."""
         self.shape = self._down.shape = self._up.shape = shape
+
+    def close(self) -> None:
+        """Close every socket."""
+        self.front.close()
+        for back in self._backs.values():
+            back.close()
 
     async def run(self) -> None:
         """Pass datagrams on, for ever."""
