@@ -37,6 +37,8 @@ class Reason(Enum):
     OUTSIDE_TOKEN = "outside_token"
     """The token grants nothing at or below this path."""
     BAD_PATH = "bad_path"
+    UNKNOWN_PATH = "unknown_path"
+    """It is none of those that may be dialled here."""
 
 
 _FAULTS = {
@@ -52,6 +54,7 @@ _SESSION_CODES = {
     Reason.TOKEN_MALFORMED: SessionCode.MALFORMED_AUTH_TOKEN,
     Reason.TOKEN_EXPIRED: SessionCode.EXPIRED_AUTH_TOKEN,
     Reason.BAD_PATH: SessionCode.MALFORMED_PATH,
+    Reason.UNKNOWN_PATH: SessionCode.INVALID_PATH,
 }
 _REQUEST_CODES = {
     Reason.TOKEN_MALFORMED: RequestCode.MALFORMED_AUTH_TOKEN,
@@ -120,7 +123,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
-    """What needs no token. Prefixes are paths, as in a token."""
+    """Which paths there are, and what needs no token. Prefixes are paths, as in a token."""
+
+    paths: tuple[str, ...] = ()
+    """What may be dialled, with all below; none: everything."""
 
     anonymous: bool = False
     """Everybody may do everything: development only."""
@@ -140,6 +146,8 @@ class Access:
         root = split_path(path)
         if len(root) > MAX_FIELDS or sum(map(len, root)) > MAX_NAMESPACE_BYTES:
             return Refusal(Reason.BAD_PATH, "the path has too many fields or bytes")
+        if self.settings.paths and not any(starts_with(root, split_path(known)) for known in self.settings.paths):
+            return Refusal(Reason.UNKNOWN_PATH, "the path is none of relay.paths")
         if token and self.keys:
             return self._by_token(token, root, wall_now)
         if self.settings.anonymous:

@@ -116,7 +116,6 @@ class TlsSection:
 
     cert: str | None = setting(None, values.file(), "PEM file: the certificate, then its chain.")
     key: str | None = setting(None, values.file(), "PEM file: its private key.")
-    ca: str | None = setting(None, values.file(), "PEM file: the authority of the relays we connect to.")
     poll_s: float = setting(5.0, values.duration(0.1, 3600), "How often files are looked at for a change.")
 
 

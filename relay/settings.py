@@ -71,6 +71,7 @@ def access_settings(config: Config) -> AccessSettings:
     """For `relay.access`; the keys are `relay.keys`' to read."""
     auth = config.auth
     return AccessSettings(
+        paths=config.relay.paths,
         anonymous=config.relay.dev,
         public_publish=auth.public + auth.public_publish,
         public_subscribe=auth.public + auth.public_subscribe,

@@ -130,6 +130,17 @@ def test_public_prefixes_need_no_token() -> None:
     assert refused(access.grant("a.b.c", "/anon", NOW)) is Reason.TOKEN_UNWANTED
 
 
+def test_only_known_paths_may_be_dialled() -> None:
+    access = Access(settings=AccessSettings(paths=("/live", "demo"), anonymous=True))
+    for known in ("/live", "/live/shop", "demo/"):
+        assert granted(access.grant(None, known, NOW)).token_id is None
+    for unknown in ("/", "/livestock", "/other"):
+        answer = access.grant(None, unknown, NOW)
+        assert refused(answer) is Reason.UNKNOWN_PATH
+        assert isinstance(answer, Refusal)
+        assert answer.session_code is SessionCode.INVALID_PATH
+
+
 def test_nothing_is_public_by_default() -> None:
     assert refused(Access().grant(None, "/", NOW)) is Reason.TOKEN_MISSING
 
