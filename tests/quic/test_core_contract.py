@@ -125,7 +125,9 @@ def test_overrides_take_what_aioquic_gives(name):
 
 
 def test_http3_uses_only_what_our_streams_offer():
-    tree = ast.parse(inspect.getsource(H3Connection).replace("\n    ", "\n").replace("class H3Connection:", "if 1:\n  pass", 1))
+    tree = ast.parse(
+        inspect.getsource(H3Connection).replace("\n    ", "\n").replace("class H3Connection:", "if 1:\n  pass", 1)
+    )
     used = {
         node.attr
         for node in ast.walk(tree)
@@ -141,15 +143,43 @@ def test_http3_uses_only_what_our_streams_offer():
 
 def test_attributes_exist_on_a_live_connection(opened):
     core = opened.at_server._core
-    for name in (
-        "_ack_eliciting_sent_since_receipt _close_at _close_event _close_pending _configuration _cryptos _events "
-        "_handshake_complete _handshake_confirmed _handshake_done_pending _host_cids _is_client "
-        "_local_ack_delay_exponent _local_next_stream_id_bidi _local_next_stream_id_uni _loss _max_datagram_size "
-        "_network_paths _pacing_at _packet_number _peer_cid _ping_pending _probe_pending _remote_max_data "
-        "_remote_max_datagram_frame_size _remote_max_stream_data_bidi_local _remote_max_stream_data_bidi_remote "
-        "_remote_max_stream_data_uni _remote_max_streams_bidi _remote_max_streams_uni _remote_preferred_address "
-        "_retire_connection_ids _spaces _spin_bit _state"
-    ).split():
+    for name in [
+        "_ack_eliciting_sent_since_receipt",
+        "_close_at",
+        "_close_event",
+        "_close_pending",
+        "_configuration",
+        "_cryptos",
+        "_events",
+        "_handshake_complete",
+        "_handshake_confirmed",
+        "_handshake_done_pending",
+        "_host_cids",
+        "_is_client",
+        "_local_ack_delay_exponent",
+        "_local_next_stream_id_bidi",
+        "_local_next_stream_id_uni",
+        "_loss",
+        "_max_datagram_size",
+        "_network_paths",
+        "_pacing_at",
+        "_packet_number",
+        "_peer_cid",
+        "_ping_pending",
+        "_probe_pending",
+        "_remote_max_data",
+        "_remote_max_datagram_frame_size",
+        "_remote_max_stream_data_bidi_local",
+        "_remote_max_stream_data_bidi_remote",
+        "_remote_max_stream_data_uni",
+        "_remote_max_streams_bidi",
+        "_remote_max_streams_uni",
+        "_remote_preferred_address",
+        "_retire_connection_ids",
+        "_spaces",
+        "_spin_bit",
+        "_state",
+    ]:
         assert name in vars(core), name
     assert core._handshake_confirmed
     assert not core._close_pending
@@ -198,7 +228,7 @@ def test_our_seal_is_aioquics(suite, updated):
         lambda core: core._replenish_connection_ids() or core._host_cids[-1].__setattr__("was_sent", False),
         lambda core: core.close(3, None, "over"),
     ],
-    ids="ping probe retire change-cid path-response handshake-done new-cid close".split(),
+    ids=["ping", "probe", "retire", "change-cid", "path-response", "handshake-done", "new-cid", "close"],
 )
 def test_aioquics_own_frames_leave(ask):
     pair = make_pair()

@@ -38,6 +38,8 @@ CID_BYTES = 8
 VERSIONS = [QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2]
 REPLIES_PER_CALL = 64
 """Retry and version negotiation packets per `receive_datagrams`; more Initials are dropped unanswered."""
+TIMER_SLACK_S = 1e-6
+"""aioquic computes `sent + delay` for the timer and compares `now - delay`: at that very moment nothing would happen."""
 WAITING_INITIALS = 64
 """Initials with a proven address kept for the next call when one call's handshakes are used up."""
 
@@ -356,7 +358,7 @@ class Endpoint:
         if entry.number not in self._entries:
             return
         timer = entry.core.get_timer()
-        deadline = _NEVER if timer is None else timer
+        deadline = _NEVER if timer is None else timer + TIMER_SLACK_S
         if entry.pending:
             deadline = min(deadline, entry.handshake_deadline)
         if entry.connection is not None and entry.connection.deadline is not None:
