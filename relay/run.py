@@ -145,6 +145,10 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     keys = token_keys(config.auth.keys)
     credentials = _Current(certificate.load(time.time()))
     sockets = _open_sockets(config.relay.listen)
+    # Before anything runs: a port that is taken is the operator's to hear of, in one line.
+    operators = await ops.listen([config.ops.listen]) if config.ops.listen is not None else []
+    addresses = [Address(str(socket.address[0]), socket.address[1]) for socket in sockets]
+    players = await ops.listen(addresses) if config.ops.certificate_hash else []
     node = Node(_node_settings(config, credentials.value), _access(config, keys.load(time.time())), len(sockets))
     metrics = Metrics()
     observer = Observer(node, metrics)
@@ -175,14 +179,11 @@ async def _run(config: Config, logger: logging.Logger) -> int:
         nursery.start_soon(watch, certificate, config.tls.poll_s, new_certificate, partial(failed, "certificate"))
         nursery.start_soon(watch, keys, config.tls.poll_s, new_keys, partial(failed, "keys"))
         nursery.start_soon(ops.measure_lag, metrics.turns.loop_lag)
-        views = ops.Views(observer.not_ready, observer.state, ops.versions(), metrics)
-        if config.ops.listen is not None:
-            listeners = await ops.listen([config.ops.listen])
-            nursery.start_soon(ops.ops_server(views).serve, listeners)
-        if config.ops.certificate_hash:
-            addresses = [Address(str(socket.address[0]), socket.address[1]) for socket in sockets]
-            public = ops.public_server(lambda: credentials.value.sha256)
-            nursery.start_soon(public.serve, await ops.listen(addresses))
+        if operators:
+            views = ops.Views(observer.not_ready, observer.state, ops.versions(), metrics)
+            nursery.start_soon(ops.ops_server(views).serve, operators)
+        if players:
+            nursery.start_soon(ops.public_server(lambda: credentials.value.sha256).serve, players)
         _say_ready(config, sockets, credentials.value)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await _drain_on_signal(relay, signals, config.drain.grace_s, logger)

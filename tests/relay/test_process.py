@@ -148,3 +148,4 @@ def test_what_cannot_start_says_why_and_fails(tmp_path: Path) -> None:
         busy = start("--dev", "--ops", f"127.0.0.1:{taken.getsockname()[1]}")
     assert busy.returncode == 1
     assert "in use" in busy.stderr
+    assert "Traceback" not in missing.stderr + busy.stderr
