@@ -303,6 +303,21 @@ def test_codes_are_draft_20s_on_our_side() -> None:
     assert all(p.codes.reset_to_wire(code) == code for p in (D18, D20, D22) for code in ResetCode)
 
 
+def test_numbers_from_a_new_draft_are_cut_to_what_an_old_one_can_say() -> None:
+    huge, largest = 2**63, 2**62 - 1
+    answer = m.SubscribeOk(1, RawParameters(Parameters(largest=Location(huge, 1), expires_ms=huge)), ((2, huge),), 0)
+    assert decoded(D16, m.encode(D16, answer)) == [
+        m.SubscribeOk(1, RawParameters(Parameters(largest=Location(largest, 1), expires_ms=largest)), (), 0)
+    ]
+    chosen = LocationFilter(FilterKind.ABSOLUTE, start=Location(huge, 5), end_group=huge + 1)
+    bounded = LocationFilter(FilterKind.ABSOLUTE, start=Location(largest, 5), end_group=largest)
+    asked = m.Subscribe(0, TRACK, RawParameters(Parameters(filter=chosen)))
+    assert decoded(D16, m.encode(D16, asked)) == [m.Subscribe(0, TRACK, RawParameters(Parameters(filter=bounded)))]
+    assert decoded(D16, m.encode(D16, m.Fetch(0, TRACK, chosen))) == [m.Fetch(0, TRACK, bounded)]
+    for message in (m.PublishDone(huge, huge, request=0), m.RequestError(huge, "", huge, request=0)):
+        assert len(decoded(D16, m.encode(D16, message))) == 1
+
+
 def test_stream_count_unknown_is_what_each_draft_calls_it() -> None:
     assert m.encode(D16, m.PublishDone(0, None, request=0)).hex().endswith("ffffffffffffffff00")
     assert m.encode(D18, m.PublishDone(0, None)).hex().endswith("ff3fffffffffffffff00")

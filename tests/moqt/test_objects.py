@@ -21,6 +21,7 @@ from tradewind.moqt.fetched import (
     encode_fetch_header,
 )
 from tradewind.moqt.model import (
+    MAX_VARINT,
     DatagramObject,
     FetchObject,
     GroupOrder,
@@ -53,6 +54,8 @@ QUICK = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+ANY_ID = ObjectLimits(largest_id=MAX_VARINT)
+"""For everything that a draft can say, beyond what we take from strangers."""
 every_draft = pytest.mark.parametrize("profile", DRAFTS, ids=lambda profile: profile.name)
 
 
@@ -200,7 +203,7 @@ class TestSubgroupVectors:
 def test_subgroups_that_break_the_draft(profile: Profile, vector: dict[str, Any]) -> None:
     data = bytes.fromhex(vector["hex"])
     for step in (len(data), 1):
-        decoder = SubgroupDecoder(profile)
+        decoder = SubgroupDecoder(profile, ANY_ID)
         with pytest.raises(ProtocolViolation) as raised:
             in_steps(decoder, data, step)
         assert SessionCode(raised.value.code).name == vector.get("code", "PROTOCOL_VIOLATION")
@@ -215,9 +218,9 @@ def test_subgroups_come_back(profile: Profile, data: st.DataObject) -> None:
     expected: list[Any] = [header]
     for found, payload in objects:
         expected += [found, Piece(payload, True)] if payload else [found]
-    assert in_steps(SubgroupDecoder(profile), whole, len(whole)) == expected
+    assert in_steps(SubgroupDecoder(profile, ANY_ID), whole, len(whole)) == expected
     step = data.draw(st.integers(1, 9))
-    assert joined(in_steps(SubgroupDecoder(profile), whole, step)) == expected
+    assert joined(in_steps(SubgroupDecoder(profile, ANY_ID), whole, step)) == expected
 
 
 def outcome(decoder: SubgroupDecoder | FetchDecoder, pieces: list[bytes]) -> tuple[list[Any], str | None]:
@@ -285,6 +288,38 @@ def test_limits_on_one_object() -> None:
             decode_datagram(D20, encode_datagram(D20, datagram) + datagram.payload, limits)
 
 
+def test_ids_that_an_older_draft_could_not_carry_are_not_taken() -> None:
+    over = 2**62
+    headers: list[tuple[SubgroupHeader, list[tuple[ObjectHeader, bytes]]]] = [
+        (SubgroupHeader(1, over, 0, None, has_properties=False), []),
+        (SubgroupHeader(1, 0, over, None, has_properties=False), []),
+        (SubgroupHeader(1, 0, 0, None, has_properties=False), [(ObjectHeader(over, 1), b"x")]),
+    ]
+    for header, objects in headers:
+        with pytest.raises(ObjectTooLarge):
+            list(SubgroupDecoder(D20).receive(subgroup_bytes(D20, header, objects)))
+    for group, subgroup, id in [(over, 0, 0), (0, over, 0), (0, 0, over)]:
+        fetch = FetchEncoder(D20, GroupOrder.ASCENDING).object(FetchObject(group, subgroup, ObjectHeader(id, 0), 1))
+        with pytest.raises(ObjectTooLarge):
+            list(FetchDecoder(D20, GroupOrder.ASCENDING).receive(fetch))
+        with pytest.raises(ObjectTooLarge):
+            sent = DatagramObject(1, group, ObjectHeader(id or subgroup, 0), 1, False, b"")
+            decode_datagram(D20, encode_datagram(D20, sent))
+    largest = SubgroupHeader(2**64 - 1, over - 1, over - 1, None, has_properties=False)
+    assert list(SubgroupDecoder(D20).receive(encode_subgroup_header(D20, largest))) == [largest]
+
+
+def test_what_comes_over_a_new_draft_can_be_written_for_an_old_one() -> None:
+    header = ObjectHeader(1, 1, properties=((2, 2**62), (4, 5), (5, b"x"), (2**62, 1)))
+    decoder = SubgroupDecoder(D16)
+    start = encode_subgroup_header(D16, SubgroupHeader(1, 0, 0, None))
+    items = list(decoder.receive(start + encode_object_header(D16, None, header, True)))
+    assert items[1] == ObjectHeader(1, 1, properties=((4, 5), (5, b"x")))
+    mark = FetchEncoder(D16, GroupOrder.ASCENDING).range_end(RangeEnd.UNKNOWN, Location(2**63, MAX_VARINT))
+    expected = RangeMark(RangeEnd.UNKNOWN, Location(2**62 - 1, 2**62 - 1))
+    assert list(FetchDecoder(D16, GroupOrder.ASCENDING).receive(mark)) == [expected]
+
+
 def test_a_long_header_in_single_bytes_is_read_once() -> None:
     properties: Properties = ((1, b"x" * 60_000),)
     data = subgroup_bytes(D20, SubgroupHeader(1, 0, 0, None), [(ObjectHeader(0, 1, properties=properties), b"!")])
@@ -344,10 +379,10 @@ def test_datagrams_that_break_the_draft(profile: Profile, vector: dict[str, Any]
 def test_datagrams_come_back(profile: Profile, data: st.DataObject) -> None:
     sent = data.draw(datagrams(profile))
     whole = encode_datagram(profile, sent) + sent.payload
-    assert decode_datagram(profile, whole) == sent
+    assert decode_datagram(profile, whole, ANY_ID) == sent
     for end in range(len(whole)):
         try:
-            shorter = decode_datagram(profile, whole[:end])
+            shorter = decode_datagram(profile, whole[:end], ANY_ID)
         except ProtocolViolation:
             continue
         assert shorter is None or len(shorter.payload) <= len(sent.payload)
@@ -442,7 +477,7 @@ def test_fetches_that_break_the_draft(profile: Profile, vector: dict[str, Any]) 
     data = bytes.fromhex(vector["hex"])
     for step in (len(data), 1):
         with pytest.raises(ProtocolViolation):
-            in_steps(FetchDecoder(profile, GroupOrder.ASCENDING), data, step)
+            in_steps(FetchDecoder(profile, GroupOrder.ASCENDING, ANY_ID), data, step)
 
 
 def test_a_descending_fetch_cannot_pass_group_0() -> None:
@@ -468,8 +503,8 @@ def test_fetches_come_back(profile: Profile, order: GroupOrder, data: st.DataObj
             written += encoder.range_end(kind, location)
             expected.append(RangeMark(kind, location))
     step = data.draw(st.integers(1, 9))
-    assert joined(in_steps(FetchDecoder(profile, order), written, step)) == expected
-    assert in_steps(FetchDecoder(profile, order), written, max(len(written), 1)) == expected
+    assert joined(in_steps(FetchDecoder(profile, order, ANY_ID), written, step)) == expected
+    assert in_steps(FetchDecoder(profile, order, ANY_ID), written, max(len(written), 1)) == expected
 
 
 @every_draft

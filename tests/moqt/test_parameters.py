@@ -355,6 +355,14 @@ def test_pairs_that_nobody_can_write() -> None:
             encode_pairs(D20.varint, wrong)
 
 
+def test_pairs_are_limited_in_number() -> None:
+    most = tuple((0x100, n) for n in range(256))
+    assert decode_pairs(D20.varint, encode_pairs(D20.varint, most)) == most
+    with pytest.raises(ProtocolViolation) as raised:
+        decode_pairs(D20.varint, encode_pairs(D20.varint, (*most, (0x100, 0))))
+    assert raised.value.code == SessionCode.INTERNAL_ERROR
+
+
 def test_a_property_is_found_in_the_open_and_among_the_immutable() -> None:
     inner = encode_pairs(D20.varint, ((0x0E, 7), (0x4001, b"x")))
     properties = ((0x0B, inner), (0x22, 2))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tradewind.moqt.errors import MisuseError
-from tradewind.moqt.fields import encode_pairs, violation
+from tradewind.moqt.fields import encode_pairs, violation, write_location
 from tradewind.moqt.model import FetchObject, GroupOrder, Location, ObjectHeader, ObjectStatus, Properties, RangeEnd
 from tradewind.moqt.pieces import DEFAULT_LIMITS, ObjectLimits, Piece, StreamDecoder
 
@@ -140,6 +140,7 @@ class FetchDecoder(StreamDecoder[FetchObject | RangeMark]):
         if prior is None:
             if group is None or object is None:
                 raise violation("the first fetch object has no group or object id")
+            self._check_id(max(group, object))
             return Location(group, object)
         last = prior.location
         if not self._profile.data.fetch_deltas:
@@ -149,8 +150,9 @@ class FetchDecoder(StreamDecoder[FetchObject | RangeMark]):
         else:
             step = group + 1 if self._order is GroupOrder.ASCENDING else -(group + 1)
             location = Location(last.group + step, last.object + 1 if object is None else object)
-        if not 0 <= location.group <= self._maximum or location.object > self._maximum:
-            raise violation("a fetch object's location is out of range")
+        if location.group < 0:
+            raise violation("a fetch object's group is below 0")
+        self._check_id(max(location))
         return location
 
     def _subgroup(self, flags: int, written: int | None) -> int | None:
@@ -160,12 +162,12 @@ class FetchDecoder(StreamDecoder[FetchObject | RangeMark]):
         if mode == _SUBGROUP_ZERO:
             return 0
         if mode == _SUBGROUP_PRESENT:
+            self._check_id(written or 0)
             return written
         if self._prior is None or self._prior.subgroup is None:
             raise violation("a fetch object takes its subgroup from an object that is not there")
         subgroup = self._prior.subgroup + (mode == _SUBGROUP_NEXT)
-        if subgroup > self._maximum:
-            raise violation("a subgroup id is over the largest integer")
+        self._check_id(subgroup)
         return subgroup
 
 
@@ -207,10 +209,9 @@ class FetchEncoder:
         """A range mark. A draft without timed-out ranges says that they are unknown."""
         if kind is RangeEnd.TIMED_OUT and not self._profile.data.timed_out_ranges:
             kind = RangeEnd.UNKNOWN
-        encode = self._profile.varint.encode
         prior = self._prior
         self._prior = _Prior(location, prior.subgroup, prior.priority) if prior else _Prior(location, None, None)
-        return encode(kind.value) + encode(location.group) + encode(location.object)
+        return self._profile.varint.encode(kind.value) + write_location(self._profile, location)
 
     def _place(self, location: Location) -> tuple[int, list[bytes]]:
         """The flags and fields for a group and an object id."""

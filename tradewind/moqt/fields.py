@@ -24,6 +24,8 @@ MAX_URI_BYTES = 8192
 MAX_VALUE_BYTES = 0xFFFF
 """An odd Key-Value-Pair's value."""
 MAX_TYPE = 2**64 - 1
+MAX_PAIRS = 256
+"""Key-Value-Pairs in one place. The draft sets no limit, but two bytes on the wire are a hundred in memory."""
 
 
 class Quirks(Protocol):
@@ -107,10 +109,14 @@ def read_location(reader: Reader) -> Location:
     return Location(reader.varint(), reader.varint())
 
 
+def write_number(profile: Profile, value: int) -> bytes:
+    """An integer that may come from another session: one too large for this draft becomes its largest."""
+    return profile.varint.encode(min(value, profile.varint.maximum))
+
+
 def write_location(profile: Profile, location: Location) -> bytes:
-    """A Location; see `read_location`."""
-    encode = profile.varint.encode
-    return encode(location.group) + encode(location.object)
+    """A Location; see `read_location` and `write_number`."""
+    return write_number(profile, location.group) + write_number(profile, location.object)
 
 
 def write_prefixed(profile: Profile, value: bytes) -> bytes:
@@ -198,7 +204,7 @@ def decode_pairs(codec: VarintCodec, buffer: Buffer, offset: int = 0, end: int |
     """Key-Value-Pairs from `offset` to `end`, which is where the last one ends.
 
     Raises ProtocolViolation: KEY_VALUE_FORMATTING_ERROR where the last pair is cut, PROTOCOL_VIOLATION for a type
-    over 2^64-1 or a value over 2^16-1 bytes.
+    over 2^64-1 or a value over 2^16-1 bytes, INTERNAL_ERROR for more than `MAX_PAIRS`.
     """
     decode = codec.decode
     end = len(buffer) if end is None else end
@@ -213,6 +219,8 @@ def decode_pairs(codec: VarintCodec, buffer: Buffer, offset: int = 0, end: int |
         type += delta[0]
         if type > MAX_TYPE:
             raise violation("a key-value pair's type is over 2^64-1")
+        if len(pairs) == MAX_PAIRS:
+            raise violation(f"more than {MAX_PAIRS} key-value pairs", SessionCode.INTERNAL_ERROR)
         value, offset = number
         if not type & 1:
             pairs.append((type, value))
@@ -227,21 +235,27 @@ def decode_pairs(codec: VarintCodec, buffer: Buffer, offset: int = 0, end: int |
 
 
 def encode_pairs(codec: VarintCodec, pairs: Properties) -> bytes:
-    """Key-Value-Pairs in ascending order of type; equal types keep the order they came in."""
-    encode = codec.encode
+    """Key-Value-Pairs in ascending order of type; equal types keep the order they came in.
+
+    A pair with a type or an integer that the draft has no room for is left out: it came over a newer one.
+    """
+    encode, maximum = codec.encode, codec.maximum
     parts: list[bytes] = []
     last = 0
     for type, value in sorted(pairs, key=_type_of):
-        parts.append(encode(type - last))
-        last = type
+        if type > maximum:
+            break
         if isinstance(value, int):
             if type & 1:
                 raise MisuseError(f"property {type:#x} is odd and needs bytes")
-            parts.append(encode(value))
-            continue
-        if not type & 1 or len(value) > MAX_VALUE_BYTES:
+            if value > maximum:
+                continue
+            parts += (encode(type - last), encode(value))
+        elif not type & 1 or len(value) > MAX_VALUE_BYTES:
             raise MisuseError(f"property {type:#x} cannot carry these bytes")
-        parts += (encode(len(value)), value)
+        else:
+            parts += (encode(type - last), encode(len(value)), value)
+        last = type
     return b"".join(parts)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tradewind.moqt.errors import RequestCode
-from tradewind.moqt.fields import Reader, read_location, violation, write_location, write_prefixed
+from tradewind.moqt.fields import Reader, read_location, violation, write_location, write_number, write_prefixed
 from tradewind.moqt.model import (
     MAX_VARINT,
     NEXT_GROUP,
@@ -74,7 +74,7 @@ def write_subscription_filter(profile: Profile, chosen: LocationFilter) -> bytes
     if chosen.end_group is None:
         return write_prefixed(profile, encode(_ABSOLUTE_START) + start)
     end = chosen.end_group - chosen.start.group if profile.filter_end_is_delta else chosen.end_group
-    return write_prefixed(profile, encode(_ABSOLUTE_RANGE) + start + encode(end))
+    return write_prefixed(profile, encode(_ABSOLUTE_RANGE) + start + write_number(profile, end))
 
 
 def _read_subscription_filter(reader: Reader) -> LocationFilter:

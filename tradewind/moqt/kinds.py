@@ -15,6 +15,7 @@ from tradewind.moqt.fields import (
     violation,
     write_location,
     write_namespace,
+    write_number,
     write_prefixed,
 )
 from tradewind.moqt.filters import (
@@ -172,10 +173,6 @@ def _read_all(inner: Reader, count: int | None) -> RawParameters:
     return found
 
 
-def _write_varint(profile: Profile, value: int) -> bytes:
-    return profile.varint.encode(min(value, profile.varint.maximum))
-
-
 def _write_fill(profile: Profile, fill: Fill) -> bytes:
     values = Parameters(
         filter=fill.filter,
@@ -195,14 +192,14 @@ def _range_kind(subject: FilterSubject) -> Kind:
     return Kind(lambda reader: read_range_filter(reader, subject), write_range_filter)
 
 
-VARINT = Kind(Reader.varint, _write_varint)
-POSITIVE_VARINT = Kind(_read_positive, _write_varint)
+VARINT = Kind(Reader.varint, write_number)
+POSITIVE_VARINT = Kind(_read_positive, write_number)
 BYTE = Kind(Reader.byte, _write_byte)
-BYTE_AS_VARINT = Kind(_read_byte_varint, _write_varint)
+BYTE_AS_VARINT = Kind(_read_byte_varint, write_number)
 FLAG = Kind(lambda reader: _to_flag(reader.byte()), _write_byte)
-FLAG_AS_VARINT = Kind(lambda reader: _to_flag(reader.varint()), _write_varint)
+FLAG_AS_VARINT = Kind(lambda reader: _to_flag(reader.varint()), write_number)
 ORDER = Kind(lambda reader: _to_order(reader.byte()), _write_byte)
-ORDER_AS_VARINT = Kind(_read_order_varint, _write_varint)
+ORDER_AS_VARINT = Kind(_read_order_varint, write_number)
 LOCATION = Kind(read_location, write_location)
 PREFIXED_LOCATION = Kind(
     _read_prefixed_location, lambda profile, value: write_prefixed(profile, write_location(profile, value))

@@ -25,6 +25,7 @@ from tradewind.moqt.fields import (
     violation,
     write_location,
     write_namespace,
+    write_number,
     write_prefixed,
     write_reason,
     write_track,
@@ -78,13 +79,13 @@ def _plain(name: str, read: Callable[[Reader], Any], write: Callable[[Profile, A
 
 
 def _number(name: str) -> Field:
-    return _plain(name, lambda reader: reader.varint(), lambda profile, value: profile.varint.encode(value))
+    return _plain(name, Reader.varint, write_number)
 
 
 def _answered(encoding: Encoding, message: Any) -> bytes:
     if message.request is None:
         raise MisuseError(f"{encoding.profile.name} names the request in {type(message).__name__}")
-    return encoding.profile.varint.encode(message.request)
+    return write_number(encoding.profile, message.request)
 
 
 def _read_parameters(decoding: Decoding) -> None:
@@ -150,7 +151,7 @@ def _write_fetch_range(encoding: Encoding, message: Any) -> bytes:
     if chosen.kind in (FilterKind.RELATIVE_GROUP, FilterKind.NEXT_OBJECT):
         raise MisuseError(f"{profile.name} has no FETCH relative to the largest object")
     # Open-ended: whatever lies behind the largest object is not fetched anyway.
-    end_group = profile.varint.maximum if chosen.end_group is None else min(chosen.end_group, profile.varint.maximum)
+    end_group = MAX_VARINT if chosen.end_group is None else chosen.end_group
     end = Location(end_group, MAX_VARINT if chosen.end_object is None else chosen.end_object)
     track: FullTrackName = message.track
     locations = write_location(profile, chosen.start) + _write_end(profile, end)
@@ -194,7 +195,7 @@ def _read_first_unprocessed(decoding: Decoding) -> None:
 
 def _write_first_unprocessed(encoding: Encoding, message: Any) -> bytes:
     first: int | None = message.first_unprocessed
-    return b"" if first is None else encoding.profile.varint.encode(first)
+    return b"" if first is None else write_number(encoding.profile, first)
 
 
 def _read_redirect(decoding: Decoding) -> None:
@@ -218,7 +219,7 @@ def _read_retry(reader: Reader) -> int | None:
 
 
 def _write_retry(profile: Profile, retry_ms: int | None) -> bytes:
-    return profile.varint.encode(0 if retry_ms is None else min(retry_ms + 1, profile.varint.maximum))
+    return write_number(profile, 0 if retry_ms is None else retry_ms + 1)
 
 
 def _read_stream_count(reader: Reader) -> int | None:
@@ -228,7 +229,7 @@ def _read_stream_count(reader: Reader) -> int | None:
 
 def _write_stream_count(profile: Profile, count: int | None) -> bytes:
     unknown = profile.varint.maximum if profile.draft >= 20 else _FEWEST_UNKNOWN_STREAMS
-    return profile.varint.encode(unknown if count is None else count)
+    return write_number(profile, unknown if count is None else count)
 
 
 def _read_subscribe_options(reader: Reader) -> int:
@@ -267,15 +268,15 @@ REDIRECT = Field(_read_redirect, _write_redirect)
 REQUEST = _number("request")
 REQUEST_CODE = _plain(
     "code",
-    lambda reader: reader.varint(),
-    lambda profile, code: profile.varint.encode(profile.codes.request_to_wire(code)),
+    Reader.varint,
+    lambda profile, code: write_number(profile, profile.codes.request_to_wire(code)),
 )
 RETRY = _plain("retry_ms", _read_retry, _write_retry)
 SKIPPED_NAME = Field(_read_skipped_name, lambda encoding, message: write_prefixed(encoding.profile, message.name))
 STATUS = _plain(
     "status",
     lambda reader: reader.profile.codes.done_from_wire(reader.varint()),
-    lambda profile, status: profile.varint.encode(profile.codes.done_to_wire(status)),
+    lambda profile, status: write_number(profile, profile.codes.done_to_wire(status)),
 )
 STREAM_COUNT = _plain("stream_count", _read_stream_count, _write_stream_count)
 SUBSCRIBE_OPTIONS = _plain(

@@ -103,6 +103,8 @@ class SubgroupDecoder(StreamDecoder[SubgroupHeader | ObjectHeader]):
             if found is None:
                 return None
             subgroup, offset = found
+            self._check_id(subgroup)
+        self._check_id(group[0])
         priority = None
         if not flags & _DEFAULT_PRIORITY_SUBGROUP:
             if offset >= len(data):
@@ -142,8 +144,8 @@ class SubgroupDecoder(StreamDecoder[SubgroupHeader | ObjectHeader]):
             return None
         length, offset = found
         id = self._last + 1 + delta
-        if id > self._maximum:
-            raise violation("an object id is over the largest integer")
+        if id > self._largest:
+            self._check_id(id)
         status = _NORMAL
         if length:
             self._left = self._payload_length(length)
@@ -173,6 +175,8 @@ def decode_datagram(profile: Profile, data: bytes, limits: ObjectLimits = DEFAUL
                 return None
             wanted = 3 if _datagram_flags(value) & _ZERO_OBJECT_ID else 4
     flags = numbers[0]
+    if max(numbers[2:]) > limits.largest_id:
+        raise ObjectTooLarge(f"id {max(numbers[2:])} is over {limits.largest_id}")
     priority = None
     if not flags & _DEFAULT_PRIORITY:
         if offset >= len(data):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 from tradewind.moqt.errors import ProtocolViolation, SessionCode
 from tradewind.moqt.fields import decode_pairs, violation
 from tradewind.moqt.model import Properties
+from tradewind.moqt.varint import QUIC_MAX
 
 if TYPE_CHECKING:
     from tradewind.moqt.profiles import Profile
@@ -25,13 +26,15 @@ class ObjectLimits:
 
     payload_bytes: int = 16 * 1024 * 1024
     properties_bytes: int = 64 * 1024
+    largest_id: int = QUIC_MAX
+    """Group, subgroup and object ids: what every draft can carry, so that any object can be sent to anyone."""
 
 
 DEFAULT_LIMITS: Final = ObjectLimits()
 
 
 class ObjectTooLarge(ProtocolViolation):
-    """An object over our limits. The draft sets none: a session may stop just this stream instead of closing."""
+    """An object over our limits, which are not the draft's: a session may stop just this stream."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(SessionCode.INTERNAL_ERROR, reason)
@@ -53,7 +56,18 @@ class StreamDecoder(Generic[Item]):
     header, bounded by `ObjectLimits.properties_bytes`.
     """
 
-    __slots__ = ("_decode", "_left", "_limits", "_maximum", "_need", "_next", "_one", "_pending", "_profile")
+    __slots__ = (
+        "_decode",
+        "_largest",
+        "_left",
+        "_limits",
+        "_maximum",
+        "_need",
+        "_next",
+        "_one",
+        "_pending",
+        "_profile",
+    )
 
     _next: Callable[[bytes, int], tuple[Item, int] | None]
 
@@ -62,7 +76,7 @@ class StreamDecoder(Generic[Item]):
         self._limits = limits
         self._decode = profile.varint.decode
         self._one = profile.varint.one_byte_limit
-        self._maximum = profile.varint.maximum
+        self._largest = min(limits.largest_id, profile.varint.maximum)
         self._pending = bytearray()
         self._need = 0
         self._left = 0
@@ -118,6 +132,12 @@ class StreamDecoder(Generic[Item]):
         pending.clear()
         self._need = 0
         return data
+
+    def _check_id(self, id: int) -> None:
+        if id > self._profile.varint.maximum:
+            raise violation("an id is over the largest integer")
+        if id > self._largest:
+            raise ObjectTooLarge(f"id {id} is over {self._largest}")
 
     def _payload_length(self, length: int) -> int:
         if length > self._limits.payload_bytes:

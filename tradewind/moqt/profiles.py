@@ -69,9 +69,9 @@ class DataForms:
     padding: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Profile:
-    """One draft on the wire."""
+    """One draft on the wire. There is one of each, so they compare and hash by identity."""
 
     name: str
     """The ALPN token, and the WebTransport protocol name."""
