@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
@@ -24,7 +25,8 @@ from aioquic.quic.packet import pull_quic_header
 from aioquic.tls import CipherSuite
 
 from tests.quic.certificates import CERTIFICATE
-from tradewind.quic.config import Limits, QuicSettings
+from tradewind.quic.config import Address, Limits, QuicSettings
+from tradewind.quic.connection import Connection
 from tradewind.quic.endpoint import Endpoint
 from tradewind.quic.events import Opened
 
@@ -34,6 +36,7 @@ PACKETS_A_TICK = 10
 DATAGRAM = bytes(1200)
 OBJECT = bytes(20_000)
 WIDE = 1 << 20
+Batch: TypeAlias = list[tuple[bytes, tuple[str, int]]]
 
 
 def client_configuration() -> QuicConfiguration:
@@ -109,9 +112,9 @@ class Ours:
                 ),
             )
         )
-        self.connections = []
+        self.connections: list[Connection] = []
 
-    def receive(self, batch, now: float) -> None:
+    def receive(self, batch: Batch, now: float) -> None:
         events = self.endpoint.receive_datagrams(batch, now, new_handshakes=10_000)
         self.connections += [event.connection for event in events if isinstance(event, Opened)]
         self.endpoint.handle_deadline(now)
@@ -131,7 +134,7 @@ class Ours:
             assert stream is not None
             connection.offer(stream, (OBJECT,), True)
 
-    def send(self, now: float):
+    def send(self, now: float) -> list[tuple[Address, list[bytes]]]:
         batches = self.endpoint.datagrams_to_send(now)
         self.endpoint.next_deadline()
         return batches
@@ -153,7 +156,7 @@ class Bare:
         self.configuration.private_key = CERTIFICATE.key
         self.connections: dict[tuple[str, int], QuicConnection] = {}
 
-    def receive(self, batch, now: float) -> None:
+    def receive(self, batch: Batch, now: float) -> None:
         for data, address in batch:
             connection = self.connections.get(address)
             if connection is None:
@@ -183,7 +186,7 @@ class Bare:
             stream = connection.get_next_available_stream_id(is_unidirectional=True)
             connection.send_stream_data(stream, OBJECT, end_stream=True)
 
-    def send(self, now: float):
+    def send(self, now: float) -> list[tuple[Address, list[bytes]]]:
         batches = []
         for address, connection in self.connections.items():
             datagrams = [data for data, _ in connection.datagrams_to_send(now)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from aioquic.buffer import encode_uint_var
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from tradewind.quic.egress import Offered
 from tradewind.quic.events import Closed, DatagramReceived, Released, Stopped, StreamData, StreamReset
 
 
-def body(events: list, stream: int) -> bytes:
+def body(events: list[Any], stream: int) -> bytes:
     return b"".join(event.data for event in events if isinstance(event, StreamData) and event.stream == stream)
 
 
@@ -51,7 +53,7 @@ def eat_all(pair: Pair) -> None:
     """Have both ends consume what they are told, as sessions do."""
     for end in (pair.client, pair.server):
 
-        def eat(events: list) -> None:
+        def eat(events: list[Any]) -> None:
             for event in events:
                 if isinstance(event, StreamData):
                     event.connection.consumed(event.stream, len(event.data))
@@ -264,7 +266,7 @@ def test_withheld_stream_credit_starves_that_stream_only(stream_window, eats, si
     streams = [open_uni(pair.at_client) for _ in sizes]
     eaten = {stream for stream, eat in zip(streams, eats) if eat}
 
-    def eat_some(events: list) -> None:
+    def eat_some(events: list[Any]) -> None:
         for event in events:
             if isinstance(event, StreamData) and event.stream in eaten:
                 event.connection.consumed(event.stream, len(event.data))
@@ -321,7 +323,7 @@ def test_withheld_stream_count_starves_new_streams_only():
 def test_credit_comes_back_for_streams_that_were_stopped_or_reset():
     pair = make_pair(server_limits=Limits(session_window_bytes=40_000, stream_window_bytes=20_000))
 
-    def stop_all(events: list) -> None:
+    def stop_all(events: list[Any]) -> None:
         for event in events:
             if isinstance(event, StreamData):
                 event.connection.consumed(event.stream, len(event.data))

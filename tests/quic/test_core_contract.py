@@ -105,9 +105,10 @@ def test_private_names_of_others_are_used_in_two_files_only():
         if file.name in LEANING:
             continue
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-                if ast.unparse(node.value) not in ("self", "super()"):
-                    found.append(f"{file.name}:{node.lineno} {node.attr}")
+            if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.startswith("__"):
+                continue
+            if ast.unparse(node.value) not in ("self", "super()"):
+                found.append(f"{file.name}:{node.lineno} {node.attr}")
     assert found == []
 
 
@@ -254,7 +255,7 @@ def test_packet_numbers_are_shared_and_never_repeat():
             numbers.append(packet.packet_number)
         original(packet=packet, space=space)
 
-    core._loss.on_packet_sent = noting
+    core._loss.on_packet_sent = noting  # type: ignore[method-assign]
     for round_ in range(5):
         core.send_ping(round_)
         pair.at_client.datagram((b"x" * 500,), pair.link.now + 1)

@@ -29,7 +29,7 @@ INITIAL = initial()
 
 
 def flood(count: int) -> list[tuple[bytes, tuple[str, int]]]:
-    """Initials from as many addresses, each with a connection id of its own (keys follow from it: all undecryptable)."""
+    """Initials from as many addresses, each of a client of its own."""
     return [(initial(), (f"198.51.{number >> 8}.{number & 255}", 5000)) for number in range(count)]
 
 
@@ -220,7 +220,7 @@ def test_bits_flipped_in_flight_break_nothing():
             data[random.randrange(len(data))] ^= 1 << random.randrange(8)
         original(bytes(data), source, target)
 
-    pair.link.throw = corrupt
+    pair.link.throw = corrupt  # type: ignore[method-assign]
     pair.run(20.0)
     assert sum(len(event.data) for event in pair.server.told(StreamData)) == 60_000
     pair.check()
@@ -356,9 +356,12 @@ def test_the_key_is_not_printed():
 @pytest.mark.parametrize("size", [1200, 1452, 9000])
 def test_packets_are_as_large_as_the_settings_say(size):
     seen: list[int] = []
-    pair = make_pair(
-        client=client_settings(max_datagram_size=size), weather=Weather(drop=lambda data: seen.append(len(data)))
-    )
+
+    def see(data: bytes) -> bool:
+        seen.append(len(data))
+        return False
+
+    pair = make_pair(client=client_settings(max_datagram_size=size), weather=Weather(drop=see))
     stream = pair.at_client.open_uni()
     assert stream is not None
     pair.at_client.offer(stream, (bytes(30_000),), fin=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -19,7 +20,7 @@ def fragments(draw):
     size = draw(st.integers(0, len(BODY)))
     cuts = sorted(draw(st.lists(st.integers(0, size), max_size=12)))
     bounds = [0, *cuts, size]
-    pieces = [(start, stop) for start, stop in zip(bounds, bounds[1:])]
+    pieces = list(pairwise(bounds))
     for _ in range(draw(st.integers(0, 6))):
         start = draw(st.integers(0, size))
         pieces.append((start, draw(st.integers(start, size))))
@@ -91,7 +92,8 @@ def test_incoming_credit_moves_in_half_windows_and_never_past_the_end():
 def test_outgoing_delivers_everything_through_any_loss(data):
     """Random writes, packets, losses and acknowledgements; the receiver is a byte array."""
     outgoing = Outgoing(limit=0, control=False)
-    written, received = b"", {}
+    written = b""
+    received: dict[int, int] = {}
     flying: list[tuple[int, int, bool]] = []
     for _ in range(data.draw(st.integers(5, 40))):
         action = data.draw(st.sampled_from(["write", "send", "resend", "ack", "lose", "credit"]))

@@ -69,6 +69,8 @@ class Limits:
     pending_handshakes_per_address: int = 64
     retry_above_pending: int = 64
     """Handshakes under way above which a client must first prove its address with a Retry token."""
+    crypto_bytes: int = 32 * 1024
+    """Handshake bytes a peer may send ahead of what was read of them."""
     early_streams: int = 64
     early_bytes: int = 256 * 1024
     early_datagrams: int = 64

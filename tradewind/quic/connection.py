@@ -163,6 +163,9 @@ class Connection:
 
     # What core tells (see `core.Face`).
 
+    def negotiated(self) -> None:
+        """Packets may be sent; what is ours to say waits for `opened`."""
+
     def opened(self) -> None:
         """The handshake is complete."""
         self.protocol = self._core.alpn
@@ -191,8 +194,9 @@ class Connection:
         self._events.append(DatagramReceived(self, data))
 
     def closed(self, code: int | None, reason: str, by_peer: bool) -> None:
-        """The end."""
-        self._events.append(Closed(self, code, reason, by_peer))
+        """The end, told where a beginning was or was asked for."""
+        if self.protocol or self.is_client:
+            self._events.append(Closed(self, code, reason, by_peer))
 
     # What WebTransport does otherwise.
 

@@ -48,6 +48,9 @@ BAD_CERTIFICATE = QuicErrorCode.CRYPTO_ERROR + 42
 class Face(Protocol):
     """What the connection above is told, in the order in which it happened."""
 
+    def negotiated(self) -> None:
+        """Packets may be sent: at a server that is a round trip before the handshake is complete."""
+
     def opened(self) -> None:
         """The handshake is complete."""
 
@@ -159,7 +162,7 @@ class QuicCore(QuicConnection):
             self._unsent_cids = any(not connection_id.was_sent for connection_id in self._host_cids)
         else:
             self._pacing_at = None
-        if self._writer is not None and self._state not in END_STATES and self._network_paths[0].is_validated:
+        if self._writer is not None and self._state not in END_STATES:
             self._writer.write(datagrams, now)
         return datagrams
 
@@ -183,7 +186,7 @@ class QuicCore(QuicConnection):
 
     def open_stream(self, unidirectional: bool, control: bool) -> Stream | None:
         """Open a stream; None where the peer's limit leaves no room or the connection is not open."""
-        if not self._handshake_complete or self.ended:
+        if self._writer is None or self.ended:
             return None
         if unidirectional:
             stream_id = self._local_next_stream_id_uni
@@ -443,10 +446,16 @@ class QuicCore(QuicConnection):
     def _handle_datagram_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         length = buf.pull_uint_var() if frame_type == QuicFrameType.DATAGRAM_WITH_LENGTH else buf.capacity - buf.tell()
         data = buf.pull_bytes(length)
-        if self.face is not None and not self.ended:
+        if data and self.face is not None and not self.ended:
             self.face.datagram_received(data)
 
     def _handle_crypto_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        ahead = buf.pull_uint_var() + buf.pull_uint_var()
+        buf.seek(start)
+        if ahead - self._crypto_streams[context.epoch].receiver.starting_offset() > self.limits.crypto_bytes:
+            # aioquic takes half a megabyte and allocates the gap, for every handshake under way.
+            raise QuicConnectionError(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too much handshake data")
         super()._handle_crypto_frame(context, frame_type, buf)
         if self._events:
             # The handshake may end inside a datagram that carries stream frames as well: keep the order.
@@ -543,6 +552,9 @@ class QuicCore(QuicConnection):
         while (event := self.next_event()) is not None:
             if isinstance(event, quic_events.HandshakeCompleted):
                 self._open()
+            elif isinstance(event, quic_events.ProtocolNegotiated):
+                if self._cryptos[ONE_RTT].send.is_valid():
+                    self._begin()
             elif isinstance(event, quic_events.ConnectionIdIssued):
                 self.issued.append(event.connection_id)
             elif isinstance(event, quic_events.ConnectionIdRetired):
@@ -550,16 +562,22 @@ class QuicCore(QuicConnection):
             elif isinstance(event, quic_events.ConnectionTerminated):
                 self._announce(None, event.reason_phrase, by_peer=False)
 
-    def _open(self) -> None:
+    def _begin(self) -> None:
+        """Keys and the peer's limits are there: our packets may leave."""
         self.queue.max_data = max(self.queue.max_data, self._remote_max_data)
         self._writer = PacketWriter(self, self.queue, self.counters)
+        if self.face is None and self.make_face is not None:
+            self.face = self.make_face(self)
+        if self.face is not None:
+            self.face.negotiated()
+
+    def _open(self) -> None:
+        if self._writer is None:
+            self._begin()
         if self._pinned_sha256 is not None and self.certificate_sha256() != self._pinned_sha256:
             self.close(BAD_CERTIFICATE, QuicFrameType.CRYPTO, "the certificate is not the pinned one")
-        else:
-            if self.face is None and self.make_face is not None:
-                self.face = self.make_face(self)
-            if self.face is not None:
-                self.face.opened()
+        elif self.face is not None:
+            self.face.opened()
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import ssl
 from collections import Counter, deque
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from heapq import heappop, heappush
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -39,7 +40,7 @@ VERSIONS = [QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2]
 REPLIES_PER_CALL = 64
 """Retry and version negotiation packets per `receive_datagrams`; more Initials are dropped unanswered."""
 TIMER_SLACK_S = 1e-6
-"""aioquic computes `sent + delay` for the timer and compares `now - delay`: at that very moment nothing would happen."""
+"""aioquic sets timers at `sent + delay` and then compares `now - delay`: at that very moment nothing would happen."""
 WAITING_INITIALS = 64
 """Initials with a proven address kept for the next call when one call's handshakes are used up."""
 
@@ -192,7 +193,7 @@ class Endpoint:
         return batches
 
     @property
-    def touched(self) -> Set[int]:
+    def touched(self) -> AbstractSet[int]:
         """Ids of connections that something happened to since the last `datagrams_to_send`."""
         return self._touched
 

@@ -50,13 +50,15 @@ class PacketWriter:
     def write(self, datagrams: list[tuple[bytes, Address]], now: float) -> None:
         """Append packets while there is something to send and congestion control and pacing allow.
 
-        An acknowledgement that is due leaves whatever they say; one that is not yet rides along with data.
+        An acknowledgement that is due leaves whatever they say; one that is not yet rides along with data. On a path
+        not validated yet all of it stays within three times what came (RFC 9000, Address Validation).
         """
         quic, queue, space = self._quic, self._queue, self._space
         controller, pacer = self._recovery._cc, self._recovery._pacer
-        address = quic._network_paths[0].addr
+        path = quic._network_paths[0]
+        address = path.addr
         largest, size = self.room(), quic._max_datagram_size
-        while True:
+        while path.is_validated or path.can_send(size):
             frames: list[bytes | memoryview] = []
             handlers: list[Handler] = []
             left = room = largest
@@ -75,7 +77,9 @@ class PacketWriter:
             if not eliciting and quic._packet_number % ACK_OF_ACK_EVERY == 0 and len(space.ack_queue) > 1:
                 frames.append(b"\x01")
                 eliciting = True
-            datagrams.append((self._seal(b"".join(frames), handlers, eliciting, now), address))
+            datagram = self._seal(b"".join(frames), handlers, eliciting, now)
+            path.bytes_sent += len(datagram)
+            datagrams.append((datagram, address))
             if eliciting:
                 pacer.update_after_send(now=now)
 

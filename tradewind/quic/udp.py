@@ -93,7 +93,7 @@ class UdpSocket:
         batch: list[tuple[bytes, Address]] = []
         receive = self._socket.recvfrom
         try:
-            for _ in range(most):
+            while len(batch) < most:
                 batch.append(receive(RECEIVE_BYTES))
         except BlockingIOError:
             pass

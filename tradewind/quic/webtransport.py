@@ -125,9 +125,12 @@ class WebTransportConnection(Connection):
 
     # What core tells.
 
-    def opened(self) -> None:
-        """The QUIC handshake is complete: HTTP/3 begins."""
+    def negotiated(self) -> None:
+        """Packets may be sent: HTTP/3 begins, so that a browser has our settings with the handshake's first answer."""
         self._http = Http3(self._core, self._settings.limits.http_bytes)
+
+    def opened(self) -> None:
+        """The QUIC handshake is complete: a session is awaited."""
         self.deadline = AT_ONCE
 
     def stream_data(self, stream: Stream, data: bytes, fin: bool) -> None:
