@@ -33,4 +33,5 @@ bench:
 
 clean:
 	rm -rf .venv .venv-aiomoqt .venv-node .venv-lock .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist out
+	rm -rf control/pages web/node_modules tests/browser/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
