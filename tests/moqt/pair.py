@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from tradewind.moqt import messages as m
 from tradewind.moqt.events import Event
 from tradewind.moqt.fetched import FetchEncoder, encode_fetch_header
 from tradewind.moqt.model import (
@@ -201,6 +203,12 @@ class Pair:
         return self.client.take(), self.server.take()
 
 
+def made(number: int | None) -> int:
+    """A request that the peer's limits must allow."""
+    assert number is not None
+    return number
+
+
 def subgroup_bytes(profile: Profile, header: SubgroupHeader, objects: list[tuple[ObjectHeader, bytes]]) -> bytes:
     """A whole subgroup stream."""
     parts = [encode_subgroup_header(profile, header)]
@@ -249,3 +257,96 @@ def send_datagram(side: Side, alias: int, location: Location, payload: bytes) ->
     """One object in one datagram."""
     datagram = DatagramObject(alias, location.group, ObjectHeader(location.object, len(payload)), 128, False, payload)
     side.transport.datagrams.append(encode_datagram(side.profile, datagram) + payload)
+
+
+class Peer:
+    """The other end of one session, which says whatever a test wants it to say."""
+
+    def __init__(self, draft: int = 20, *, is_client: bool = False, setup: SetupOptions | None = None, **options: Any):
+        """`is_client`: the session under test is the client; both SETUPs are through unless `setup` is None."""
+        self.side = Side(draft, is_client=is_client, **options)
+        self.profile = self.side.profile
+        self.session = self.side.session
+        self._next_bidi = 1 if is_client else 0
+        self._next_uni = 3 if is_client else 2
+        self.number = 1 if is_client else 0
+        """The next Request ID of this end."""
+        self.control = -1
+        self.decoders: dict[int, m.ControlDecoder] = {}
+        if setup is not None:
+            self.begin(setup)
+
+    def begin(self, setup: SetupOptions) -> None:
+        """Exchange SETUPs."""
+        self.session.start(SetupOptions(), self.side.now)
+        if self.profile.request_streams:
+            self.control = self.uni(m.encode(self.profile, m.Setup(setup)))
+        elif self.session._context.is_client:
+            self.control = 0
+            self.say(0, m.ServerSetup(replace(setup, max_request_id=setup.max_request_id or 200)))
+        else:
+            self.control = self.bidi_id()
+            self.say(self.control, m.ClientSetup(replace(setup, max_request_id=setup.max_request_id or 200)))
+        self.side.take()
+        self.heard()
+
+    def bidi_id(self) -> int:
+        self._next_bidi += 4
+        return self._next_bidi - 4
+
+    def uni_id(self) -> int:
+        self._next_uni += 4
+        return self._next_uni - 4
+
+    def id(self) -> int:
+        """The next Request ID."""
+        self.number += 2
+        return self.number - 2
+
+    def uni(self, data: bytes, *, fin: bool = False) -> int:
+        """A new unidirectional stream with these bytes."""
+        stream = self.uni_id()
+        self.side.receive(Bytes(stream, data, fin))
+        return stream
+
+    def open(self, message: m.Message, *, fin: bool = False) -> int:
+        """A request: on a new stream, or where draft 16 has it."""
+        if not self.profile.request_streams and not isinstance(message, m.SubscribeNamespace):
+            self.say(self.control, message)
+            return self.control
+        stream = self.bidi_id()
+        self.say(stream, message, fin=fin)
+        return stream
+
+    def say(self, stream: int, *messages: m.Message, fin: bool = False) -> list[Event]:
+        data = b"".join(m.encode(self.profile, message) for message in messages)
+        return self.side.receive(Bytes(stream, data, fin))
+
+    def reset(self, stream: int, code: int = 1) -> list[Event]:
+        return self.side.receive(Bytes(stream, reset=code))
+
+    def stop(self, stream: int, code: int = 1) -> list[Event]:
+        return self.side.receive(Bytes(stream, stop=code))
+
+    def heard(self) -> list[tuple[int, Any]]:
+        """What the session has sent since the last time: (stream, message), (stream, "fin"), ("reset", code)..."""
+        result: list[tuple[int, Any]] = []
+        for sent in self.side.transport.take():
+            if sent.reset is not None:
+                result.append((sent.stream, ("reset", sent.reset)))
+            elif sent.stop is not None:
+                result.append((sent.stream, ("stop", sent.stop)))
+            else:
+                decoder = self.decoders.setdefault(sent.stream, m.ControlDecoder(self.profile))
+                decoder.receive(sent.data)
+                while (message := decoder.next_message()) is not None:
+                    result.append((sent.stream, message))
+                if sent.fin:
+                    result.append((sent.stream, "fin"))
+        return result
+
+    @property
+    def closed(self) -> int | None:
+        """The code with which the session has closed, if it has."""
+        closed = self.side.transport.closed
+        return closed[0] if closed else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.moqt.pair import DRAFTS, Pair, send_subgroup
+from tests.moqt.pair import DRAFTS, Pair, made, send_subgroup
 from tradewind.moqt.events import (
     ObjectData,
     ObjectStarted,
@@ -28,7 +28,7 @@ def test_from_subscribe_to_object(draft: int, publisher_is_server: bool) -> None
         [SetupReceived("relay.example:4443", "/live", (), "")],
     )
     subscriber, publisher = (pair.client, pair.server) if publisher_is_server else (pair.server, pair.client)
-    request = subscriber.session.subscribe(TRACK, Parameters(forward=True, priority=7))
+    request = made(subscriber.session.subscribe(TRACK, Parameters(forward=True, priority=7)))
     assert request is not None
     pair.run()
     assert publisher.take() == [SubscribeRequested(request, TRACK, Parameters(forward=True, priority=7))]

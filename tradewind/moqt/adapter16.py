@@ -158,8 +158,9 @@ class ControlWire:
         request.we_finished = request.peer_finished = True
 
     def session_goaway(self, message: m.Goaway) -> None:
-        """GOAWAY."""
-        self._write(message)
+        """GOAWAY; nothing before CLIENT_SETUP has come, when there is nobody to tell."""
+        if self._context.ready:
+            self._write(message)
 
     def over(self, request: Request) -> None:
         """A request has left the table: its updates have no answer, and there may be room for one more."""

@@ -15,8 +15,8 @@ from tradewind.moqt import messages as m
 from tradewind.moqt.admission import Admission
 from tradewind.moqt.errors import DoneCode, RequestCode, RequestRejected, ResetCode, SessionCode
 from tradewind.moqt.fields import MAX_NAMESPACE_FIELDS, MAX_TRACK_NAME_BYTES
-from tradewind.moqt.model import FilterKind, FullTrackName, Namespace, Properties
-from tradewind.moqt.parameters import Scope, check_scope
+from tradewind.moqt.model import FilterKind, FullTrackName, Namespace, Parameters, Properties
+from tradewind.moqt.parameters import RawParameters, Scope, check_scope
 from tradewind.moqt.requests import Request, Requests
 from tradewind.moqt.states import (
     NAMESPACE_KINDS,
@@ -71,14 +71,16 @@ class Receiver:
             self._requests.finish(request)
 
     def reset(self, request: Request, code: int) -> None:
-        """The peer has abandoned its direction."""
+        """The peer has abandoned its direction; after PUBLISH_DONE that says nothing about streams on their way."""
         request.peer_finished = True
-        self._requests.fail(request, code)
+        if request.phase is not Phase.DONE:
+            self._requests.fail(request, code)
 
     def stopped(self, request: Request, code: int) -> None:
         """The peer has abandoned our direction; the transport has reset it."""
         request.we_finished = True
-        self._requests.fail(request, code)
+        if request.phase is not Phase.DONE:
+            self._requests.fail(request, code)
 
     # --- What the data streams say ------------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ class Receiver:
         data = self._requests.data
         assert request.track is not None
         data.check_alias(message.alias, request.track)
-        parameters = self._admission.parameters(message.parameters)
+        parameters = self._said(message.parameters)
         request.phase = Phase.ESTABLISHED
         if self._is_unsupported(request, message.properties):
             data.retire(message.alias)
@@ -120,7 +122,7 @@ class Receiver:
         data.establish(request.id, request.order)
 
     def _fetch_ok(self, request: Request, message: m.FetchOk) -> None:
-        parameters = self._admission.parameters(message.parameters)
+        parameters = self._said(message.parameters)
         chosen = request.filter
         if chosen is not None and chosen.kind is FilterKind.ABSOLUTE and message.end < chosen.start:
             raise self._context.violation("FETCH_OK ends before the range begins")
@@ -141,7 +143,7 @@ class Receiver:
 
     def _request_ok(self, request: Request, message: m.RequestOk) -> None:
         raw = check_scope(self._context.profile, message.parameters, OK_SCOPES[request.kind])
-        parameters = self._admission.parameters(raw)
+        parameters = self._said(raw)
         if message.properties and request.kind is not Kind.TRACK_STATUS:
             raise self._context.violation("Track Properties in a REQUEST_OK that is no TRACK_STATUS_OK")
         request.phase = Phase.ESTABLISHED
@@ -159,6 +161,13 @@ class Receiver:
         self._context.events.append(
             e.RequestRefused(request.id, message.code, message.reason, message.retry_ms, message.redirect)
         )
+
+    def _said(self, raw: RawParameters) -> Parameters:
+        """The parameters of a message that cannot be refused. Raises ProtocolViolation for a flaw in them."""
+        try:
+            return self._admission.parameters(raw)
+        except RequestRejected as rejected:
+            raise self._context.violation(rejected.reason) from None
 
     def _check_redirect(self, request: Request, message: m.RequestError) -> None:
         if message.redirect is None:
@@ -241,7 +250,7 @@ class Receiver:
         asked = request.prefix_asked.pop(update, None) if request.prefix_asked else None
         if asked is not None:
             request.prefix = asked
-        self._context.events.append(e.UpdateAccepted(request.id, update, self._admission.parameters(raw)))
+        self._context.events.append(e.UpdateAccepted(request.id, update, self._said(raw)))
 
     def _update_refused(self, request: Request, message: m.RequestError) -> None:
         update = self._answered(request, message.request)
@@ -270,7 +279,7 @@ class Receiver:
             self._requests.end(request)
 
     def _notify(self, request: Request, message: m.PublishStateNotify) -> None:
-        self._context.events.append(e.StateNotified(request.id, self._admission.parameters(message.parameters)))
+        self._context.events.append(e.StateNotified(request.id, self._said(message.parameters)))
 
     def _namespace(self, request: Request, message: m.NamespaceAdded) -> None:
         assert request.namespaces is not None

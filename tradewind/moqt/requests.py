@@ -221,6 +221,10 @@ class Requests:
     def fail(self, request: Request, code: int | None) -> None:
         """A request is gone because of the peer: end it, and say so to the owner."""
         if not request.live:
+            if request.phase is Phase.PENDING:
+                # A joining FETCH that is parked: the owner never saw it.
+                self.wire.abort(request, ResetCode.CANCELLED)
+                request.phase = Phase.REFUSED
             return
         self.wire.abort(request, ResetCode.CANCELLED)
         self.end(request)

@@ -50,8 +50,6 @@ class SessionSettings:
     """How long after PUBLISH_DONE late streams of a subscription are still taken."""
     max_namespaces: int = 65536
     """Namespaces that one SUBSCRIBE_NAMESPACE of ours may be told of."""
-    header_timeout_s: float | None = 10.0
-    """How long the first bytes of a data stream may take to become a header; None: any time."""
     known_mandatory_properties: frozenset[int] = field(default_factory=frozenset)
     """Mandatory Track Properties (0x4000 to 0x7FFF) that the owner understands."""
 
