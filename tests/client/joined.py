@@ -76,8 +76,8 @@ class Joined:
         self.told: list[e.Event] = []
         self.arrivals: dict[int, list[Arrival]] = {}
 
-    def track(self, name: bytes = b"video", **options: int) -> TrackWriter:
-        return self.publication.track(name, **options)
+    def track(self, name: bytes = b"video", priority: int = 128) -> TrackWriter:
+        return self.publication.track(name, priority=priority)
 
     def run(self) -> None:
         """Carry everything both ways, until nobody has anything to say or to send."""

@@ -117,6 +117,8 @@ class Client:
         self._nursery = nursery
         self._links: list[Link] = []
         """The one in use last; before it those that are being drained."""
+        self._open: set[Link] = set()
+        """Every link whose task runs, also those being dialled."""
         self._publications: dict[Namespace, Publication] = {}
         self._announced: dict[tuple[Link, Namespace], int] = {}
         self._subscriptions: list[Subscription] = []
@@ -261,11 +263,9 @@ class Client:
 
     async def _stop(self) -> None:
         self._stopping = True
-        for link in self._links:
+        for link in tuple(self._open):
             link.close("bye")
-        with trio.move_on_after(1.0):
-            for link in list(self._links):
-                await link.ended.wait()
+            await link.ended.wait()
 
     async def _dial(self, target: Target) -> Link:
         """Connect to the first address of a target that answers. Raises ConnectFailed."""
@@ -275,19 +275,31 @@ class Client:
         quic = QuicSettings(protocols=self.settings.protocols, trust=trust)
         failures = []
         for address in await resolve(target):
-            link = Link(
-                target, address, quic, self.settings.protocols, lambda: self.publications, self.settings.session
-            )
-            self._nursery.start_soon(link.run)
+            where = f"{address[0]} port {address[1]}"
+            try:
+                link = Link(
+                    target, address, quic, self.settings.protocols, lambda: self.publications, self.settings.session
+                )
+            except OSError as error:
+                failures.append(f"{where}: {error}")
+                continue
+            self._open.add(link)
+            self._nursery.start_soon(self._run, link)
             with trio.move_on_after(self.settings.connect_timeout_s):
                 await link.opened.wait()
             if link.opened.is_set() and not link.lost:
                 self._report(State.CONNECTED, f"{target} ({link.session.profile.name if link.session else ''})")
                 return link
             why = link.lost or f"no answer over UDP within {self.settings.connect_timeout_s:g} s"
-            failures.append(f"{address[0]} port {address[1]}: {why}")
+            failures.append(f"{where}: {why}")
             link.close()
         raise ConnectFailed(f"cannot connect to {target}: " + "; ".join(failures))
+
+    async def _run(self, link: Link) -> None:
+        try:
+            await link.run()
+        finally:
+            self._open.discard(link)
 
     async def _stay_connected(self, link: Link) -> None:
         target = self.target

@@ -125,12 +125,15 @@ class Link:
     # --- The task -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Move datagrams until the connection is gone."""
+        """Move datagrams until the connection is gone: always call `close`, cancelling does not end it.
+
+        Whoever is cancelled still has things to say: that tracks end, that the namespace is withdrawn, goodbye.
+        """
         try:
             self._connect()
             while not self.lost:
                 self.flush()
-                with trio.CancelScope(deadline=self._deadline()) as scope:
+                with trio.CancelScope(deadline=self._deadline(), shield=True) as scope:
                     self._sleeping = scope
                     await self._socket.wait_readable()
                 self._sleeping = None

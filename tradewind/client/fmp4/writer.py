@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from tradewind.client.fmp4.boxes import Box, Mp4Error, box, full_box, need, read_box
-from tradewind.client.fmp4.header import join_headers
+from tradewind.client.fmp4.header import join_headers, read_file_header
+from tradewind.client.fmp4.limits import DEFAULT_LIMITS
 from tradewind.client.fmp4.model import Frame, Tracks
 from tradewind.client.fmp4.reader import Reader
 
@@ -65,12 +67,13 @@ class Joiner:
     Each stream is read with a `Reader` of its own, so what it writes is well-formed whatever the publisher sent.
     """
 
-    __slots__ = ("_header", "_inits", "_readers", "_sequence")
+    __slots__ = ("_header", "_inits", "_readers", "_sequence", "_timescales")
 
     def __init__(self, inits: Sequence[bytes]) -> None:
         """`inits`: each track's initialization segment. Raises Mp4Error where one is not of exactly one track."""
         self._inits = tuple(inits)
         self._readers = [_open(init) for init in inits]
+        self._timescales = [_timescale(_find_moov(init)) for init in inits]
         self._sequence = 0
         moovs = [_find_moov(init) for init in inits]
         self._header = join_headers([(need(moov, "mvhd"), need(moov, "trak")) for moov in moovs])
@@ -79,23 +82,36 @@ class Joiner:
         """The joined ftyp and moov: what the file starts with. Track n of the constructor is track id n + 1."""
         return self._header
 
-    def add(self, index: int, chunk: bytes) -> bytes:
-        """Re-write one object of track `index` (from 0) for the joined file; empty where it holds no frame.
+    def read(self, index: int, chunk: bytes) -> list[Frame]:
+        """The frames of one object of track `index` (from 0).
 
-        Raises Mp4Error for a broken chunk, and goes on with the next one.
+        Raises Mp4Error for a broken object, and goes on with the next one.
         """
+        reader = self._readers[index]
         try:
-            told = self._readers[index].receive(chunk)
-            self._readers[index].finish()
+            told = reader.receive(chunk)
+            reader.finish()
         except Mp4Error:
             self._readers[index] = _open(self._inits[index])
             raise
-        frames = [frame for frame in told if isinstance(frame, Frame)]
-        return b"".join(self._encode(index, run) for run in _contiguous(frames))
+        return [frame for frame in told if isinstance(frame, Frame)]
+
+    def write(self, index: int, frames: Sequence[Frame], shift: int = 0) -> bytes:
+        """Those frames for the joined file, `shift` ticks later. Frames that would be before 0 are left out."""
+        shown = [replace(frame, decode_time=frame.decode_time + shift) for frame in frames]
+        shown = [frame for frame in shown if frame.decode_time >= 0]
+        return b"".join(self._encode(index, run) for run in _contiguous(shown))
+
+    def add(self, index: int, chunk: bytes) -> bytes:
+        """Both at once, at the times that the chunk has. Raises Mp4Error as `read` does."""
+        return self.write(index, self.read(index, chunk))
+
+    def timescale(self, index: int) -> int:
+        return self._timescales[index]
 
     def _encode(self, index: int, frames: Sequence[Frame]) -> bytes:
         self._sequence += 1
-        return encode_chunk(index + 1, self._sequence, max(frames[0].decode_time, 0), frames)
+        return encode_chunk(index + 1, self._sequence, frames[0].decode_time, frames)
 
 
 def _contiguous(frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:
@@ -115,6 +131,10 @@ def _open(init: bytes) -> Reader:
     if not (len(told) == 1 and isinstance(told[0], Tracks) and len(told[0].tracks) == 1):
         raise _find_moov(init).error("an initialization segment must hold exactly one track")
     return reader
+
+
+def _timescale(moov: Box) -> int:
+    return read_file_header(moov, DEFAULT_LIMITS).told.tracks[0].timescale
 
 
 def _find_moov(init: bytes) -> Box:

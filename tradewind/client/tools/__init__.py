@@ -1,0 +1,1 @@
+"""Command line tools for one stream: `tradewind publish` and `tradewind subscribe`."""
