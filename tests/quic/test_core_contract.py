@@ -255,7 +255,7 @@ def test_packet_numbers_are_shared_and_never_repeat():
             numbers.append(packet.packet_number)
         original(packet=packet, space=space)
 
-    core._loss.on_packet_sent = noting  # type: ignore[method-assign]
+    core._loss.on_packet_sent = noting
     for round_ in range(5):
         core.send_ping(round_)
         pair.at_client.datagram((b"x" * 500,), pair.link.now + 1)

@@ -220,7 +220,7 @@ def test_bits_flipped_in_flight_break_nothing():
             data[random.randrange(len(data))] ^= 1 << random.randrange(8)
         original(bytes(data), source, target)
 
-    pair.link.throw = corrupt  # type: ignore[method-assign]
+    pair.link.throw = corrupt
     pair.run(20.0)
     assert sum(len(event.data) for event in pair.server.told(StreamData)) == 60_000
     pair.check()
@@ -240,6 +240,48 @@ def test_a_client_that_moves_is_followed():
     pair.run(1.0)
     assert [event.data for event in pair.client.told(DatagramReceived)] == [b"found you"]
     pair.check()
+
+
+def test_a_fault_costs_one_connection(caplog):
+    pair = make_pair()
+    pair.run(0.5)
+    other = pair.client.endpoint.connect(SERVER, pair.link.now, server_name="relay.test")
+    pair.run(0.5)
+
+    pair.at_server._core.queue.signals.append(("no bytes", None))  # type: ignore[arg-type]
+    pair.at_server.datagram((b"x",), 99)
+    pair.run(0.5)
+    assert [event.reason for event in pair.server.told(Closed)] == ["internal error"]
+    assert pair.server.endpoint.statistics().faults == 1
+    assert pair.server.endpoint.statistics().connections == 1
+    assert "TypeError" in caplog.text
+    other.datagram((b"still here",), pair.link.now + 1)
+    pair.run(0.5)
+    assert [event.data for event in pair.server.told(DatagramReceived)] == [b"still here"]
+
+
+def test_no_more_than_three_times_goes_to_an_address_not_proven():
+    client = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"], verify_mode=0))
+    client.connect(SERVER, 0.0)
+    endpoint = Endpoint(server_settings())
+    sent = 0
+    (first, _), *_ = client.datagrams_to_send(0.0)
+    endpoint.receive_datagrams([(first, CLIENT)], 0.0)
+    now = 0.0
+    while now < 9.0:
+        sent += sum(len(data) for _, group in endpoint.datagrams_to_send(now) for data in group)
+        deadline = endpoint.next_deadline()
+        assert deadline is not None
+        now = deadline
+        endpoint.handle_deadline(now)
+    assert 1200 < sent <= 3 * len(first)
+
+
+def test_handshakes_that_fail_are_counted():
+    pair = make_pair(client=client_settings(protocols=("moqt-99",)), open_it=False)
+    pair.run(5.0)
+    statistics = pair.server.endpoint.statistics()
+    assert (statistics.handshakes_failed, statistics.connections, statistics.handshakes_timed_out) == (1, 0, 0)
 
 
 class Greedy:

@@ -45,6 +45,18 @@ REASON_BYTES = 512
 BAD_CERTIFICATE = QuicErrorCode.CRYPTO_ERROR + 42
 
 
+class Silence:
+    """Stands where aioquic keeps a logger: it warns for every packet that breaks a rule, and a peer can send many."""
+
+    def _say_nothing(self, *arguments: object) -> None:
+        pass
+
+    debug = info = warning = _say_nothing
+
+
+SILENCE: Any = Silence()
+
+
 class Face(Protocol):
     """What the connection above is told, in the order in which it happened."""
 
@@ -103,6 +115,8 @@ class QuicCore(QuicConnection):
         self.counters = Counters()
         self.ended = False
         """The close was announced; nothing more reaches the face."""
+        self._logger = SILENCE
+        self._loss._logger = None
         self._pinned_sha256 = pinned_sha256
         self._writer: PacketWriter | None = None
         self._unsent_cids = False

@@ -7,6 +7,7 @@ marked connections are looked at when datagrams are collected, so idle ones cost
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections import Counter, deque
@@ -34,6 +35,8 @@ from tradewind.quic.core import QuicCore
 from tradewind.quic.events import Event
 from tradewind.quic.statistics import EndpointStatistics
 from tradewind.quic.webtransport import WebTransportConnection
+
+logger = logging.getLogger(__name__)
 
 CID_BYTES = 8
 VERSIONS = [QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2]
@@ -142,7 +145,7 @@ class Endpoint:
                 touched.add(entry.number)
                 if engine is not None and entry.connection is not None and engine.ingest(entry.connection, data, now):
                     continue
-                entry.core.receive_datagram(data, address, now)
+                self._receive(entry, data, address, now)
                 if entry.pending or entry.core.issued or entry.core.retired:
                     self._settle(entry)
             else:
@@ -182,7 +185,12 @@ class Endpoint:
             if entry is None:
                 continue
             last: Address | None = None
-            for data, address in entry.core.datagrams_to_send(now):
+            try:
+                datagrams = entry.core.datagrams_to_send(now)
+            except Exception as error:  # noqa: BLE001 - see _fault
+                self._fault(entry, error)
+                continue
+            for data, address in datagrams:
                 if address != last:
                     group: list[bytes] = []
                     batches.append((address, group))
@@ -231,12 +239,26 @@ class Endpoint:
             if not entry.core.ended:
                 entry.core.check_invariants()
         assert len(self._routes) == sum(len(entry.cids) for entry in self._entries.values()), "stale routes"
+        assert not self._gate.faults, "faults"
         assert sum(entry.pending for entry in self._entries.values()) >= self._gate.pending, "pending"
 
     def _take_events(self) -> list[Event]:
         events = self._events[:]
         self._events.clear()
         return events
+
+    def _receive(self, entry: _Entry, data: bytes, address: Address, now: float) -> None:
+        try:
+            entry.core.receive_datagram(data, address, now)
+        except Exception as error:  # noqa: BLE001 - see _fault
+            self._fault(entry, error)
+
+    def _fault(self, entry: _Entry, error: Exception) -> None:
+        """Handling one connection raised: whatever a peer did, the others must not feel it."""
+        logger.error("connection %d dropped", entry.number, exc_info=error)
+        self._gate.faults += 1
+        entry.core.give_up("internal error")
+        self._forget(entry)
 
     def _receive_long(self, data: bytes, address: Address, now: float) -> None:
         """Long headers: handshakes under way, new ones, and whatever else the network sends."""
@@ -250,8 +272,8 @@ class Endpoint:
             entry = self._admit(header, data, address, now)
             if entry is None:
                 return
-        entry.core.receive_datagram(data, address, now)
         self._touched.add(entry.number)
+        self._receive(entry, data, address, now)
         if not entry.core.started:
             # Not even the first packet could be decrypted: keep nothing.
             self._gate.unroutable += 1
@@ -349,6 +371,8 @@ class Endpoint:
     def _forget(self, entry: _Entry) -> None:
         if self._entries.pop(entry.number, None) is None:
             return
+        if entry.pending and entry.core.ended:
+            self._gate.handshakes_failed += 1
         self._finish_handshake(entry)
         for cid in entry.cids:
             del self._routes[cid]
@@ -374,6 +398,7 @@ class Endpoint:
             return
         if entry.pending and now >= entry.handshake_deadline:
             self._gate.handshakes_timed_out += 1
+            self._finish_handshake(entry)
             entry.core.give_up("handshake timeout")
             self._forget(entry)
             return
@@ -381,7 +406,10 @@ class Endpoint:
             entry.connection.handle_deadline(now)
         timer = entry.core.get_timer()
         if timer is not None and timer <= now:
-            entry.core.handle_timer(now)
+            try:
+                entry.core.handle_timer(now)
+            except Exception as error:  # noqa: BLE001 - see _fault
+                self._fault(entry, error)
         self._settle(entry)
 
 
@@ -416,6 +444,8 @@ class _Gate:
         "_retry",
         "accepted",
         "budget",
+        "faults",
+        "handshakes_failed",
         "handshakes_timed_out",
         "pending",
         "refused_pending",
@@ -436,6 +466,7 @@ class _Gate:
         self.budget = 0
         self.pending = 0
         self.accepted = self.retries_sent = self.versions_negotiated = self.handshakes_timed_out = self.unroutable = 0
+        self.handshakes_failed = self.faults = 0
         self.refused_pending = self.refused_per_address = self.refused_tokens = 0
 
     def start_call(self, new_handshakes: int) -> None:
@@ -513,6 +544,8 @@ class _Gate:
             refused_tokens=self.refused_tokens,
             versions_negotiated=self.versions_negotiated,
             handshakes_timed_out=self.handshakes_timed_out,
+            handshakes_failed=self.handshakes_failed,
+            faults=self.faults,
             unroutable=self.unroutable,
         )
 

@@ -58,5 +58,9 @@ class EndpointStatistics:
     refused_tokens: int
     versions_negotiated: int
     handshakes_timed_out: int
+    handshakes_failed: int
+    """Ended before they were complete, by either side: no common protocol, a certificate not accepted, bad bytes."""
+    faults: int
+    """Connections dropped because handling them raised: bugs of ours or of aioquic's, logged with their stack."""
     unroutable: int
     """Datagrams that belong to no connection and start none."""
