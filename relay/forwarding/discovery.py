@@ -21,14 +21,15 @@ class Discovery:
     def __init__(self, book: Book) -> None:
         self._book = book
 
-    def announce(self, party: Party, namespace: Namespace) -> None:
-        """A session publishes a namespace: accept it and tell who listens. The last one to come is asked as well."""
+    def announce(self, party: Party, namespace: Namespace) -> bool:
+        """A session publishes a namespace: accept it and tell who listens. Returns whether nobody published it."""
         book = self._book
         book.give(party, Announced(party))
         fresh = book.routes.announce(party, namespace)
         book.peer(party).accept(party.request)
         if fresh:
             self._tell(namespace)
+        return fresh
 
     def withdraw(self, party: Party, now: float, *, lost: bool) -> None:
         """A namespace is no longer published by this request; `lost`: its session went without a word."""

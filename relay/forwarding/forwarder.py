@@ -165,7 +165,9 @@ class Forwarder:
 
     def receive_publish_namespace(self, session: int, request: int, namespace: Namespace, now: float) -> None:
         party = Party(session, request)
-        self._discovery.announce(party, namespace)
+        fresh = self._discovery.announce(party, namespace)
+        if fresh:
+            self._subscribing.end_former_lives(namespace, now)
         self._subscribing.announced(party, namespace)
 
     def receive_subscribe_namespace(self, session: int, request: int, prefix: Namespace) -> None:

@@ -173,6 +173,24 @@ class Subscribing:
             if track.name.namespace[: len(namespace)] == namespace and self._wanted(track):
                 self._ask(track, party)
 
+    def end_former_lives(self, namespace: Namespace, now: float) -> None:
+        """A namespace that was gone is published again: tracks that a former publisher of it still feeds are over.
+
+        It withdrew the namespace without ending them; who looks for them now looks for the new publisher's.
+        """
+        book = self._book
+        for track in tuple(book.tracks.values()):
+            if not track.established or track.name.namespace[: len(namespace)] != namespace:
+                continue
+            current = {publisher.session for publisher in book.routes.publishers(track.name.namespace)}
+            sources = track.sources
+            if sources and not any(feed.published or party.session in current for party, feed in sources.items()):
+                for party in tuple(sources):
+                    book.take(party)
+                    book.peer(party).cancel(party.request)
+                sources.clear()
+                self.end_track(track, DoneCode.TRACK_ENDED, "its namespace has another publisher", now)
+
     def finished(self, party: Party, feeding: Feeding, status: int, count: int | None, reason: str, now: float) -> None:
         """PUBLISH_DONE: wait for the streams it counts, then the source is gone."""
         source = feeding.source

@@ -601,6 +601,30 @@ def test_publisher_that_begins_anew(old_is_known_dead: bool) -> None:
     assert world.sinks[4].streams[0].objects == [(1, b"goes on")]
 
 
+def test_publisher_that_withdrew_is_succeeded_by_another() -> None:
+    """It keeps its session and its subscriptions open, silently: who subscribes now gets the new publisher's track."""
+    world = World()
+    world.join(1)
+    announced = world.announce(1)
+    world.join(2)
+    former = world.subscribe(2)
+    ours = world.agree(1)
+    stream = world.open(1, ours, group=0)
+    world.send(1, stream, 0, b"old life")
+    world.close(1, stream)
+    world.forwarder.receive_cancel(1, announced, world.now)
+    assert "publish_done" not in world.peers[2].verbs()
+    world.join(3)
+    world.announce(3)
+    assert ("publish_done", former, DoneCode.TRACK_ENDED, 1) in world.peers[2].said
+    assert ("cancel", ours) in world.peers[1].said
+    world.subscribe(2)
+    again = world.agree(3)
+    stream = world.open(3, again, group=0)
+    world.send(3, stream, 0, b"new life")
+    assert world.sinks[2].streams[-1].objects == [(0, b"new life")]
+
+
 def test_publisher_that_begins_anew_in_the_same_group() -> None:
     world = World()
     ours, request = world.serve()
