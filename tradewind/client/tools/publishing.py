@@ -86,18 +86,19 @@ async def publish_media(
     *,
     loop: bool = False,
     ready: Callable[[Progress], None] | None = None,
+    written: Callable[[MediaObject, float], None] | None = None,
 ) -> None:
     """Announce a namespace and publish the inputs under it until they end; with `loop`, for ever.
 
     `ready` is called once, when the namespace is announced and the catalogues are there; what it gets is kept up to
-    date. When cancelled, or at the end, the tracks are ended and the namespace withdrawn. Raises ToolError for inputs
+    date. `written` is told each object and the monotonic time at which it is handed over. When cancelled, or at the end, the tracks are ended and the namespace withdrawn. Raises ToolError for inputs
     that cannot be used, RequestFailed where the relay refuses the namespace, and LinkLost.
     """
     inputs = [FrameInput(source) for source in sources]
     live = sources[0].is_live
     looked = await (_look_live(inputs[0]) if live else _look_at_files(inputs))
     publication = await client.publish_namespace(namespace)
-    sender = _Sender(publication, looked, ready)
+    sender = _Sender(publication, looked, ready, written)
     try:
         if live:
             await sender.send_live(inputs[0])
@@ -113,7 +114,14 @@ async def publish_media(
 class _Sender:
     """Writes frames to tracks when they are due."""
 
-    def __init__(self, publication: Publication, looked: _Looked, ready: Callable[[Progress], None] | None) -> None:
+    def __init__(
+        self,
+        publication: Publication,
+        looked: _Looked,
+        ready: Callable[[Progress], None] | None,
+        written: Callable[[MediaObject, float], None] | None,
+    ) -> None:
+        self._written = written
         wall_now = time.time()
         renditions = looked.renditions()
         self._looked = looked
@@ -174,6 +182,8 @@ class _Sender:
         return Packager(self._renditions, anchor_wall_s, self._looked.start_s(), self._first_group)
 
     def _write(self, made: MediaObject) -> None:
+        if self._written is not None:
+            self._written(made, trio.current_time())
         try:
             self._writers[made.track].write(*made.location, made.payload)
         except ValueError as error:
