@@ -13,7 +13,7 @@ import sys
 
 import moq  # type: ignore[import-not-found,unused-ignore]
 
-LATENESS_ALLOWED_US = 20_000_000
+LATENESS_ALLOWED_US = 3_000_000
 
 
 async def main(url: str, path: str) -> None:
@@ -32,7 +32,7 @@ async def play(client: moq.Client, path: str) -> None:
         try:
             catalog = await broadcast.catalog()
             name, video = next(iter(catalog.video.items()))
-            # The player may fall behind here without skipping: every frame is to be counted.
+            # Every frame is to be counted: a group may stand still for this long before the player gives it up.
             wanted = moq.Subscription(max_age_us=LATENESS_ALLOWED_US)
             media = await broadcast.subscribe_media(name, video, wanted)
             tell(subscribed=name, life=life)
