@@ -169,7 +169,7 @@ def test_closing_says_why_and_ends_the_connection(by_server):
     assert closer.is_closed
     assert closer.open_uni() is None
     assert not closer.datagram((b"x",), 99)
-    pair.run(6.0)
+    pair.run(1.0)
     (closed,) = heard.told(Closed)
     assert (closed.code, closed.by_peer) == (0x10, True)
     assert closed.reason == ("reason " * 300)[:1024]

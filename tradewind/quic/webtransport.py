@@ -140,6 +140,8 @@ class WebTransportConnection(Connection):
             self._events.append(StreamData(self, stream.id, data, fin))
         elif kind is Kind.HTTP:
             self._feed_http(stream, data, fin)
+            if fin and stream.id == self._session:
+                self._maybe_finish(stream)
         elif kind is Kind.EARLY:
             self._keep_early(stream, StreamData(self, stream.id, data, fin), len(data))
         elif kind is Kind.REFUSED:
@@ -175,8 +177,7 @@ class WebTransportConnection(Connection):
     def released(self, stream: Stream) -> None:
         """Everything sent on a stream arrived."""
         if stream.id == self._session:
-            if self._state is State.OVER:
-                self._core.close(H3_NO_ERROR, None, "")
+            self._maybe_finish(stream)
         elif stream.kind is Kind.SESSION and stream.outgoing is not None and not stream.outgoing.control:
             self._events.append(Released(self, stream.id))
 
@@ -195,6 +196,15 @@ class WebTransportConnection(Connection):
         self._end(None, reason or (f"HTTP/3 error {code:#x}" if code else ""), by_peer)
 
     # Streams.
+
+    def _maybe_finish(self, connect: Stream) -> None:
+        """A client ends the QUIC connection once the session's own stream is over both ways.
+
+        A server leaves that to the client for a while: Chromium, told that the connection ends while it still hands our
+        goodbye to the page, reports a lost connection instead of our reason.
+        """
+        if self.is_client and self._state is State.OVER and connect.finished:
+            self._core.close(H3_NO_ERROR, None, "")
 
     def _open(self, unidirectional: bool, control: bool) -> int | None:
         if self._state is not State.OPEN or self._session is None:
@@ -288,6 +298,7 @@ class WebTransportConnection(Connection):
             self._http.stream_reset(stream.id, code)
         if stream.id == self._session:
             self._end(None, "the session's stream was reset", by_peer=True)
+            self._maybe_finish(stream)
 
     def _settings_known(self) -> None:
         """The peer's settings are there: a client asks for its session, a server answers one that waited."""
