@@ -18,7 +18,7 @@ from tradewind.client.tools.options import Display, Seconds, bits, say
 REFRESH_S = 0.25
 
 
-class Link(click.ParamType):
+class Link(click.ParamType[LinkShape]):
     """A link such as 600kbit,2%,40ms."""
 
     name = "link"
@@ -42,7 +42,7 @@ class Link(click.ParamType):
     "--viewer-link",
     type=Link(),
     metavar="600kbit,2%,40ms",
-    help="Put viewers behind a link: rate, loss, one-way delay.",
+    help="Viewers sit behind a link: rate, loss, delay.",
 )
 @click.option("--viewers", type=click.IntRange(0, 1000), default=1, show_default=True, help="Measuring viewers.")
 def command(

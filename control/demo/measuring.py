@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
+from math import ceil
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def count_gaps(seen: Sequence[Seen]) -> int:
         places.setdefault((one.viewer, one.track), []).append((one.group, one.object))
     for locations in places.values():
         ordered = sorted(set(locations))
-        for (group, number), (next_group, next_number) in zip(ordered, ordered[1:], strict=False):
+        for (group, number), (next_group, next_number) in pairwise(ordered):
             if next_group == group:
                 gaps += next_number - number - 1
             else:
@@ -90,7 +92,7 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
     """The value that `share` of the ordered values do not exceed (nearest rank); None where there are none."""
     if not ordered:
         return None
-    return ordered[max(0, -(-len(ordered) * share // 1).__int__() - 1)]
+    return ordered[max(0, ceil(len(ordered) * share) - 1)]
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,7 +1,7 @@
 """EDGE: one show on this machine: a relay as a process, a looping clip, viewers that measure, and the viewer page.
 
-`tradewind demo` runs it. Everything talks over real UDP on loopback; with a link shape, viewers and the page sit behind a
-narrow, lossy place (`shaper`) and the publisher does not.
+`tradewind demo` runs it. Everything talks over real UDP on loopback; with a link shape, viewers and the page sit behind
+a narrow, lossy place (`shaper`) and the publisher does not.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,7 +44,7 @@ def test_gaps_inside_groups_of_four(kept: set[int]) -> None:
     """Of ten groups of four objects some came: a hole inside a group counts what is missing, a late start too."""
     expected = 0
     ordered = sorted(kept)
-    for one, following in zip(ordered, ordered[1:], strict=False):
+    for one, following in pairwise(ordered):
         if one // 4 == following // 4:
             expected += following - one - 1
         else:
