@@ -1,6 +1,6 @@
 """Cost of a packet beside idle request streams: one connection with none and with 2,000 of them open.
 
-    python bench/idle_streams.py [--streams 2000] [--packets 4000]
+    python -m bench.idle_streams [--streams 2000] [--packets 4000]
 
 Both directions are measured on one endpoint in memory, on a virtual clock: datagrams out with the acknowledgements that
 come back, and datagrams in. Prints microseconds a packet and the ratio of the two; the house's limit is 1.3.

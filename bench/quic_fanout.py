@@ -1,6 +1,6 @@
 """Cost of sending media to many connections, against bare aioquic under the same load in the same run.
 
-    python bench/quic_fanout.py [--connections 100] [--ticks 60]
+    python -m bench.quic_fanout [--connections 100] [--ticks 60]
 
 Server CPU only (writes, packets out, acknowledgements in, timers), in memory, on a virtual clock: each tick every
 connection gets either ten 1,200-byte datagrams or one 20 kB object on a stream of its own; receivers are aioquic

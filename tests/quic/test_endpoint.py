@@ -364,6 +364,16 @@ def test_nobody_answers():
     assert pair.client.endpoint.statistics().connections == 0
 
 
+@pytest.mark.parametrize("url", [None, "https://relay.test/"])
+def test_keep_alive_outlives_the_idle_timeout(url):
+    limits = Limits(idle_timeout_s=3.0)
+    pair = make_pair(url=url, client=client_settings(limits=limits, keep_alive_s=1.0), server_limits=limits)
+    pair.run(20.0)
+    assert not pair.client.told(Closed)
+    assert not pair.server.told(Closed)
+    assert pair.link.carried < 120
+
+
 def test_close_all():
     pair = make_pair()
     pair.server.endpoint.close_all(0x10, "going away", pair.link.now)
@@ -380,6 +390,7 @@ def test_close_all():
         lambda: QuicSettings(limits=Limits(uni_streams=0)),
         lambda: QuicSettings(limits=Limits(session_window_bytes=1000)),
         lambda: QuicSettings(trust=ServerTrust(pinned_sha256=b"short")),
+        lambda: QuicSettings(keep_alive_s=30.0),
         lambda: Endpoint(QuicSettings()),
         lambda: Endpoint(client_settings(), is_client=True).connect(SERVER, 0.0, url="http://relay.test/"),
         lambda: load_certificate(b"", KEY_PEM),

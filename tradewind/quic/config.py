@@ -114,6 +114,8 @@ class QuicSettings:
     """UDP payload of our packets; 1232 passes every IPv6 path and leaves 1,202 bytes for one datagram."""
     congestion_control: str = "cubic"
     initial_rtt_s: float = 0.1
+    keep_alive_s: float | None = None
+    """Send a PING this often on open connections, so that a silent one outlives both ends' idle timeout."""
     admit: Admit | None = None
     cipher_suites: tuple[CipherSuite, ...] = CIPHER_SUITES
 
@@ -124,6 +126,8 @@ class QuicSettings:
             raise SettingsError("pinned_sha256 is not 32 bytes")
         if any(value <= 0 for value in _numbers(self.limits)):
             raise SettingsError("every limit must be positive")
+        if self.keep_alive_s is not None and not 0 < self.keep_alive_s < self.limits.idle_timeout_s:
+            raise SettingsError("keep_alive_s must be shorter than the idle timeout")
         if self.limits.session_window_bytes < self.limits.stream_window_bytes:
             raise SettingsError("the session's receive window is smaller than one stream's")
 

@@ -118,7 +118,7 @@ class Endpoint:
             connection.request(target.netloc, path, origin)
         connection.offered = offered
         core.face = connection
-        entry = self._add(core, self._number, now + settings.limits.handshake_timeout_s)
+        entry = self._add(core, settings, now)
         entry.connection = connection
         core.connect(_full_address(address), now)
         return connection
@@ -318,7 +318,7 @@ class Endpoint:
         )
         core.make_face = self._make_face
         self._number += 1
-        entry = self._add(core, self._number, now + self.settings.limits.handshake_timeout_s)
+        entry = self._add(core, self.settings, now)
         entry.host = address[0]
         gate.enter(entry.host)
         self._route(entry, header.destination_cid)
@@ -334,11 +334,11 @@ class Endpoint:
         entry.connection = connection
         return connection
 
-    def _add(self, core: QuicCore, number: int, handshake_deadline: float) -> _Entry:
-        entry = _Entry(core, number, handshake_deadline)
-        self._entries[number] = entry
+    def _add(self, core: QuicCore, settings: QuicSettings, now: float) -> _Entry:
+        entry = _Entry(core, self._number, settings, now)
+        self._entries[entry.number] = entry
         self._route(entry, core.host_cid)
-        self._touched.add(number)
+        self._touched.add(entry.number)
         return entry
 
     def _route(self, entry: _Entry, cid: bytes) -> None:
@@ -386,6 +386,8 @@ class Endpoint:
         deadline = _NEVER if timer is None else timer + TIMER_SLACK_S
         if entry.pending:
             deadline = min(deadline, entry.handshake_deadline)
+        elif entry.keep_alive_s is not None:
+            deadline = min(deadline, entry.keep_alive_at)
         if entry.connection is not None and entry.connection.deadline is not None:
             deadline = min(deadline, entry.connection.deadline)
         entry.wanted = deadline
@@ -404,6 +406,9 @@ class Endpoint:
             return
         if entry.connection is not None and entry.connection.deadline is not None:
             entry.connection.handle_deadline(now)
+        if entry.keep_alive_s is not None and not entry.pending and now >= entry.keep_alive_at:
+            entry.keep_alive_at = now + entry.keep_alive_s
+            entry.core.send_ping(0)
         timer = entry.core.get_timer()
         if timer is not None and timer <= now:
             try:
@@ -419,15 +424,29 @@ _NEVER = float("inf")
 class _Entry:
     """What the endpoint knows about one connection besides itself."""
 
-    __slots__ = ("armed", "cids", "connection", "core", "handshake_deadline", "host", "number", "pending", "wanted")
+    __slots__ = (
+        "armed",
+        "cids",
+        "connection",
+        "core",
+        "handshake_deadline",
+        "host",
+        "keep_alive_at",
+        "keep_alive_s",
+        "number",
+        "pending",
+        "wanted",
+    )
 
-    def __init__(self, core: QuicCore, number: int, handshake_deadline: float) -> None:
+    def __init__(self, core: QuicCore, number: int, settings: QuicSettings, now: float) -> None:
         self.core = core
         self.number = number
         self.connection: Connection | None = None
         self.cids: set[bytes] = set()
         self.pending = True
-        self.handshake_deadline = handshake_deadline
+        self.handshake_deadline = now + settings.limits.handshake_timeout_s
+        self.keep_alive_s = settings.keep_alive_s
+        self.keep_alive_at = now + (settings.keep_alive_s or _NEVER)
         self.host: str | None = None
         """Counted at the gate under this host until the handshake is over."""
         self.armed: list[float] = []
