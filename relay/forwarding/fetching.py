@@ -99,6 +99,11 @@ class Fetching:
         subscription.fetches.append(cursor)
         cursor.wake()
 
+    def warm(self, track: Track, now: float) -> None:
+        """Have the current group here from its first object, for a subscription that begins there."""
+        if track.largest is not None:
+            self._frontier(track, Range(Location(track.largest.group, 0), track.largest), None, now)
+
     def cancel(self, party: Party, role: Answering | Unanswered) -> None:
         """The subscriber no longer wants a FETCH of its."""
         if isinstance(role, Answering):
@@ -207,11 +212,7 @@ class Fetching:
             track.warming.remove(frontier)
         assert wanted.end is not None
         start = track.cache.first_unknown(wanted.start, wanted.end)
-        if (
-            start is None
-            or not frontier.waiters
-            or not self._ask_range(track, start, wanted.end, frontier, timeout_ms, now)
-        ):
+        if start is None or not self._ask_range(track, start, wanted.end, frontier, timeout_ms, now):
             frontier.advance(None, done=True)
 
     def _ask_range(

@@ -247,6 +247,8 @@ class Subscribing:
         subscription = self._subscription(member, party, track, parameters)
         book.give(party, Serving(track, subscription))
         track.subscribe(party, subscription, now)
+        if subscription.from_group_start:
+            self._fetching.warm(track, now)
         if parameters.fill is not None and subscription.forward:
             self._fetching.fill(track, subscription, party.request, parameters, now)
 

@@ -453,12 +453,12 @@ class Track:
             group.id, header.id, found.subgroup, found.priority, header.length, header.status, header.properties, now
         )
         if found.subgroup is not None:
-            self._place_fetched(group, found, item)
+            self._place_fetched(group, found, item, now)
         group.insert(item)
         self.cache.charge(group, OBJECT_OVERHEAD_BYTES)
         return item
 
-    def _place_fetched(self, group: CachedGroup, found: FetchObject, item: CachedObject) -> None:
+    def _place_fetched(self, group: CachedGroup, found: FetchObject, item: CachedObject, now: float) -> None:
         """Put a fetched object into its subgroup: who joins later reads it from there."""
         assert found.subgroup is not None
         subgroup = group.subgroups.get(found.subgroup)
@@ -466,7 +466,11 @@ class Track:
             subgroup = CachedSubgroup(group.id, found.subgroup, found.priority, False, found.header.id == 0, True)
             group.subgroups[found.subgroup] = subgroup
             self.cache.charge(group, OBJECT_OVERHEAD_BYTES)
+            for subscription in self.subscriptions.values():
+                if subscription.from_group_start:
+                    subscription.offer_subgroup(subgroup, now)
         subgroup.insert(item)
+        subgroup.wake()
 
     def _compare(self, known: CachedObject, header: ObjectHeader, subgroup: int | None) -> None:
         if known.subgroup != subgroup or known.length != header.length or known.status != header.status:

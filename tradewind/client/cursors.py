@@ -22,7 +22,9 @@ from tradewind.moqt.profiles import Profile
 
 _END_OF_ANY_GROUP = 2**62 - 1
 """The largest object id that every draft can write."""
-_STARTS_BEFORE_NOW = (FilterKind.ABSOLUTE, FilterKind.RELATIVE_GROUP)
+_STARTS_BEFORE_NOW = (FilterKind.NONE, FilterKind.ABSOLUTE, FilterKind.RELATIVE_GROUP)
+"""Filters whose range holds the current group's first object: with them a subscription begins there. A relay asks
+without a filter, and so has what late joiners need."""
 
 
 class Feed:
@@ -68,7 +70,7 @@ class Feed:
         return self.priority, self.track.priority, self.next_group
 
     def start_at(self, chosen: LocationFilter) -> None:
-        """Begin where a filter says. Objects that exist already only come where it names their location."""
+        """Begin where a filter says. Of what exists already only the current group comes."""
         largest = self.track.largest
         wanted = resolve(chosen, largest)
         start = wanted.start

@@ -547,6 +547,28 @@ def test_quirk_joins_at_the_start_of_the_group() -> None:
     assert live.objects == [(0, b"key"), (1, b"one"), (2, b"two")]
 
 
+def test_quirk_fetches_the_start_of_the_group_where_the_publisher_does_not_bring_it() -> None:
+    """A catalogue that was published once: without its first object such a player never starts."""
+    world = World()
+    world.join(1)
+    world.join(2, joins_at_group_start=True)
+    world.announce(1)
+    world.subscribe(2, parameters=Parameters(filter=NEXT_OBJECT))
+    world.agree(1, largest=Location(7, 1))
+    world.wait(0.3)
+    question = world.asked(1, "fetch")
+    world.forwarder.receive_fetch_ok(1, question, Location(7, 1), False, (), world.now)
+    world.forwarder.receive_fetch_stream(1, 900, question)
+    for number, payload in enumerate((b"catalogue", b"delta")):
+        found = FetchObject(7, 0, ObjectHeader(number, len(payload)), 128)
+        world.forwarder.receive_fetched(1, 900, found, world.now)
+        world.forwarder.receive_data(1, 900, payload, True, world.now)
+    world.forwarder.receive_fetch_end(1, 900, question, None)
+    world.settle()
+    (live,) = world.sinks[2].streams
+    assert live.objects == [(0, b"catalogue"), (1, b"delta")]
+
+
 def test_joining_fetch_ends_where_the_subscription_began() -> None:
     world = World()
     ours, _ = world.serve()
