@@ -406,6 +406,25 @@ def test_violations_close_with_a_named_reason(frames, reason):
         assert pair.client.told(Closed)[0].by_peer
 
 
+FRAME_TYPES = [*range(0x20), 0x30, 0x31, 0x40, 0x21]
+
+
+@given(st.lists(st.tuples(st.sampled_from(FRAME_TYPES), st.binary(min_size=1, max_size=40)), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_any_frames_are_taken_or_close(frames):
+    pair = make_pair()
+    open_uni(pair.at_server)
+    request = open_bidi(pair.at_server)
+    pair.at_server.send(request, b"x")
+    for kind, rest in frames:
+        inject(pair.at_client, encode_uint_var(kind) + rest)
+        pair.run(0.01)
+    pair.run(0.3)
+    pair.server.endpoint.check_invariants()
+    assert len(pair.server.told(Closed)) <= 1
+    assert pair.at_server._core.credit.held_bytes < 10_000
+
+
 def test_one_frame_opens_all_lower_streams_within_the_limit():
     pair = make_pair()
     inject(pair.at_client, stream_frame(4 * 127, 0, b"last", True))

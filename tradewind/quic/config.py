@@ -23,6 +23,8 @@ CIPHER_SUITES = (
     CipherSuite.AES_256_GCM_SHA384,
 )
 WEBTRANSPORT_ALPN = "h3"
+CID_BYTES = 8
+"""Length of the connection ids that peers use towards us."""
 
 
 class SettingsError(ValueError):

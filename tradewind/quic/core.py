@@ -13,7 +13,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Protocol
 
-from aioquic.buffer import UINT_VAR_MAX, Buffer, encode_uint_var  # type: ignore[attr-defined]
+from aioquic.buffer import UINT_VAR_MAX, Buffer  # type: ignore[attr-defined]
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
@@ -35,6 +35,7 @@ from tradewind.quic.config import Address, Limits
 from tradewind.quic.credit import PeerStreams, ReceiveCredit
 from tradewind.quic.packets import PacketWriter
 from tradewind.quic.sending import SendQueue
+from tradewind.quic.signals import Signals
 from tradewind.quic.statistics import ConnectionStatistics, Counters
 from tradewind.quic.streams import FinalSizeError, Incoming, Outgoing, Stream
 
@@ -110,6 +111,7 @@ class QuicCore(QuicConnection):
         self.queue = SendQueue(self._on_stream_delivery, limits.datagram_backlog_bytes)
         self.credit = ReceiveCredit(limits.session_window_bytes)
         self.peer_streams = (PeerStreams(limits.bidi_streams), PeerStreams(limits.uni_streams))
+        self._signals = Signals(self.queue, self.credit, self.peer_streams, self._settle)
         self.issued: list[bytes] = []
         self.retired: list[bytes] = []
         self.counters = Counters()
@@ -237,7 +239,7 @@ class QuicCore(QuicConnection):
         if outgoing is None or outgoing.finished or outgoing.reset_code is not None:
             return
         self.queue.abandon(stream, code)
-        self._signal_reset(stream)
+        self._signals.reset(stream)
         if self.face is not None:
             self.face.released(stream)
 
@@ -247,16 +249,18 @@ class QuicCore(QuicConnection):
         if incoming is None or incoming.finished or incoming.stop_code is not None:
             return
         incoming.stop_code = code
-        self._signal_stop(stream)
+        self._signals.stop(stream)
 
     def consumed(self, stream_id: int, size: int) -> bool:
         """Give receive credit back, also on streams that are over; True when the peer should hear of it."""
+        if self.ended:
+            return False
         signalled = self.credit.consume(size)
         if signalled:
-            self._signal_max_data()
+            self._signals.max_data()
         stream = self.streams.get(stream_id)
         if stream is not None and stream.incoming is not None and stream.incoming.consume(size):
-            self._signal_max_stream_data(stream)
+            self._signals.max_stream_data(stream)
             signalled = True
         return signalled
 
@@ -327,39 +331,6 @@ class QuicCore(QuicConnection):
             or self._unsent_cids
         )
 
-    # Signals: frames that are sent until they arrive.
-
-    def _signal_reset(self, stream: Stream) -> None:
-        outgoing = stream.outgoing
-        assert outgoing is not None
-        assert outgoing.reset_code is not None
-        frame = (
-            b"\x04" + encode_uint_var(stream.id) + encode_uint_var(outgoing.reset_code) + encode_uint_var(outgoing.sent)
-        )
-        self.queue.signals.append((frame, (self._on_reset_delivery, (stream,))))
-
-    def _signal_stop(self, stream: Stream) -> None:
-        incoming = stream.incoming
-        assert incoming is not None
-        assert incoming.stop_code is not None
-        frame = b"\x05" + encode_uint_var(stream.id) + encode_uint_var(incoming.stop_code)
-        self.queue.signals.append((frame, (self._on_stop_delivery, (stream,))))
-
-    def _signal_max_data(self) -> None:
-        frame = b"\x10" + encode_uint_var(self.credit.limit)
-        self.queue.signals.append((frame, (self._on_max_data_delivery, (self.credit.limit,))))
-
-    def _signal_max_stream_data(self, stream: Stream) -> None:
-        incoming = stream.incoming
-        assert incoming is not None
-        frame = b"\x11" + encode_uint_var(stream.id) + encode_uint_var(incoming.limit)
-        self.queue.signals.append((frame, (self._on_stream_credit_delivery, (stream, incoming.limit))))
-
-    def _signal_max_streams(self, unidirectional: bool) -> None:
-        announced = self.peer_streams[unidirectional].announced
-        frame = (b"\x13" if unidirectional else b"\x12") + encode_uint_var(announced)
-        self.queue.signals.append((frame, (self._on_max_streams_delivery, (unidirectional, announced))))
-
     def _on_stream_delivery(self, state: QuicDeliveryState, stream: Stream, start: int, stop: int, fin: bool) -> None:
         outgoing = stream.outgoing
         assert outgoing is not None
@@ -369,31 +340,6 @@ class QuicCore(QuicConnection):
             if self.face is not None and not self.ended:
                 self.face.released(stream)
             self._settle(stream)
-
-    def _on_reset_delivery(self, state: QuicDeliveryState, stream: Stream) -> None:
-        if state is not ACKED:
-            self._signal_reset(stream)
-            return
-        assert stream.outgoing is not None
-        stream.outgoing.finished = True
-        self._settle(stream)
-
-    def _on_stop_delivery(self, state: QuicDeliveryState, stream: Stream) -> None:
-        if state is not ACKED and stream.incoming is not None and not stream.incoming.finished:
-            self._signal_stop(stream)
-
-    def _on_max_data_delivery(self, state: QuicDeliveryState, limit: int) -> None:
-        if state is not ACKED and limit == self.credit.limit:
-            self._signal_max_data()
-
-    def _on_stream_credit_delivery(self, state: QuicDeliveryState, stream: Stream, limit: int) -> None:
-        incoming = stream.incoming
-        if state is not ACKED and incoming is not None and limit == incoming.limit and incoming.final_size is None:
-            self._signal_max_stream_data(stream)
-
-    def _on_max_streams_delivery(self, state: QuicDeliveryState, unidirectional: bool, announced: int) -> None:
-        if state is not ACKED and announced == self.peer_streams[unidirectional].announced:
-            self._signal_max_streams(unidirectional)
 
     # Receiving: aioquic calls these for the frames that concern streams and credit.
 
@@ -434,7 +380,7 @@ class QuicCore(QuicConnection):
             return
         self.credit.held_bytes -= held
         if self.credit.consume(final_size - incoming.delivered):
-            self._signal_max_data()
+            self._signals.max_data()
         if self.face is not None and not self.ended and incoming.stop_code is None:
             self.face.stream_reset(stream, code)
         self._settle(stream)
@@ -543,8 +489,7 @@ class QuicCore(QuicConnection):
         incoming = stream.incoming
         assert incoming is not None
         if incoming.stop_code is not None or self.face is None or self.ended:
-            if self.credit.consume(len(data)):
-                self._signal_max_data()
+            self.consumed(stream.id, len(data))
         else:
             self.face.stream_data(stream, data, fin)
         if fin:
@@ -557,7 +502,7 @@ class QuicCore(QuicConnection):
         if stream_is_client_initiated(stream.id) != self._is_client:
             unidirectional = stream_is_unidirectional(stream.id)
             if self.peer_streams[unidirectional].finish():
-                self._signal_max_streams(unidirectional)
+                self._signals.max_streams(unidirectional)
 
     # Life.
 

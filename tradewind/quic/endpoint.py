@@ -8,9 +8,6 @@ marked connections are looked at when datagrams are collected, so idle ones cost
 from __future__ import annotations
 
 import logging
-import os
-import ssl
-from collections import Counter, deque
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from heapq import heappop, heappush
@@ -18,34 +15,23 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.packet import (
-    QuicHeader,
-    QuicPacketType,
-    QuicProtocolVersion,
-    encode_quic_retry,
-    encode_quic_version_negotiation,
-    pull_quic_header,
-)
-from aioquic.quic.retry import QuicRetryTokenHandler
+from aioquic.quic.packet import QuicHeader, QuicPacketType, encode_quic_version_negotiation, pull_quic_header
 
-from tradewind.quic.config import SMALLEST_DATAGRAM_BYTES, WEBTRANSPORT_ALPN, Address, QuicSettings
+from tradewind.quic.config import CID_BYTES, SMALLEST_DATAGRAM_BYTES, WEBTRANSPORT_ALPN, Address, QuicSettings
 from tradewind.quic.connection import Connection
 from tradewind.quic.core import QuicCore
 from tradewind.quic.events import Event
+from tradewind.quic.gate import Gate
 from tradewind.quic.statistics import EndpointStatistics
+from tradewind.quic.translate import VERSIONS, client_configuration, server_configuration
 from tradewind.quic.webtransport import WebTransportConnection
 
 logger = logging.getLogger(__name__)
 
-CID_BYTES = 8
-VERSIONS = [QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2]
 REPLIES_PER_CALL = 64
 """Retry and version negotiation packets per `receive_datagrams`; more Initials are dropped unanswered."""
 TIMER_SLACK_S = 1e-6
 """aioquic sets timers at `sent + delay` and then compares `now - delay`: at that very moment nothing would happen."""
-WAITING_INITIALS = 64
-"""Initials with a proven address kept for the next call when one call's handshakes are used up."""
 
 
 class Engine(Protocol):
@@ -67,17 +53,17 @@ class Endpoint:
         self._touched: set[int] = set()
         self._events: list[Event] = []
         self._deadlines: list[tuple[float, int]] = []
-        self._gate = _Gate(settings)
+        self._gate = Gate(settings)
         self._replies: list[tuple[Address, list[bytes]]] = []
         self._number = 0
         self._now = 0.0
-        self._configuration = _configuration(settings) if self._accepts else None
+        self._configuration = server_configuration(settings) if self._accepts else None
 
     def replace_settings(self, settings: QuicSettings) -> None:
         """Use other settings (a renewed certificate) for connections made from now on."""
         self.settings = settings
         self._gate.settings = settings
-        self._configuration = _configuration(settings) if self._accepts else None
+        self._configuration = server_configuration(settings) if self._accepts else None
 
     def connect(
         self,
@@ -104,7 +90,7 @@ class Endpoint:
         host = (target.hostname if target is not None else None) or str(address[0])
         alpns = (WEBTRANSPORT_ALPN,) if target is not None else offered
         core = QuicCore(
-            _client_configuration(settings, alpns, server_name or host),
+            client_configuration(settings, alpns, server_name or host),
             settings.limits,
             pinned_sha256=settings.trust.pinned_sha256,
         )
@@ -455,163 +441,9 @@ class _Entry:
         """When it really wants to be woken; later than the earliest entry after the deadline moved away."""
 
 
-class _Gate:
-    """Who may start a handshake, and the counts of those who may not."""
-
-    __slots__ = (
-        "_by_host",
-        "_retry",
-        "accepted",
-        "budget",
-        "faults",
-        "handshakes_failed",
-        "handshakes_timed_out",
-        "pending",
-        "refused_pending",
-        "refused_per_address",
-        "refused_tokens",
-        "retries_sent",
-        "settings",
-        "unroutable",
-        "versions_negotiated",
-        "waiting",
-    )
-
-    def __init__(self, settings: QuicSettings) -> None:
-        self.settings = settings
-        self._retry = QuicRetryTokenHandler()
-        self._by_host: Counter[str] = Counter()
-        self.waiting: deque[tuple[bytes, Address]] = deque()
-        self.budget = 0
-        self.pending = 0
-        self.accepted = self.retries_sent = self.versions_negotiated = self.handshakes_timed_out = self.unroutable = 0
-        self.handshakes_failed = self.faults = 0
-        self.refused_pending = self.refused_per_address = self.refused_tokens = 0
-
-    def start_call(self, new_handshakes: int) -> None:
-        self.budget = new_handshakes
-
-    def take_waiting(self) -> list[tuple[bytes, Address]]:
-        waiting = list(self.waiting)
-        self.waiting.clear()
-        return waiting
-
-    def prove(self, header: QuicHeader, address: Address, now: float) -> bytes | None:
-        """The original destination id when the token is ours and for this address; None counts a refused token."""
-        try:
-            return self._retry.validate_token(
-                address=address, destination_cid=header.destination_cid, token=header.token, now=now
-            )
-        except ValueError:
-            self.refused_tokens += 1
-            return None
-
-    def wants_proof(self) -> bool:
-        return self.budget <= 0 or self.pending >= self.settings.limits.retry_above_pending
-
-    def retry(self, header: QuicHeader, address: Address, now: float) -> bytes:
-        self.retries_sent += 1
-        assert header.version is not None
-        source = os.urandom(CID_BYTES)
-        return encode_quic_retry(
-            version=header.version,
-            source_cid=source,
-            destination_cid=header.source_cid,
-            original_destination_cid=header.destination_cid,
-            retry_token=self._retry.create_token(
-                address=address,
-                original_destination_connection_id=header.destination_cid,
-                retry_source_connection_id=source,
-                now=now,
-            ),
-        )
-
-    def admits(self, data: bytes, address: Address) -> bool:
-        limits = self.settings.limits
-        if self.pending >= limits.pending_handshakes:
-            self.refused_pending += 1
-        elif self._by_host[address[0]] >= limits.pending_handshakes_per_address:
-            self.refused_per_address += 1
-        elif self.budget > 0:
-            self.budget -= 1
-            return True
-        elif len(self.waiting) < WAITING_INITIALS:
-            self.waiting.append((data, address))
-        else:
-            self.refused_pending += 1
-        return False
-
-    def enter(self, host: str) -> None:
-        self.accepted += 1
-        self.pending += 1
-        self._by_host[host] += 1
-
-    def leave(self, host: str) -> None:
-        self.pending -= 1
-        self._by_host[host] -= 1
-        if not self._by_host[host]:
-            del self._by_host[host]
-
-    def statistics(self, connections: int) -> EndpointStatistics:
-        return EndpointStatistics(
-            connections=connections,
-            pending_handshakes=self.pending,
-            accepted=self.accepted,
-            retries_sent=self.retries_sent,
-            refused_pending=self.refused_pending,
-            refused_per_address=self.refused_per_address,
-            refused_tokens=self.refused_tokens,
-            versions_negotiated=self.versions_negotiated,
-            handshakes_timed_out=self.handshakes_timed_out,
-            handshakes_failed=self.handshakes_failed,
-            faults=self.faults,
-            unroutable=self.unroutable,
-        )
-
-
 def _version_negotiation(header: QuicHeader) -> bytes:
     return encode_quic_version_negotiation(
         source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=list(VERSIONS)
-    )
-
-
-def _configuration(settings: QuicSettings) -> QuicConfiguration:
-    """What aioquic wants to know about a server."""
-    if settings.certificate is None:
-        raise ValueError("a server needs a certificate")
-    configuration = _shared_configuration(settings, is_client=False)
-    configuration.alpn_protocols = list(settings.alpns())
-    configuration.certificate = settings.certificate.chain[0]
-    configuration.certificate_chain = list(settings.certificate.chain[1:])
-    configuration.private_key = settings.certificate.key
-    return configuration
-
-
-def _client_configuration(settings: QuicSettings, alpns: Sequence[str], server_name: str) -> QuicConfiguration:
-    trust = settings.trust
-    configuration = _shared_configuration(settings, is_client=True)
-    configuration.alpn_protocols = list(alpns)
-    configuration.server_name = server_name
-    configuration.cadata = trust.authorities_pem
-    verify = trust.verify and trust.pinned_sha256 is None
-    configuration.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
-    return configuration
-
-
-def _shared_configuration(settings: QuicSettings, is_client: bool) -> QuicConfiguration:
-    limits = settings.limits
-    return QuicConfiguration(
-        is_client=is_client,
-        cipher_suites=list(settings.cipher_suites),
-        congestion_control_algorithm=settings.congestion_control,
-        connection_id_length=CID_BYTES,
-        idle_timeout=limits.idle_timeout_s,
-        initial_rtt=settings.initial_rtt_s,
-        max_data=limits.session_window_bytes,
-        max_stream_data=limits.stream_window_bytes,
-        max_datagram_frame_size=65536,
-        max_datagram_size=settings.max_datagram_size,
-        supported_versions=list(VERSIONS),
     )
 
 

@@ -15,6 +15,7 @@ from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from tradewind.quic.config import ConnectRequest, QuicSettings
 from tradewind.quic.connection import Connection
 from tradewind.quic.core import QuicCore
+from tradewind.quic.early import Early, Waiting
 from tradewind.quic.events import Closed, DatagramReceived, Event, Opened, Released, Stopped, StreamData, StreamReset
 from tradewind.quic.http3 import (
     H3_ID_ERROR,
@@ -87,7 +88,7 @@ class WebTransportConnection(Connection):
         self._waiting: tuple[int, dict[bytes, list[bytes]]] | None = None
         """A CONNECT that came before the client's SETTINGS."""
         self._capsules = CapsuleReader()
-        self._early = _Early(settings)
+        self._early = Early(settings.limits)
         self._ends_at: float | None = None
 
     def request(self, authority: str, path: str, origin: str | None) -> None:
@@ -414,7 +415,7 @@ class WebTransportConnection(Connection):
         for event in self._early.take(None):
             self._refuse_early(event)
 
-    def _refuse_early(self, event: StreamData | StreamReset | Stopped | DatagramReceived) -> None:
+    def _refuse_early(self, event: Waiting) -> None:
         if isinstance(event, DatagramReceived):
             return
         if isinstance(event, StreamData):
@@ -471,55 +472,6 @@ class WebTransportConnection(Connection):
         if self._state is not State.OPEN or self._session is None:
             return False
         return super()._queue_datagram(encode_uint_var(self._session // 4) + payload, expires)
-
-
-class _Early:
-    """What came for sessions that are not open yet, bounded in streams, bytes and datagrams."""
-
-    __slots__ = ("_bytes", "_datagrams", "_events", "_limits", "_streams")
-
-    def __init__(self, settings: QuicSettings) -> None:
-        self._limits = settings.limits
-        self._streams: dict[int, int] = {}
-        self._events: list[tuple[int, StreamData | StreamReset | Stopped | DatagramReceived]] = []
-        self._bytes = 0
-        self._datagrams = 0
-
-    def admit(self, stream_id: int, session: int) -> bool:
-        """Whether there is room for one more stream; it is then one of `session`'s."""
-        if len(self._streams) >= self._limits.early_streams:
-            return False
-        self._streams[stream_id] = session
-        return True
-
-    def keep(self, event: StreamData | StreamReset | Stopped, size: int) -> bool:
-        """Keep an event of an admitted stream; False where it would be too much."""
-        if self._bytes + size > self._limits.early_bytes or len(self._events) > 16 * self._limits.early_streams:
-            return False
-        self._bytes += size
-        self._events.append((self._streams.get(event.stream, -1), event))
-        return True
-
-    def keep_datagram(self, session: int, event: DatagramReceived) -> None:
-        """Keep a datagram, or drop it where there are too many."""
-        if self._datagrams < self._limits.early_datagrams:
-            self._datagrams += 1
-            self._events.append((session, event))
-
-    def drop(self, stream_id: int) -> None:
-        """Forget a stream's events."""
-        self._streams.pop(stream_id, None)
-        self._events = [
-            (session, event)
-            for session, event in self._events
-            if isinstance(event, DatagramReceived) or event.stream != stream_id
-        ]
-
-    def take(self, session: int | None) -> list[StreamData | StreamReset | Stopped | DatagramReceived]:
-        """Take out what is kept for one session, or everything (None)."""
-        taken = [event for owner, event in self._events if session is None or owner == session]
-        self._events = [] if session is None else [pair for pair in self._events if pair[0] != session]
-        return taken
 
 
 def _text(headers: dict[bytes, list[bytes]], name: bytes) -> str | None:
