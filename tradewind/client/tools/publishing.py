@@ -91,8 +91,9 @@ async def publish_media(
     """Announce a namespace and publish the inputs under it until they end; with `loop`, for ever.
 
     `ready` is called once, when the namespace is announced and the catalogues are there; what it gets is kept up to
-    date. `written` is told each object and the monotonic time at which it is handed over. When cancelled, or at the end, the tracks are ended and the namespace withdrawn. Raises ToolError for inputs
-    that cannot be used, RequestFailed where the relay refuses the namespace, and LinkLost.
+    date. `written` is told each object and the monotonic time at which it is handed over. When cancelled, or at the
+    end, the tracks are ended and the namespace withdrawn. Raises ToolError for inputs that cannot be used,
+    RequestFailed where the relay refuses the namespace, and LinkLost.
     """
     inputs = [FrameInput(source) for source in sources]
     live = sources[0].is_live
