@@ -436,6 +436,28 @@ def test_one_frame_opens_all_lower_streams_within_the_limit():
     pair.check()
 
 
+def test_gaps_in_packet_numbers_show_the_loss_towards_us():
+    dropped: list[bytes] = []
+
+    def every_fifth(data: bytes) -> bool:
+        if len(data) < 1000 or data[0] & 0x80:
+            return False
+        dropped.append(data)
+        return len(dropped) % 5 == 0
+
+    pair = make_pair(weather=Weather(drop=every_fifth))
+    pair.run(0.5)
+    before = pair.at_server.statistics()
+    for _ in range(100):
+        pair.at_client.datagram((bytes(1100),), pair.link.now + 9)
+        pair.run(0.02)
+    pair.at_client.datagram((b"the last one was lost",), pair.link.now + 9)
+    pair.run(0.02)
+    after = pair.at_server.statistics()
+    came = after.packets_received - before.packets_received
+    assert after.largest_received_packet - before.largest_received_packet - came == len(dropped) // 5 == 20
+
+
 def test_idle_timeout_is_told():
     pair = make_pair(server_limits=Limits(idle_timeout_s=2.0))
     pair.run(10.0)

@@ -46,6 +46,9 @@ class Connection:
         self._events = events
         self._touched = touched
 
+    def __repr__(self) -> str:
+        return f"<{self.transport} {self.id} {self.protocol or 'opening'} {self.peer_address}>"
+
     @property
     def is_client(self) -> bool:
         """Whether we connected."""

@@ -156,7 +156,8 @@ class QuicCore(QuicConnection):
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
         """Take one UDP datagram."""
         counters = self.counters
-        counters.packets_received += 1
+        if data and not data[0] & 0x80:
+            counters.packets_received += 1
         counters.bytes_received += len(data)
         super().receive_datagram(data, addr, now)
         if self._events:
@@ -175,6 +176,8 @@ class QuicCore(QuicConnection):
         datagrams: list[tuple[bytes, Address]] = []
         if self._has_own_frames():
             datagrams = super().datagrams_to_send(now)
+            self.counters.packets_sent += len(datagrams)
+            self.counters.bytes_sent += sum(len(data) for data, _ in datagrams)
             self._unsent_cids = any(not connection_id.was_sent for connection_id in self._host_cids)
         else:
             self._pacing_at = None

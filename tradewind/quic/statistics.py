@@ -18,7 +18,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
-    """One connection now. UDP payload bytes; packets are QUIC packets of the established connection where we send."""
+    """One connection now. Bytes are UDP payload."""
 
     rtt_s: float
     """Smoothed; 0 before the first sample."""
@@ -30,10 +30,12 @@ class ConnectionStatistics:
     bytes_received: int
     packets_sent: int
     packets_received: int
+    """1-RTT packets; those of the handshake are not counted."""
     packets_lost: int
     """Packets of ours declared lost."""
     largest_received_packet: int
-    """The peer's highest packet number seen, -1 before any: against `packets_received` it shows gaps."""
+    """The peer's highest 1-RTT packet number seen, -1 before any. What it grew by between two snapshots, less what
+    `packets_received` grew by, is what the network lost on the way to us (or still holds back)."""
     streams: int
     control_unsent_bytes: int
     media_unsent_bytes: int
