@@ -184,7 +184,7 @@ async def _run(config: Config, logger: logging.Logger) -> int:
             nursery.start_soon(ops.ops_server(views).serve, operators)
         if players:
             nursery.start_soon(ops.public_server(lambda: credentials.value.sha256).serve, players)
-        _say_ready(config, sockets, credentials.value)
+        _say_ready(config, sockets, operators, credentials.value)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await _drain_on_signal(relay, signals, config.drain.grace_s, logger)
         nursery.cancel_scope.cancel()
@@ -255,11 +255,14 @@ def _describe_process(metrics: Metrics, config: Config, credentials: Credentials
     metrics.process.certificate_expiry.set(credentials.not_after)
 
 
-def _say_ready(config: Config, sockets: list[UdpSocket], credentials: Credentials) -> None:
+def _say_ready(
+    config: Config, sockets: list[UdpSocket], operators: list[trio.SocketListener], credentials: Credentials
+) -> None:
     """One line that says ready, and where."""
     where = " ".join(str(Address(str(socket.address[0]), socket.address[1])) for socket in sockets)
     drafts = ",".join(map(str, config.relay.drafts))
-    observed = f", ops http://{config.ops.listen}" if config.ops.listen is not None else ""
+    seen = [Address(*listener.socket.getsockname()[:2]) for listener in operators]
+    observed = "".join(f", ops http://{address}" for address in seen)
     mode = ", development" if config.relay.dev else ""
     sys.stdout.write(
         f"ready: {config.node.id} on udp {where}, drafts {drafts}{observed}{mode}, sha256 {credentials.sha256}\n"
