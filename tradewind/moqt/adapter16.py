@@ -238,9 +238,17 @@ class ControlWire:
         if request is not None:
             self._receiver.message(request, message)
         else:
-            self._check_known(message.existing)
-            self._requests.check_peer_id(message.request)
+            self._update_nothing(message.request, message.existing)
         self._grant()
+
+    def _update_nothing(self, update: int, existing: int) -> None:
+        """The request is over, or it is a SUBSCRIBE_NAMESPACE whose own stream is late."""
+        self._requests.check_peer_id(update)
+        overtook = existing & 1 == update & 1 and existing < update
+        if not overtook or self._receiver.was_used(existing):
+            self._check_known(existing)
+        else:
+            self._write(m.RequestError(RequestCode.DOES_NOT_EXIST, "no such request yet", request=update))
 
     def _answer(self, message: m.SubscribeOk | m.FetchOk | m.RequestOk | m.RequestError) -> None:
         assert message.request is not None

@@ -227,19 +227,23 @@ class Receiver:
 
     def _fail_update(self, request: Request, update: int, rejected: RequestRejected) -> None:
         """Refuse an update that the owner never sees, with what the draft says must follow ("REQUEST_UPDATE")."""
-        requests = self._requests
-        error = m.RequestError(rejected.code, rejected.reason, rejected.retry_ms, request=update)
-        if request.kind in SUBSCRIPTIONS and not request.publisher_is_ours:
-            requests.wire.send(request, error)
-            return
-        if request.kind in SUBSCRIPTIONS and request.phase is Phase.ESTABLISHED:
-            requests.wire.send(request, error)
-            done = m.PublishDone(DoneCode.UPDATE_FAILED, None, rejected.reason, request=request.id)
-            requests.wire.send(request, done, fin=True)
+        wire = self._requests.wire
+        subscription = request.kind in SUBSCRIPTIONS
+        if request.phase is Phase.PENDING and not request.ours:
+            error = m.RequestError(rejected.code, rejected.reason, rejected.retry_ms, request=request.id)
+            wire.send(request, error, fin=True)
+            request.phase = Phase.REFUSED
         else:
-            requests.wire.send(request, error, fin=True)
-        request.phase = Phase.DONE
-        requests.end(request)
+            ends = not subscription and self._context.rules.request_streams
+            error = m.RequestError(rejected.code, rejected.reason, rejected.retry_ms, request=update)
+            wire.send(request, error, fin=ends)
+            if subscription and request.publisher_is_ours:
+                done = m.PublishDone(DoneCode.UPDATE_FAILED, None, rejected.reason, request=request.id)
+                wire.send(request, done, fin=True)
+            elif not ends:
+                return
+            request.phase = Phase.DONE
+        self._requests.end(request)
         self._context.events.append(e.RequestCancelled(request.id, ResetCode.CANCELLED))
 
     def _updated(self, request: Request, message: m.RequestOk) -> None:
@@ -257,6 +261,9 @@ class Receiver:
         if request.prefix_asked:
             request.prefix_asked.pop(update, None)
         self._context.events.append(e.UpdateRefused(request.id, update, message.code, message.reason))
+        if request.kind not in SUBSCRIPTIONS and self._context.rules.request_streams:
+            # Of a subscription the publisher says so itself; anything else is over without another word.
+            self._requests.fail(request, ResetCode.CANCELLED)
 
     def _answered(self, request: Request, update: int | None) -> int:
         """Which update of ours an answer is for: the oldest, where the draft does not name it."""

@@ -50,6 +50,7 @@ class Request:
         "prefix_asked",
         "stream",
         "track",
+        "updates_accepted",
         "updates_received",
         "updates_sent",
         "we_finished",
@@ -73,6 +74,8 @@ class Request:
         """What a SUBSCRIBE_NAMESPACE of ours has been told of, whole."""
         self.updates_sent: deque[int] = deque()
         self.updates_received: deque[int] = deque()
+        self.updates_accepted: deque[m.RequestOk] = deque()
+        """Answers that follow the request's own."""
         self.prefix_asked: dict[int, Namespace] | None = None
         """New prefixes by the update that asks for them."""
         self.goaway_received = False

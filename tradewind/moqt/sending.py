@@ -143,9 +143,16 @@ class Sender:
         started = request.ours or request.phase is Phase.ESTABLISHED
         if scope is None or not started:
             raise MisuseError(f"a {request.phase.name.lower()} {request.kind.name} cannot be updated by this side")
-        requests, limit = self._requests, self._context.peer.max_request_updates
+        requests = self._requests
+        # Before the peer's SETUP nobody knows its limit, but one must be allowed.
+        limit = self._context.peer.max_request_updates if self._context.ready else 1
         full = limit and len(request.updates_sent) >= limit
-        if request.phase is Phase.DONE or request.we_finished or full or not requests.wire.may_send(requests.next_id):
+        # Draft 16 updates on the control stream, which may overtake the stream that the request is on.
+        unknown = not self._context.rules.request_streams and request.kind in PREFIX_KINDS
+        early = unknown and request.phase is Phase.PENDING
+        if request.phase is Phase.DONE or request.we_finished or full or early:
+            return None
+        if not requests.wire.may_send(requests.next_id):
             return None
         update = requests.take_id()
         request.updates_sent.append(update)
@@ -177,6 +184,7 @@ class Sender:
             properties = ()
         answer = m.SubscribeOk(alias, self._raw(parameters), properties, request=number)
         self._requests.wire.send(request, answer)
+        self._answer_updates(request)
 
     def accept_fetch(
         self, number: int, end: Location, end_of_track: bool, parameters: Parameters, properties: Properties
@@ -188,6 +196,7 @@ class Sender:
         request.phase = Phase.ESTABLISHED
         answer = m.FetchOk(end, end_of_track, self._raw(parameters), properties, request=number)
         self._requests.wire.send(request, answer)
+        self._answer_updates(request)
 
     def accept(self, number: int, parameters: Parameters, properties: Properties) -> None:
         """REQUEST_OK."""
@@ -202,6 +211,7 @@ class Sender:
             properties = ()
         answer = m.RequestOk(self._raw(parameters), properties, request=number)
         self._requests.wire.send(request, answer, fin=over, scope=OK_SCOPES[request.kind])
+        self._answer_updates(request)
         if request.kind is Kind.TRACK_STATUS:
             self._requests.end(request, quiet=True)
 
@@ -228,7 +238,7 @@ class Sender:
         self._requests.end(request, quiet=True)
 
     def accept_update(self, number: int, update: int, parameters: Parameters) -> None:
-        """REQUEST_OK for an update."""
+        """REQUEST_OK for an update; behind the answer to the request itself."""
         request = self._updating(number, update)
         if request is None:
             return
@@ -236,20 +246,33 @@ class Sender:
         if prefix is not None:
             self._requests.move_prefix(request, prefix)
         answer = m.RequestOk(self._raw(parameters), request=update)
-        self._requests.wire.send(request, answer, scope=Scope.UPDATE_OK)
+        if request.phase is Phase.PENDING:
+            request.updates_accepted.append(answer)
+        else:
+            self._requests.wire.send(request, answer, scope=Scope.UPDATE_OK)
 
     def reject_update(self, number: int, update: int, code: int, reason: str) -> None:
-        """REQUEST_ERROR for an update, which ends a namespace request or a FETCH of the peer's."""
+        """REQUEST_ERROR for an update, which from draft 17 on ends a namespace request or a FETCH of the peer's, and on
+        every draft whatever has no answer yet.
+        """
         request = self._updating(number, update)
         if request is None:
             return
+        if request.phase is Phase.PENDING and not request.ours:
+            self.reject(number, code, reason, None, None)
+            return
         if request.prefix_asked:
             request.prefix_asked.pop(update, None)
-        ends = request.kind not in SUBSCRIPTIONS
+        ends = request.kind not in SUBSCRIPTIONS and self._context.rules.request_streams
         self._requests.wire.send(request, m.RequestError(code, reason, request=update), fin=ends)
         if ends:
             request.phase = Phase.DONE
             self._requests.end(request, quiet=True)
+
+    def _answer_updates(self, request: Request) -> None:
+        """Updates that were accepted before their request: answers follow the request's own."""
+        while request.updates_accepted:
+            self._requests.wire.send(request, request.updates_accepted.popleft(), scope=Scope.UPDATE_OK)
 
     def _pending(self, number: int, *kinds: Kind) -> Request | None:
         request = self._requests.table.get(number)
