@@ -1,8 +1,9 @@
 """A client of a relay: publish, subscribe, fetch. An EDGE file; what applications use.
 
     async with connect("moqt://127.0.0.1:4433/") as client:
-        publication = await client.publish_namespace((b"live", b"demo"))
+        publication = client.publication((b"live", b"demo"))
         track = publication.track(b"chat")
+        await client.publish_namespace(publication)
         track.write(group=1, object_id=0, payload=b"hello")
 
 A client outlives its connections. When one is lost it dials again, with growing pauses, announces its namespaces again
@@ -113,7 +114,8 @@ class Client:
     ) -> None:
         self.target = target
         self.settings = settings
-        self._report = report or (lambda *_: None)
+        self._report_to = report
+        self._reported = (State.CONNECTED, "")
         self._nursery = nursery
         self._links: list[Link] = []
         """The one in use last; before it those that are being drained."""
@@ -144,19 +146,24 @@ class Client:
     def publications(self) -> tuple[Publication, ...]:
         return tuple(self._publications.values())
 
-    async def publish_namespace(self, namespace: Namespace) -> Publication:
+    def publication(self, namespace: Namespace) -> Publication:
+        """Make a publication, to give it its tracks before `publish_namespace` announces it."""
+        return Publication(namespace, self.flush)
+
+    async def publish_namespace(self, what: Namespace | Publication) -> Publication:
         """Announce a namespace (PUBLISH_NAMESPACE); its tracks are served from now on.
 
-        Raises RequestFailed, LinkLost.
+        Subscribers who wait for a track ask for it at once, so give a `publication` its tracks first; what is not
+        there when they ask is refused. Raises RequestFailed, LinkLost.
         """
-        publication = self._publications.get(namespace)
-        if publication is None:
-            publication = self._publications[namespace] = Publication(namespace, self.flush)
+        publication = what if isinstance(what, Publication) else self.publication(what)
         link = self._require()
+        if self._publications.setdefault(publication.namespace, publication) is not publication:
+            raise ValueError(f"{publication.namespace!r} is published already")
         try:
-            await self._announce(link, namespace)
+            await self._announce(link, publication.namespace)
         except RequestFailed:
-            del self._publications[namespace]
+            del self._publications[publication.namespace]
             raise
         return publication
 
@@ -242,6 +249,12 @@ class Client:
                 await trio.sleep(0.01)
             return True
         return False
+
+    def _report(self, state: State, words: str) -> None:
+        """Tell the owner, once: a relay that is gone is dialled in vain many times."""
+        if self._report_to is not None and (state, words) != self._reported:
+            self._report_to(state, words)
+        self._reported = (state, words)
 
     # --- What subscriptions ask ---------------------------------------------------------------------------------------
 

@@ -98,8 +98,11 @@ async def publish_media(
     inputs = [FrameInput(source) for source in sources]
     live = sources[0].is_live
     looked = await (_look_live(inputs[0]) if live else _look_at_files(inputs))
-    publication = await client.publish_namespace(namespace)
-    sender = _Sender(publication, looked, ready, written)
+    publication = client.publication(namespace)
+    sender = _Sender(publication, looked, written)
+    await client.publish_namespace(publication)
+    if ready is not None:
+        ready(sender.progress)
     try:
         if live:
             await sender.send_live(inputs[0])
@@ -119,7 +122,6 @@ class _Sender:
         self,
         publication: Publication,
         looked: _Looked,
-        ready: Callable[[Progress], None] | None,
         written: Callable[[MediaObject, float], None] | None,
     ) -> None:
         self._written = written
@@ -141,8 +143,6 @@ class _Sender:
         self._wall_minus_monotonic = wall_now - trio.current_time()
         self._first_group = round(wall_now * 1000)
         self._write_catalogs(wall_now)
-        if ready is not None:
-            ready(self.progress)
 
     async def send_files(self, inputs: Sequence[FrameInput], *, loop: bool) -> None:
         """Send whole files in real time."""
