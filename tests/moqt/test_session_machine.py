@@ -63,8 +63,9 @@ class Owner:
         for event in self.side.take():
             kind = KIND_OF_EVENT.get(type(event))
             if kind is not None:
-                assert event.request not in self.theirs  # type: ignore[union-attr]
-                self.theirs[event.request] = kind, False  # type: ignore[union-attr]
+                opened: Any = event
+                assert opened.request not in self.theirs
+                self.theirs[opened.request] = kind, False
             else:
                 self._other(event)
 
