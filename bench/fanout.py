@@ -29,7 +29,7 @@ from pathlib import Path
 
 from bench import report
 from bench.dialing import DialError
-from bench.load import SHAPES, Load, Shape, Ticks, quantile
+from bench.load import PATIENCE_S, SHAPES, Load, Shape, Ticks, quantile
 from bench.receiving import ACK_POLICIES, Broken
 from bench.targets import LOAD_CORE, Server, Target, TargetDied, pin_self, targets
 
@@ -153,7 +153,7 @@ def _measure(target: Target, cell: Cell, options: argparse.Namespace, directory:
         if not run.void:
             break
         print("void", flush=True)
-    return run or summary(Ticks(objects_wanted=1, lags_s=[float("inf")]))
+    return run or summary(Ticks(objects_wanted=1, lags_s=[PATIENCE_S]))
 
 
 def _run(target: Target, cell: Cell, shape: Shape, rate: float, options: argparse.Namespace, directory: Path) -> Run:

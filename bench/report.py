@@ -22,7 +22,10 @@ COST_HEAD = (
     f"{'load':<10} {'subs':>4} {'acks':<6} {'server':<24} {'us/packet':>9} {'Mbit/s/core':>11} {'acks/packet':>11} "
     f"{'core':>5} {'vs aioquic':>10}  bytes"
 )
-LATENCY_HEAD = f"{'latency':<10} {'subs':>4} {'server':<24} {'p50 ms':>8} {'p99 ms':>8} {'first to last p50 ms':>20} {'p99 ms':>8}  bytes"
+LATENCY_HEAD = (
+    f"{'latency':<10} {'subs':>4} {'server':<24} {'p50 ms':>8} {'p99 ms':>8} {'first to last p50 ms':>20} "
+    f"{'p99 ms':>8}  bytes"
+)
 OURS, YARDSTICK = "ours", "aioquic"
 
 
