@@ -198,9 +198,8 @@ class FetchEncoder:
         if prior is None or prior.priority != sent.priority:
             flags |= _PRIORITY
             parts.append(bytes((sent.priority,)))
-        if header.properties:
+        if header.properties and (block := encode_pairs(self._profile.varint, header.properties)):
             flags |= _PROPERTIES
-            block = encode_pairs(self._profile.varint, header.properties)
             parts += (encode(len(block)), block)
         self._prior = _Prior(location, sent.subgroup, sent.priority)
         return encode(flags) + b"".join(parts) + encode(header.length)

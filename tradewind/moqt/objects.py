@@ -261,9 +261,9 @@ def encode_datagram(profile: Profile, datagram: DatagramObject) -> bytes:
         flags |= _DEFAULT_PRIORITY
     else:
         parts.append(bytes((datagram.priority,)))
-    if header.properties:
+    # What the draft has no room for is left out, and then perhaps nothing is left.
+    if header.properties and (block := encode_pairs(profile.varint, header.properties)):
         flags |= _PROPERTIES
-        block = encode_pairs(profile.varint, header.properties)
         parts += (encode(len(block)), block)
     if header.status is not _NORMAL:
         # A status says on its own what ends there.
