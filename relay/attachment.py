@@ -15,6 +15,7 @@ from relay.forwarding.forwarder import Forwarder
 from relay.limits import Allowance, Limit, Limits
 from relay.peer import SessionPeer
 from relay.sink import SessionSink
+from relay.wording import are_too_many
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import RequestCode, SessionCode
 from tradewind.moqt.model import FullTrackName, Namespace, Parameters, Token
@@ -26,6 +27,7 @@ from tradewind.quic.connection import Connection
 from tradewind.quic.events import DatagramReceived, Stopped, StreamData, StreamReset
 
 IMPLEMENTATION = "tradewind/0.1"
+TOO_MANY_PROPERTIES = "more track properties than a relay passes on"
 RETRY_MS = 1000
 """When a request refused for a limit may come again."""
 
@@ -240,7 +242,9 @@ class Attachment:
 
     def on_publish(self, event: e.PublishRequested) -> None:
         namespace = self._writing(event.request, event.track.namespace, event.parameters)
-        if namespace is not None and self._count(event.request):
+        if namespace is not None and are_too_many(event.properties):
+            self.session.reject(event.request, RequestCode.EXCESSIVE_LOAD, TOO_MANY_PROPERTIES)
+        elif namespace is not None and self._count(event.request):
             track = FullTrackName(namespace, event.track.name)
             self._forwarder.receive_publish(
                 self.id, event.request, track, event.parameters, event.properties, self._now
@@ -267,33 +271,35 @@ class Attachment:
         if wire is not None:
             prefix = self._authorized(parameters, lambda grant: _discoverable(grant, wire))
             if prefix is None or isinstance(prefix, Refusal):
-                assert self.peer is not None
-                self.peer.reject_update(event.request, event.update, RequestCode.UNAUTHORIZED, "not authorized")
+                self.session.reject_update(event.request, event.update, RequestCode.UNAUTHORIZED, "not authorized")
+                # A namespace subscription is over with that (draft-20, "REQUEST_UPDATE").
+                self._end(event.request)
                 return
             parameters = Parameters(forward=parameters.forward, prefix=prefix)
         self._forwarder.receive_update(self.id, event.request, event.update, parameters, self._now)
 
     def on_cancelled(self, event: e.RequestCancelled) -> None:
-        self._uncount(event.request)
-        if self.peer is not None:
-            self.peer.forget(event.request)
-        self._forwarder.receive_cancel(self.id, event.request, self._now)
+        self._end(event.request)
 
     def on_subscribe_ok(self, event: e.SubscribeAccepted) -> None:
-        self._forwarder.receive_subscribe_ok(self.id, event.request, event.parameters, event.properties, self._now)
+        if self._bounded(event):
+            self._forwarder.receive_subscribe_ok(self.id, event.request, event.parameters, event.properties, self._now)
 
     def on_fetch_ok(self, event: e.FetchAccepted) -> None:
-        self._forwarder.receive_fetch_ok(
-            self.id, event.request, event.end, event.end_of_track, event.properties, self._now
-        )
+        if self._bounded(event):
+            self._forwarder.receive_fetch_ok(
+                self.id, event.request, event.end, event.end_of_track, event.properties, self._now
+            )
 
     def on_ok(self, event: e.RequestAccepted) -> None:
-        self._forwarder.receive_ok(self.id, event.request, event.parameters, event.properties, self._now)
+        if self._bounded(event):
+            self._forwarder.receive_ok(self.id, event.request, event.parameters, event.properties, self._now)
 
     def on_error(self, event: e.RequestRefused) -> None:
         self._forwarder.receive_error(self.id, event.request, event.code, event.reason, self._now)
 
     def on_done(self, event: e.PublishDone) -> None:
+        self._uncount(event.request)
         self._forwarder.receive_publish_done(
             self.id, event.request, event.status, event.stream_count, event.reason, self._now
         )
@@ -324,6 +330,23 @@ class Attachment:
 
     def on_fetch_end(self, event: e.FetchClosed) -> None:
         self._forwarder.receive_fetch_end(self.id, event.stream, event.request, event.code)
+
+    def _end(self, request: int) -> None:
+        """A request of theirs is over, and the session has said all that is to be said."""
+        self._uncount(request)
+        if self.peer is not None:
+            self.peer.forget(request)
+        self._forwarder.receive_cancel(self.id, request, self._now)
+
+    def _bounded(self, event: e.SubscribeAccepted | e.FetchAccepted | e.RequestAccepted) -> bool:
+        """Whether an answer's Track Properties can be passed on; where not, it counts as a refusal."""
+        if not are_too_many(event.properties):
+            return True
+        self.session.cancel(event.request)
+        self._forwarder.receive_error(
+            self.id, event.request, RequestCode.EXCESSIVE_LOAD, TOO_MANY_PROPERTIES, self._now
+        )
+        return False
 
     # --- What it may do ---
 

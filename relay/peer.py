@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relay.access import Grant
+from relay.wording import can_fetch, can_name, nameable, properties_for
 from tradewind.moqt.model import (
     NO_PARAMETERS,
     FullTrackName,
@@ -28,28 +29,30 @@ GROUP_START_PLAYERS = ("moq-lite-js", "ShakaPlayer")
 class SessionPeer:
     """Requests to, and answers for, one session."""
 
-    __slots__ = ("_grant", "_notified", "_over", "_session", "joins_at_group_start")
+    __slots__ = ("_grant", "_notified", "_over", "_profile", "_session", "joins_at_group_start")
 
     def __init__(self, session: Session, grant: Grant, quirks: QuirkSet, over: Callable[[int], None]) -> None:
         self._session = session
+        self._profile = session.profile
         self._grant = grant
         self._over = over
         """Told when a request of theirs is over because we said so: it counts no longer."""
-        self._notified: set[tuple[int, Namespace]] = set()
+        self._notified: dict[int, set[Namespace]] = {}
+        """What each namespace subscription of theirs has been told of, in its own words."""
         old = session.profile.draft <= 16 and session.peer.implementation.startswith(GROUP_START_PLAYERS)
         self.joins_at_group_start = old and quirks.allows("join-at-group-start")
 
     @property
     def fills(self) -> bool:
-        return self._session.profile.fill
+        return self._profile.fill
 
     @property
     def echoes_namespaces(self) -> bool:
-        return self._session.profile.draft >= 20
+        return self._profile.draft >= 20
 
     @property
     def shares_subscriptions(self) -> bool:
-        return self._session.profile.draft >= 19
+        return self._profile.draft >= 19
 
     def subscribe(self, track: FullTrackName, parameters: Parameters) -> int | None:
         name = self._local(track)
@@ -59,11 +62,13 @@ class SessionPeer:
         name = self._local(track)
         if name is None or not self._grant.may_subscribe(track.namespace):
             return None
-        return self._session.publish(name, alias, parameters, properties)
+        return self._session.publish(name, alias, parameters, properties_for(self._profile, properties))
 
     def fetch(self, track: FullTrackName, chosen: LocationFilter, parameters: Parameters) -> int | None:
         name = self._local(track)
-        return None if name is None else self._session.fetch(name, chosen, parameters)
+        if name is None or not can_fetch(self._profile, chosen):
+            return None
+        return self._session.fetch(name, chosen, parameters)
 
     def track_status(self, track: FullTrackName, parameters: Parameters) -> int | None:
         name = self._local(track)
@@ -77,15 +82,16 @@ class SessionPeer:
         self._session.cancel(request)
 
     def accept_subscribe(self, request: int, alias: int, parameters: Parameters, properties: Properties) -> None:
-        self._session.accept_subscribe(request, alias, parameters, properties)
+        self._session.accept_subscribe(request, alias, parameters, properties_for(self._profile, properties))
 
     def accept_fetch(
         self, request: int, end: Location, end_of_track: bool, parameters: Parameters, properties: Properties
     ) -> None:
-        self._session.accept_fetch(request, end, end_of_track, parameters, properties)
+        told = properties_for(self._profile, properties)
+        self._session.accept_fetch(request, end, end_of_track, parameters, told)
 
     def accept(self, request: int, parameters: Parameters = NO_PARAMETERS, properties: Properties = ()) -> None:
-        self._session.accept(request, parameters, properties)
+        self._session.accept(request, parameters, properties_for(self._profile, properties))
 
     def reject(self, request: int, code: int, reason: str, retry_ms: int | None = None) -> None:
         self._over(request)
@@ -103,15 +109,24 @@ class SessionPeer:
 
     def notify_namespace(self, request: int, namespace: Namespace) -> None:
         name = self._grant.to_wire(namespace)
-        if name is not None and self._grant.may_subscribe(namespace) and (request, name) not in self._notified:
-            self._notified.add((request, name))
+        if name is None or not can_name(self._profile, name) or not self._grant.may_subscribe(namespace):
+            return
+        told = self._notified.setdefault(request, set())
+        if name not in told:
+            told.add(name)
             self._session.notify_namespace(request, name)
 
     def withdraw_namespace(self, request: int, namespace: Namespace) -> None:
         name = self._grant.to_wire(namespace)
-        if name is not None and (request, name) in self._notified:
-            self._notified.discard((request, name))
+        told = self._notified.get(request)
+        if name is not None and told is not None and name in told:
+            told.discard(name)
             self._session.withdraw_namespace(request, name)
+
+    def keep_namespaces(self, request: int, prefix: Namespace) -> None:
+        kept = self._grant.to_wire(prefix) or ()
+        told = self._notified.get(request, set())
+        self._notified[request] = {name for name in told if name[: len(kept)] == kept}
 
     def skip_publish(self, request: int, track: FullTrackName) -> None:
         name = self._local(track)
@@ -127,8 +142,7 @@ class SessionPeer:
 
     def forget(self, request: int) -> None:
         """A namespace subscription is over."""
-        self._notified = {entry for entry in self._notified if entry[0] != request}
+        self._notified.pop(request, None)
 
     def _local(self, track: FullTrackName) -> FullTrackName | None:
-        namespace = self._grant.to_wire(track.namespace)
-        return None if namespace is None else FullTrackName(namespace, track.name)
+        return nameable(self._profile, self._grant.to_wire(track.namespace), track.name)

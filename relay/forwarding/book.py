@@ -137,6 +137,11 @@ class Question:
     inlet: FetchInlet | None = None
     timer: Timer | None = None
     answers: list[Unanswered] = field(default_factory=list)
+    heard_at: float = 0.0
+    """When the publisher last said something that answers it."""
+    accepted: bool = False
+    closed: bool = False
+    """Its data stream has ended; that may come before FETCH_OK."""
 
 
 @dataclass(slots=True)
@@ -145,6 +150,7 @@ class Unanswered:
 
     party: Party
     parameters: Parameters
+    question: Question
 
 
 @dataclass(slots=True)
@@ -186,8 +192,16 @@ class Serving:
     subscription: Subscription
 
 
+@dataclass(slots=True)
+class Ending:
+    """A subscription of theirs whose track has ended: what is left of its streams is still sent."""
+
+    party: Party
+    subscription: Subscription
+
+
 Role: TypeAlias = (
-    Waiting | Offered | Asked | Question | Unanswered | Answering | Announced | Interested | Feeding | Serving
+    Waiting | Offered | Asked | Question | Unanswered | Answering | Announced | Interested | Feeding | Serving | Ending
 )
 
 

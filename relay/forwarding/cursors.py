@@ -301,13 +301,22 @@ class DatagramItem:
 class Frontier:
     """How far an upstream fetch has told us everything: what lies before `known` is in the cache or does not exist."""
 
-    __slots__ = ("done", "known", "timed_out", "waiters")
+    __slots__ = ("done", "known", "timed_out", "unwanted", "waiters")
 
     def __init__(self) -> None:
         self.known: Location | None = None
         self.done = False
         self.timed_out = False
         self.waiters: list[FetchCursor] = []
+        self.unwanted: Callable[[], None] | None = None
+        """Called when the last of those who waited has gone before it was done."""
+
+    def leave(self, waiter: FetchCursor) -> None:
+        """Somebody waits no longer."""
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
+            if not self.waiters and not self.done and self.unwanted is not None:
+                self.unwanted()
 
     def advance(self, location: Location | None, *, done: bool = False, timed_out: bool = False) -> None:
         """Everything up to and including `location` is settled; `done`: no more will come."""
@@ -576,8 +585,8 @@ class FetchCursor:
         self._unwatch()
         self.outbox.withdraw(self)
         self.handle = None
-        if self.frontier is not None and self in self.frontier.waiters:
-            self.frontier.waiters.remove(self)
+        if self.frontier is not None:
+            self.frontier.leave(self)
         if self.owner is not None and self in self.owner.fetches:
             self.owner.fetches.remove(self)
             self.owner.settle()

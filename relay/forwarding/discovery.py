@@ -9,7 +9,7 @@ from relay.forwarding.book import Announced, Book, Interested, Offered
 from relay.forwarding.routes import Party, TracksInterest
 from relay.forwarding.track import Track
 from tradewind.moqt.errors import RequestCode
-from tradewind.moqt.model import Namespace, Parameters
+from tradewind.moqt.model import NO_PARAMETERS, Namespace, Parameters
 
 FLIP_S = 1.0
 """How long after a flip the tracks of the same namespace cause no other: they all begin anew together."""
@@ -80,9 +80,12 @@ class Discovery:
             if track.name.namespace[: len(prefix)] == prefix and published(track):
                 self._offer(track, party, interest)
 
-    def update_prefix(self, party: Party, role: Interested, parameters: Parameters) -> None:
+    def update_prefix(self, party: Party, role: Interested, update: int, parameters: Parameters) -> None:
         """REQUEST_UPDATE of a namespace subscription: another prefix, or another Forward State for tracks to come."""
         routes = self._book.routes
+        peer = self._book.peer(party)
+        # What follows the answer is named relative to the new prefix (draft-20, "Updating Namespace Subscriptions").
+        peer.accept_update(party.request, update, NO_PARAMETERS)
         if role.tracks:
             old = routes.tracks_interests[party]
             routes.tracks_interests[party] = TracksInterest(
@@ -92,11 +95,10 @@ class Discovery:
                 old.order,
             )
         elif parameters.prefix is not None:
-            peer = self._book.peer(party)
-            before = set(routes.under(routes.namespace_interests[party]))
             routes.namespace_interests[party] = parameters.prefix
+            peer.keep_namespaces(party.request, parameters.prefix)
             for namespace in routes.under(parameters.prefix):
-                if namespace not in before and self._told(namespace, party):
+                if self._told(namespace, party):
                     peer.notify_namespace(party.request, namespace)
 
     def stop_listening(self, party: Party) -> None:

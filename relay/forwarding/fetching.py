@@ -48,11 +48,14 @@ class Fetching:
         now: float,
     ) -> None:
         """FETCH of a range."""
-        track = self._book.tracks.get(name)
+        book = self._book
+        track = book.tracks.get(name)
         if track is not None and (track.established or track.largest is not None):
             self._answer(party, track, fetch_range(chosen, track.largest), parameters, now)
             return
-        self._ask_for(party, self._book.track(name), chosen, parameters, now)
+        if track is None and len(book.tracks) >= book.settings.max_tracks:
+            raise RequestRejected(RequestCode.EXCESSIVE_LOAD, "too many tracks", retry_ms=1000)
+        self._ask_for(party, book.track(name), chosen, parameters, now)
 
     def join(
         self, party: Party, subscription: Subscription, track: Track, start: int | None, back: int | None,
@@ -104,56 +107,81 @@ class Fetching:
         if track.largest is not None:
             self._frontier(track, Range(Location(track.largest.group, 0), track.largest), None, now)
 
-    def cancel(self, party: Party, role: Answering | Unanswered) -> None:
+    def cancel(self, role: Answering | Unanswered) -> None:
         """The subscriber no longer wants a FETCH of its."""
         if isinstance(role, Answering):
             role.cursor.abandon(ResetCode.CANCELLED)
+            return
+        question = role.question
+        question.answers.remove(role)
+        if not question.answers:
+            self._drop(question)
 
     # --- Ours to publishers ---
 
     def opened(self, question: Question) -> FetchInlet:
         """The data stream of a FETCH of ours began."""
-        if question.inlet is None:
-            question.inlet = FetchInlet(question.frontier, question.wanted)
+        question.inlet = FetchInlet(question.frontier, question.wanted)
         return question.inlet
 
-    def accepted(self, party: Party, question: Question, end: Location, end_of_track: bool, now: float) -> None:
+    def accepted(self, question: Question, end: Location, end_of_track: bool, now: float) -> None:
         """FETCH_OK: who waited for the range to be known is answered."""
         track = question.track
+        question.accepted, question.heard_at = True, now
         track.knows_largest(end if question.wanted is None else None)
         if end_of_track:
             track.cache.end = Location(end.group, end.object + 1)
         if question.wanted is None:
-            question.wanted = Range(fetch_range(question.chosen, end).start, end)
-            if question.inlet is not None:
-                question.inlet.end = end
-        elif question.inlet is not None and question.wanted.end is not None:
-            question.inlet.end = min(end, question.wanted.end)
-        for answer in question.answers:
-            self._book.take(answer.party)
             try:
-                self._answer(answer.party, track, question.wanted, answer.parameters, now, question.frontier)
+                question.wanted = Range(fetch_range(question.chosen, end).start, end)
             except RequestRejected as refusal:
-                self._book.peer(answer.party).reject(answer.party.request, refusal.code, refusal.reason)
-        question.answers.clear()
+                self._drop(question, refusal)
+                return
+        if question.inlet is not None:
+            question.inlet.end = end if question.wanted.end is None else min(end, question.wanted.end)
+        answers, question.answers = question.answers, []
+        for answer in answers:
+            self._book.take(answer.party)
+            self._answer(answer.party, track, question.wanted, answer.parameters, now, question.frontier)
+        if question.closed:
+            self._over(question)
 
-    def refused(self, party: Party, question: Question, code: int, reason: str) -> None:
+    def refused(self, question: Question, code: int, reason: str) -> None:
         """The publisher has nothing to say: what it was asked for stays unknown."""
-        if question.timer is not None:
-            question.timer.cancel()
-        for answer in question.answers:
+        self._over(question)
+        answers, question.answers = question.answers, []
+        for answer in answers:
             self._book.take(answer.party)
             self._book.peer(answer.party).reject(answer.party.request, code, reason)
-        question.answers.clear()
         question.frontier.advance(None, done=True)
         self._book.forget_if_unused(question.track)
 
-    def closed(self, question: Question) -> None:
-        """The data stream has ended; `Track.close_fetch` has noted what it says."""
-        if question.timer is not None:
-            question.timer.cancel()
+    def closed(self, question: Question, code: int | None) -> None:
+        """The data stream has ended; `Track.close_fetch` has noted what it says. FETCH_OK may still come."""
+        question.closed = True
+        if question.accepted:
+            self._over(question)
+        elif code is not None:
+            self._drop(question, RequestRejected(RequestCode.INTERNAL_ERROR, "the publisher gave it up"))
 
     # --- Private ---
+
+    def _over(self, question: Question) -> None:
+        """Nothing more comes of a FETCH of ours."""
+        if question.timer is not None:
+            question.timer.cancel()
+        question.frontier.unwanted = None
+        question.track.fetching.pop(question.party, None)
+        if self._book.roles.get(question.party) is question:
+            self._book.take(question.party)
+
+    def _drop(self, question: Question, why: RequestRejected | None = None) -> None:
+        """Take a FETCH of ours back; who still waits for it is refused."""
+        if self._book.roles.get(question.party) is question:
+            self._book.take(question.party)
+            self._book.peer(question.party).cancel(question.party.request)
+        code, reason = (RequestCode.INTERNAL_ERROR, "") if why is None else (why.code, why.reason)
+        self.refused(question, code, reason)
 
     def _answer(
         self, party: Party, track: Track, wanted: Range, parameters: Parameters, now: float,
@@ -196,6 +224,9 @@ class Fetching:
             settled = Frontier()
             settled.advance(None, done=True, timed_out=True)
             return settled
+        for asked, shared in track.fetching.values():
+            if asked.start <= start and asked.end is not None and wanted.end <= asked.end and not shared.done:
+                return shared
         frontier = Frontier()
         if now - track.established_at < WARMING_S:
             track.warming.append(frontier)
@@ -210,6 +241,8 @@ class Fetching:
         """A new upstream subscription had its time to bring the current group by itself: ask for what it did not."""
         if frontier in track.warming:
             track.warming.remove(frontier)
+        if frontier.done:
+            return
         assert wanted.end is not None
         start = track.cache.first_unknown(wanted.start, wanted.end)
         if start is None or not self._ask_range(track, start, wanted.end, frontier, timeout_ms, now):
@@ -223,6 +256,8 @@ class Fetching:
         if question is None:
             return False
         question.wanted = Range(start, end)
+        track.fetching[question.party] = (question.wanted, frontier)
+        frontier.unwanted = partial(self._drop, question)
         frontier.advance(_previous(start))
         return True
 
@@ -231,8 +266,10 @@ class Fetching:
         question = self._ask(track, chosen, parameters.fill_timeout_ms, now, Frontier())
         if question is None:
             self._book.forget_if_unused(track)
+            if any(self._book.routes.publishers(track.name.namespace)):
+                raise RequestRejected(RequestCode.NOT_SUPPORTED, "no publisher can be asked for that now")
             raise RequestRejected(RequestCode.DOES_NOT_EXIST, "nobody publishes this track")
-        waiting = Unanswered(party, parameters)
+        waiting = Unanswered(party, parameters, question)
         question.answers.append(waiting)
         self._book.give(party, waiting)
 
@@ -246,21 +283,26 @@ class Fetching:
             request = book.members[session].peer.fetch(track.name, chosen, Parameters(order=GroupOrder.ASCENDING))
             if request is not None:
                 party = Party(session, request)
-                question = Question(party, track, frontier, chosen)
+                question = Question(party, track, frontier, chosen, heard_at=now)
                 patience = book.settings.answer_timeout_s
-                if timeout_ms is not None:
-                    patience = min(patience, timeout_ms / 1000)
-                question.timer = book.timers.at(now + patience, partial(self._time_out, party, question))
+                latest = None if timeout_ms is None else now + timeout_ms / 1000
+                due = now + patience if latest is None else min(now + patience, latest)
+                question.timer = book.timers.at(due, partial(self._look_after, question, latest))
                 book.give(party, question)
                 return question
         return None
 
-    def _time_out(self, party: Party, question: Question, _now: float) -> None:
-        if self._book.roles.get(party) is question:
-            self._book.take(party)
-            self._book.peer(party).cancel(party.request)
+    def _look_after(self, question: Question, latest: float | None, now: float) -> None:
+        """Give a publisher up that has been silent for too long, or whatever it does after `latest`."""
+        heard_at = question.heard_at if question.inlet is None else max(question.heard_at, question.inlet.heard_at)
+        due = heard_at + self._book.settings.answer_timeout_s
+        if latest is not None:
+            due = min(due, latest)
+        if due > now:
+            question.timer = self._book.timers.at(due, partial(self._look_after, question, latest))
+            return
         question.frontier.timed_out = True
-        self.refused(party, question, RequestCode.TIMEOUT, "the publisher did not answer in time")
+        self._drop(question, RequestRejected(RequestCode.TIMEOUT, "the publisher did not answer in time"))
 
 
 def fetch_range(chosen: LocationFilter, largest: Location | None) -> Range:

@@ -15,6 +15,7 @@ from relay.forwarding.book import (
     Answering,
     Asked,
     Book,
+    Ending,
     Feeding,
     ForwardingSettings,
     Interested,
@@ -187,8 +188,7 @@ class Forwarder:
             case Serving():
                 self._subscribing.update(party, role, update, parameters, now)
             case Interested():
-                self._discovery.update_prefix(party, role, parameters)
-                peer.accept_update(request, update, Parameters())
+                self._discovery.update_prefix(party, role, update, parameters)
             case Answering():
                 if parameters.priority is not None:
                     role.cursor.priority = parameters.priority
@@ -215,10 +215,12 @@ class Forwarder:
                 self._discovery.withdraw(party, now, lost=lost)
             case Interested():
                 self._discovery.stop_listening(party)
+            case Ending():
+                role.subscription.close(ResetCode.CANCELLED)
             case Answering() | Unanswered():
-                self._fetching.cancel(party, role)
+                self._fetching.cancel(role)
             case Question():
-                self._fetching.refused(party, role, RequestCode.INTERNAL_ERROR, "the publisher went away")
+                self._fetching.refused(role, RequestCode.INTERNAL_ERROR, "the publisher went away")
             case Asked():
                 self._status_refused(role, RequestCode.INTERNAL_ERROR, "the publisher went away")
             case _:
@@ -242,7 +244,7 @@ class Forwarder:
         if isinstance(role, Question):
             if not role.track.established:
                 role.track.properties = properties
-            self._fetching.accepted(party, role, end, end_of_track, now)
+            self._fetching.accepted(role, end, end_of_track, now)
 
     def receive_ok(
         self, session: int, request: int, parameters: Parameters, properties: Properties, now: float
@@ -266,7 +268,7 @@ class Forwarder:
             case Feeding():
                 self._subscribing.refused(party, role, code, reason, now)
             case Question():
-                self._fetching.refused(party, role, code, reason)
+                self._fetching.refused(role, code, reason)
             case Asked():
                 self._status_refused(role, code, reason)
             case _:
@@ -366,6 +368,7 @@ class Forwarder:
         entry = self._book.members[session].fetch_inlets.get(stream)
         if entry is not None:
             track, inlet = entry
+            inlet.heard_at = now
             try:
                 track.receive_fetched(inlet, found, now)
             except MalformedTrack as problem:
@@ -384,8 +387,7 @@ class Forwarder:
             entry[0].close_fetch(entry[1], code)
         role = self._book.roles.get(party)
         if isinstance(role, Question):
-            self._fetching.closed(role)
-            self._book.take(party)
+            self._fetching.closed(role, code)
 
     # --- Time ---
 

@@ -87,6 +87,9 @@ class Peer(Protocol):
     def publish_done(self, request: int, status: int, stream_count: int | None, reason: str) -> None: ...
     def notify_namespace(self, request: int, namespace: Namespace) -> None: ...
     def withdraw_namespace(self, request: int, namespace: Namespace) -> None: ...
+    def keep_namespaces(self, request: int, prefix: Namespace) -> None:
+        """A namespace subscription moved to another prefix: what it was told of elsewhere counts no longer."""
+
     def finish(self, request: int) -> None:
         """The data stream that answers a FETCH of theirs has ended."""
 

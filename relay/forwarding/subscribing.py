@@ -7,8 +7,9 @@ Source: draft-20, "Subscriptions", "Subscriber Interactions" and "Publisher Inte
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from relay.forwarding.book import Book, Feeding, Member, Offered, Serving, Waiting
+from relay.forwarding.book import Book, Ending, Feeding, Member, Offered, Serving, Waiting
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.fetching import Fetching
 from relay.forwarding.routes import Party
@@ -358,7 +359,7 @@ class Subscribing:
         if not any(subscription.forward for subscription in track.subscriptions.values()):
             return
         for party, source in track.sources.items():
-            if source.established and not source.forward:
+            if source.is_live and not source.forward:
                 source.forward = True
                 self._book.peer(party).update(party.request, Parameters(forward=True))
 
@@ -371,7 +372,7 @@ class Subscribing:
             return
         track.wished_group = (wish, largest)
         for party, source in track.sources.items():
-            if source.established:
+            if source.is_live:
                 self._book.peer(party).update(party.request, Parameters(new_group=wish))
 
     def _reconsider(self, track: Track, now: float) -> None:
@@ -443,8 +444,8 @@ class Subscribing:
         track.abandon_orphans(ResetCode.CANCELLED)
         for party, subscription in tuple(track.subscriptions.items()):
             del track.subscriptions[party]
-            self._book.take(party)
-            subscription.end_after_streams(status, reason)
+            self._book.give(party, Ending(party, subscription))
+            subscription.end_after_streams(status, reason, partial(self._book.take, party))
         for waiting in tuple(self._book.waiting.get(track, ())):
             self._refuse(waiting, RequestCode.DOES_NOT_EXIST, "the track has ended")
         self._book.retire(track, now)

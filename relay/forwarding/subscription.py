@@ -6,6 +6,8 @@ subgroup and datagram; `forwarder` makes, updates and ends it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from relay.forwarding.cache import CachedObject, CachedSubgroup
 from relay.forwarding.cursors import DatagramItem, FetchCursor, StreamCursor
 from relay.forwarding.egress_order import Outbox, Turn
@@ -27,6 +29,7 @@ class Subscription:
     """A subscriber's side of a track: Established from its construction."""
 
     __slots__ = (
+        "_ended",
         "alias",
         "cursors",
         "datagram_timeout_s",
@@ -93,6 +96,7 @@ class Subscription:
         self.streams_opened = 0
         self.ending: tuple[int, str] | None = None
         """The status and reason of the PUBLISH_DONE that follows its last stream."""
+        self._ended: Callable[[], object] | None = None
 
     def set_timeouts(self, object_ms: int | None, subgroup_ms: int | None) -> None:
         """Take the subscriber's delivery timeouts; None leaves one as it is."""
@@ -183,17 +187,21 @@ class Subscription:
         for fetch in tuple(self.fetches):
             fetch.abandon(code)
 
-    def end_after_streams(self, status: int, reason: str) -> None:
-        """Send PUBLISH_DONE when the last stream is closed (draft-20, "PUBLISH_DONE")."""
+    def end_after_streams(self, status: int, reason: str, ended: Callable[[], object]) -> None:
+        """Send PUBLISH_DONE when the last stream is closed (draft-20, "PUBLISH_DONE"), and call `ended`."""
         if self.ending is None:
             self.ending = (status, reason)
+            self._ended = ended
             self.settle()
 
     def settle(self) -> None:
         """A stream is gone: say PUBLISH_DONE if it was the last one of an ending subscription."""
         if self.ending is not None and not self.cursors and not self.fetches:
             status, reason = self.ending
-            self.peer.publish_done(self.request, status, self.streams_opened, reason)
+            ended, self._ended = self._ended, None
+            if ended is not None:
+                ended()
+                self.peer.publish_done(self.request, status, self.streams_opened, reason)
 
     def check_invariants(self) -> None:
         for key, cursor in self.cursors.items():

@@ -70,6 +70,11 @@ class Source:
     def established(self) -> bool:
         return self.established_at is not None
 
+    @property
+    def is_live(self) -> bool:
+        """Established, and PUBLISH_DONE has not come: it may be asked for something else."""
+        return self.established and self.done is None
+
 
 class NewLife(Exception):
     """A publisher has begun the track anew, with locations that it used before for other objects."""
@@ -91,7 +96,7 @@ class Inlet:
 class FetchInlet:
     """One upstream fetch stream filling the cache."""
 
-    __slots__ = ("current", "end", "frontier", "offset", "position")
+    __slots__ = ("current", "end", "frontier", "heard_at", "offset", "position")
 
     def __init__(self, frontier: Frontier, wanted: Range | None) -> None:
         self.frontier = frontier
@@ -100,14 +105,16 @@ class FetchInlet:
         self.end = wanted.end if wanted is not None else None
         self.current: CachedObject | None = None
         self.offset = 0
+        self.heard_at = float("-inf")
+        """When it last began an object."""
 
 
 class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
-    __slots__ = ("alias", "cache", "drops", "established", "established_at", "largest", "lingers_until", "max_lag_s",
-                 "name", "objects_in", "properties", "sources", "subscriptions", "warming", "wished_group"
-                 )  # fmt: skip
+    __slots__ = ("alias", "cache", "drops", "established", "established_at", "fetching", "largest", "lingers_until",
+                 "max_lag_s", "name", "objects_in", "properties", "sources", "subscriptions", "warming",
+                 "wished_group")  # fmt: skip
 
     def __init__(self, name: FullTrackName, alias: int, budget: CacheBudget, max_lag_s: float) -> None:
         self.name = name
@@ -118,6 +125,8 @@ class Track:
         self.properties: Properties = ()
         self.established = False
         self.established_at = float("-inf")
+        self.fetching: dict[Party, tuple[Range, Frontier]] = {}
+        """Ranges that publishers were asked for, and what has come of them: who wants the same waits for it too."""
         self.warming: list[Frontier] = []
         """Fetches that wait for a new upstream subscription to bring its current group."""
         self.largest: Location | None = None

@@ -244,11 +244,12 @@ def test_fetch_of_what_only_the_publisher_has(world: World, here: int, there: in
     world.until(lambda: publisher.told(e.FetchRequested))
     (asked,) = publisher.told(e.FetchRequested)
     publisher.do("accept_fetch", asked.request, Location(5, 0), False)
-    publisher.answer_fetch(
-        asked.request,
-        [(Location(0, 0), b"start"), (Location(5, 0), KEY_FRAME)],
-        [(RangeEnd.UNKNOWN, Location(3, 9))],
-    )
+    stream = publisher.open_fetch(asked.request)
+    stream.object(Location(0, 0), b"start")
+    stream.gap(RangeEnd.UNKNOWN, Location(3, 9))
+    stream.object(Location(5, 0), KEY_FRAME)
+    stream.fin()
+    publisher.do("finish", asked.request)
     world.run(1.0)
     answer = reader.answer(fetch)
     assert isinstance(answer, e.FetchAccepted) and answer.end == Location(5, 0)

@@ -93,6 +93,31 @@ class Outflow:
         self.client.touch()
 
 
+@dataclass(slots=True)
+class FetchOutflow:
+    """One fetch stream of a client's on its way out."""
+
+    client: Client
+    stream: int
+    encoder: FetchEncoder
+
+    def object(self, location: Location, payload: bytes, properties: Properties = ()) -> None:
+        header = ObjectHeader(location.object, len(payload), ObjectStatus.NORMAL, properties)
+        self.raw(self.encoder.object(FetchObject(location.group, 0, header, 128)) + payload)
+
+    def gap(self, kind: RangeEnd, location: Location) -> None:
+        """Everything up to `location` is what `kind` says."""
+        self.raw(self.encoder.range_end(kind, location))
+
+    def raw(self, data: bytes, fin: bool = False) -> None:
+        """Send bytes, whatever they mean."""
+        self.client.connection.offer(self.stream, (data,), fin)
+        self.client.touch()
+
+    def fin(self) -> None:
+        self.raw(b"", fin=True)
+
+
 class Client:
     """A host with one connection to one relay."""
 
@@ -141,6 +166,7 @@ class Client:
             protocols=tuple(protocols) or (f"moqt-{draft}",),
             trust=ServerTrust(pinned_sha256=SHA256),
             limits=limits or Limits(),
+            keep_alive_s=10.0,
         )
         self.endpoint = Endpoint(quic, is_client=True)
         self.connection: Connection = self.endpoint.connect(
@@ -306,28 +332,21 @@ class Client:
         self.datagrams_out += 1
         self.touch()
 
-    def answer_fetch(
-        self,
-        request: int,
-        objects: Sequence[tuple[Location, bytes]],
-        gaps: Sequence[tuple[RangeEnd, Location]] = (),
-    ) -> None:
-        """The data stream of a FETCH that was accepted."""
+    def open_fetch(self, request: int, order: GroupOrder = GroupOrder.ASCENDING) -> FetchOutflow:
+        """The data stream of a FETCH, with its header."""
         stream = self.connection.open_uni()
-        assert stream is not None
-        encoder = FetchEncoder(self.session.profile, GroupOrder.ASCENDING)
-        parts = [encode_fetch_header(self.session.profile, request)]
-        items = sorted([(location, payload, None) for location, payload in objects]
-                       + [(location, b"", kind) for kind, location in gaps], key=lambda item: item[0])  # fmt: skip
-        for location, payload, kind in items:
-            if kind is not None:
-                parts.append(encoder.range_end(kind, location))
-                continue
-            header = ObjectHeader(location.object, len(payload))
-            parts += (encoder.object(FetchObject(location.group, 0, header, 128)), payload)
-        self.connection.offer(stream, parts, True)
-        self.session.finish(request)
-        self.touch()
+        assert stream is not None, "no stream may be opened"
+        outflow = FetchOutflow(self, stream, FetchEncoder(self.session.profile, order))
+        outflow.raw(encode_fetch_header(self.session.profile, request))
+        return outflow
+
+    def answer_fetch(self, request: int, objects: Sequence[tuple[Location, bytes]]) -> None:
+        """The whole data stream of a FETCH that was accepted."""
+        stream = self.open_fetch(request)
+        for location, payload in objects:
+            stream.object(location, payload)
+        stream.fin()
+        self.do("finish", request)
 
     # --- Inside -------------------------------------------------------------------------------------------------------
 

@@ -195,6 +195,9 @@ class FakePeer:
     def withdraw_namespace(self, request: int, namespace: Namespace) -> None:
         self.said.append(("namespace_done", request, namespace))
 
+    def keep_namespaces(self, request: int, prefix: Namespace) -> None:
+        self.said.append(("keep_namespaces", request, prefix))
+
     def finish(self, request: int) -> None:
         self.said.append(("finish", request))
 
