@@ -68,6 +68,14 @@ class Ended:
     by_peer: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An error of our own, and whose words brought it about: that session was closed, and the relay goes on."""
+
+    session: int | None
+    error: Exception
+
+
 class Node:
     """A relay with `ports` UDP ports; each call is one part of a turn: receive, or time, and then `take_output`."""
 
@@ -81,6 +89,8 @@ class Node:
         self.attachments: dict[int, Attachment] = {}
         self.ended: list[Ended] = []
         """Sessions that ended since the caller last emptied this."""
+        self.faults: list[Fault] = []
+        """Errors of our own since the caller last emptied this: nobody may take the relay down by what it sends."""
         self.turn_datagrams = settings.turn_datagrams
         """What a turn may send: the edge lowers it where turns take too long."""
         self.quirk_uses: Counter[str] = Counter()
@@ -108,12 +118,18 @@ class Node:
             if due is not None and due <= now:
                 self._dispatch(endpoint.handle_deadline(now), port, now, wall_now)
                 self._unblock(port)
-        self.forwarder.handle_deadline(now)
+        try:
+            self.forwarder.handle_deadline(now)
+        except Exception as error:  # noqa: BLE001 - see `faults`
+            self._fault(None, error)
         while self._deadlines and self._deadlines[0][0] <= now:
             when, _, attachment = heappop(self._deadlines)
             if attachment.deadline == when:
                 attachment.deadline = None
-                attachment.handle_deadline(now, wall_now)
+                try:
+                    attachment.handle_deadline(now, wall_now)
+                except Exception as error:  # noqa: BLE001 - see `faults`
+                    self._fault(attachment, error)
                 self._looked_at.add(attachment)
         if self._housekeeping_at is None or now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
@@ -147,7 +163,11 @@ class Node:
             filled: list[Outbox] = []
             while ready and budget > 0:
                 outbox = ready.popleft()
-                size = outbox.fill(now)
+                try:
+                    size = outbox.fill(now)
+                except Exception as error:  # noqa: BLE001 - see `faults`
+                    self._fault(self.attachments.get(outbox.session), error)
+                    continue
                 budget -= size // 1100 + 1
                 if outbox.has_work:
                     filled.append(outbox) if size else self._block(outbox)
@@ -212,7 +232,10 @@ class Node:
                 case _:
                     attachment = by_connection.get(event.connection)
                     if attachment is not None:
-                        attachment.receive(event, now, wall_now)
+                        try:
+                            attachment.receive(event, now, wall_now)
+                        except Exception as error:  # noqa: BLE001 - see `faults`
+                            self._fault(attachment, error)
                         self._looked_at.add(attachment)
 
     def _attach(self, connection: Connection, port: int, now: float) -> None:
@@ -230,13 +253,22 @@ class Node:
             attachment.session.close(SessionCode.GOAWAY_TIMEOUT, "the relay is going away")
 
     def _detach(self, attachment: Attachment, event: Closed, port: int, now: float) -> None:
-        attachment.end(now)
+        try:
+            attachment.end(now)
+        except Exception as error:  # noqa: BLE001 - see `faults`
+            self._fault(attachment, error)
         del self.attachments[attachment.id]
         self._blocked[port].pop(attachment.connection.id, None)
         self._looked_at.discard(attachment)
         attachment.deadline = None
         self.quirk_uses.update(attachment.quirks.uses)
         self.ended.append(Ended(attachment, event.code, event.reason, event.by_peer))
+
+    def _fault(self, attachment: Attachment | None, error: Exception) -> None:
+        """Something of ours went wrong: end the session that brought it about, and no other."""
+        self.faults.append(Fault(None if attachment is None else attachment.id, error))
+        if attachment is not None:
+            attachment.session.close(SessionCode.INTERNAL_ERROR, "internal error")
 
     def _block(self, outbox: Outbox) -> None:
         attachment = self.attachments.get(outbox.session)

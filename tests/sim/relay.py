@@ -83,6 +83,8 @@ class Relay:
         output = self.node.take_output(now)
         self.ended += self.node.ended
         self.node.ended.clear()
+        for fault in self.node.faults:
+            raise fault.error
         if self.checks:
             self.node.check_invariants()
         parcels = [
