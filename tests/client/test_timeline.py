@@ -187,6 +187,14 @@ def test_a_frame_without_duration_gets_the_distance_of_the_last_ones() -> None:
     assert durations == [1000, 1500, 1500, 6000]
 
 
+def test_sound_loses_the_jitter_of_rounded_timestamps() -> None:
+    """What ffmpeg makes of RTMP: a duration that is off, and two frames at the time of the second."""
+    said = [(0, 1024), (1014, 1017), (2028, 1024), (4090, 0), (4090, 1024), (5100, 1024), (20_000, 1024), (21_000, 480)]
+    made = package(packager(AUDIO), [(AUDIO, Frame(2, time, duration, 0, True, 0, b"x")) for time, duration in said])
+    times = [wire_time(one) - wire_time(made[0]) for one in made]
+    assert times == [0, 1024, 2048, 3072, 4096, 5120, 20_000, 21_024]
+
+
 def test_a_later_start_has_larger_groups_and_times() -> None:
     before = package(packager(VIDEO), video(VIDEO, 300, gop=1))
     again = package(packager(VIDEO, wall=WALL + 10.5, first_group=FIRST + 10_500), video(VIDEO, 1))

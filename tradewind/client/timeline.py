@@ -29,6 +29,10 @@ AUDIO_GROUP_S = 0.5
 ALIGNED_S = 0.005
 """Frames of two renditions that differ by less are the same moment: timescales round differently."""
 
+AUDIO_JITTER_RATIO = 10
+"""Audio frames whose duration is off by less than a tenth have all the same one."""
+AUDIO_SNAP_FRAMES = 1.25
+
 _REMEMBERED_GROUPS = 256
 _FALLBACK_FRAMERATE = 30
 
@@ -157,7 +161,10 @@ class _Track:
     """What is added to decode times in this pass."""
     duration: int
     """Of the last frame that said so: for frames that do not."""
+    is_measured: bool = False
+    """`duration` is what the input said, not what its frame rate suggests."""
     last_decode_time: int | None = None
+    last_duration: int = 0
     end: int = 0
     """Where this pass has come to, in the input's own ticks."""
     sequence: int = 0
@@ -196,7 +203,7 @@ class Packager:
         if track is None:
             return None
         timescale = track.rendition.timescale
-        frame = replace(frame, duration=self._duration(track, frame))
+        frame = _settle(track, frame)
         track.end = max(track.end, frame.decode_time + frame.duration)
         decode_time = frame.decode_time + track.offset
         presented_s = (decode_time + frame.composition_offset) / timescale
@@ -216,14 +223,30 @@ class Packager:
             track.last_decode_time = None
             track.end = 0
 
-    def _duration(self, track: _Track, frame: Frame) -> int:
-        """The frame's duration, or where it has none the distance of the frames before: players drop frames of 0."""
-        if frame.duration:
-            track.duration = frame.duration
-        elif track.last_decode_time is not None and frame.decode_time > track.last_decode_time:
-            track.duration = frame.decode_time - track.last_decode_time
-        track.last_decode_time = frame.decode_time
-        return track.duration
+
+def _settle(track: _Track, frame: Frame) -> Frame:
+    """The frame with a duration, which players insist on, and for audio without the jitter of rounded timestamps.
+
+    RTMP counts milliseconds, and ffmpeg then gives some audio frames the time of the next one. Audio that is less than
+    about a frame away from where the last frame ended belongs exactly there.
+    """
+    duration, decode_time = frame.duration, frame.decode_time
+    last = track.last_decode_time
+    if track.rendition.kind is Kind.AUDIO:
+        if not track.is_measured and duration:
+            track.duration, track.is_measured = duration, True
+        if abs(duration - track.duration) * AUDIO_JITTER_RATIO <= track.duration or not duration:
+            duration = track.duration
+        if last is not None and abs(decode_time - last - track.last_duration) <= AUDIO_SNAP_FRAMES * track.duration:
+            decode_time = last + track.last_duration
+    elif duration:
+        track.duration = duration
+    else:
+        if last is not None and decode_time > last:
+            track.duration = decode_time - last
+        duration = track.duration
+    track.last_decode_time, track.last_duration = decode_time, duration
+    return replace(frame, decode_time=decode_time, duration=duration)
 
 
 def _nominal_duration(rendition: Rendition) -> int:
