@@ -15,6 +15,7 @@ from tests.interop.peer_process import PeerProcess
 from tests.interop.relay_process import STAND_IN, RelayProcess
 
 NAMESPACE = "live/demo"
+GOP_FRAMES = 12
 CLIPS = {"high": ("640x360", "1100k"), "low": ("320x180", "200k")}
 Publish = Callable[[], PeerProcess]
 
@@ -71,14 +72,24 @@ def site(players: Path, relay: RelayProcess) -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Four seconds of a moving picture in two sizes, a key frame a second, one frame a fragment."""
+    """Some seconds of a moving picture in two sizes, a key frame every half second, one frame a fragment.
+
+    Shaka begins at the live edge, wherever in a group that is, and shows nothing before the next key frame: groups of a
+    second would not let it join within one.
+    """
     directory = tmp_path_factory.mktemp("clips")
     files = {}
     for name, (size, bitrate) in CLIPS.items():
         files[name] = directory / f"{name}.mp4"
-        command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25,trim=duration=4"]
+        command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25"]
+        command += ["-frames:v", str(8 * GOP_FRAMES)]
         command += ["-c:v", "libx264", "-profile:v", "baseline", "-preset", "veryfast", "-pix_fmt", "yuv420p"]
-        command += ["-x264-params", "keyint=25:min-keyint=25:scenecut=0:bframes=0", "-b:v", bitrate]
+        command += [
+            "-x264-params",
+            f"keyint={GOP_FRAMES}:min-keyint={GOP_FRAMES}:scenecut=0:bframes=0",
+            "-b:v",
+            bitrate,
+        ]
         command += ["-maxrate", bitrate, "-bufsize", bitrate]
         command += ["-movflags", "cmaf+frag_every_frame+empty_moov+default_base_moof+skip_trailer", str(files[name])]
         subprocess.run(command, check=True)

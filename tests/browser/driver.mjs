@@ -24,8 +24,10 @@ async function obey(order) {
     });
     const page = await context.newPage();
     const lines = [];
-    page.on("console", (message) => lines.push(`${message.type()}: ${message.text()}`));
-    page.on("pageerror", (error) => lines.push(`pageerror: ${error}`));
+    const opened = performance.now();
+    const note = (kind, text) => lines.push(`${((performance.now() - opened) / 1000).toFixed(3)} ${kind}: ${text}`);
+    page.on("console", (message) => note(message.type(), message.text()));
+    page.on("pageerror", (error) => note("pageerror", error));
     if (order.init) await page.addInitScript(order.init);
     await page.goto(order.open);
     const number = pages.size + 1;

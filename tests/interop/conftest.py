@@ -16,14 +16,18 @@ Relays = Callable[..., RelayProcess]
 
 @pytest.fixture(scope="session")
 def relays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relays]:
-    """`relays(20, 16)` is a relay that offers these drafts alone, `relays()` one with all; started once each."""
-    running: dict[tuple[int, ...], RelayProcess] = {}
+    """`relays(20, 16)` is a relay that offers these drafts alone, `relays()` one with all; started once each.
 
-    def relay(*drafts: int) -> RelayProcess:
-        if drafts not in running:
-            running[drafts] = relay_process.start(tmp_path_factory.mktemp("relay"), drafts)
-        assert running[drafts].process.poll() is None, f"the relay died:\n{running[drafts].tail()}"
-        return running[drafts]
+    `flags` are more of its settings; where they differ it is another relay.
+    """
+    running: dict[object, RelayProcess] = {}
+
+    def relay(*drafts: int, flags: tuple[str, ...] = ()) -> RelayProcess:
+        key = (drafts, flags)
+        if key not in running:
+            running[key] = relay_process.start(tmp_path_factory.mktemp("relay"), drafts, flags)
+        assert running[key].process.poll() is None, f"the relay died:\n{running[key].tail()}"
+        return running[key]
 
     yield relay
     for process in running.values():

@@ -57,6 +57,12 @@ class PeerProcess:
         self._process.stdin.write(word + "\n")
         self._process.stdin.flush()
 
+    def leave(self) -> None:
+        """Close the peer's standard input, at which it says goodbye on the network and ends."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(SPEAKS_WITHIN_S)
+
     def kill(self) -> None:
         """End the peer without a word on the network, as a power cut would."""
         self._process.kill()

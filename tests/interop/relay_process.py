@@ -52,6 +52,13 @@ class RelayProcess:
         with urllib.request.urlopen(f"http://{HOST}:{self.port}/certificate.sha256", timeout=5) as answer:
             return str(answer.read().decode().strip())
 
+    def wait_for_log(self, words: str, within_s: float = 20.0) -> None:
+        """Wait until the relay's log has these words."""
+        deadline = time.monotonic() + within_s
+        while words not in self.log.read_text(errors="replace"):
+            assert time.monotonic() < deadline, f"no {words!r} within {within_s:g} s:\n{self.tail()}"
+            time.sleep(0.05)
+
     def tail(self, lines: int = 40) -> str:
         """The last lines of the relay's log, for the message of a failed assertion."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -10,6 +10,7 @@ from tests.interop import clip
 from tests.interop.clip import Frame
 from tests.interop.conftest import Relays
 from tests.interop.peer_process import PeerProcess, Words
+from tests.interop.relay_process import STAND_IN
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("moq_rs")]
 
@@ -83,6 +84,49 @@ def test_a_publisher_that_comes_back_goes_on(relays: Relays, path: str, draft: i
             in_flight = GROUPS * FRAMES_A_GROUP - 1
             wanted = [frame.digest for index, frame in enumerate(expected) if index != in_flight]
             assert [digest for digest in arrived if digest != expected[in_flight].digest] == wanted
+
+
+@pytest.mark.skipif(STAND_IN, reason="the stand-in has no setting for it")
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_the_end_of_a_publishers_dead_session_ends_nothing(relays: Relays, path: str, draft: int) -> None:
+    relay = relays(draft, flags=("--quic.idle_timeout_s", "2s"))
+    url = relay.url("quic")
+    expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
+    with subscriber(url, path) as plays:
+        with publisher(url, path, 0, GROUPS) as publishes:
+            plays.wait_for(lambda words: "subscribed" in words)
+            publishes.order("write")
+            plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
+            publishes.kill()
+        with publisher(url, path, GROUPS, GROUPS) as publishes:
+            publishes.order("partial")
+            publishes.wait_for(lambda words: "written" in words)
+            # Only now does the relay find out that the first publisher is gone.
+            relay.wait_for_log("Idle timeout")
+            publishes.order("write")
+            publishes.order("close")
+            plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
+        lives = {words["life"] for words in plays.heard if "sha256" in words}
+        assert lives == {0}
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_a_new_subscriber_is_served_by_the_publisher_that_lives(relays: Relays, path: str, draft: int) -> None:
+    url = relays(draft).url("quic")
+    expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
+    with publisher(url, path, 0, GROUPS) as publishes:
+        with subscriber(url, path) as first:
+            first.wait_for(lambda words: "subscribed" in words)
+            publishes.order("partial")
+            first.wait_for(lambda words: words.get("sha256") == expected[FRAMES_A_GROUP].digest)
+            first.leave()
+        # The relay may keep the subscription to this publisher, which is silent from now on and not known to be dead.
+        publishes.kill()
+    with publisher(url, path, GROUPS, GROUPS) as publishes, subscriber(url, path) as second:
+        second.wait_for(lambda words: "subscribed" in words)
+        publishes.order("write")
+        publishes.order("close")
+        second.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
