@@ -761,3 +761,22 @@ def test_shaka_gets_its_subscribe_ok_without_properties() -> None:
     there.open(m.Subscribe(0, TRACK))
     there.session.accept_subscribe(0, 1, properties=((0x0E, 3),))
     assert there.heard() == [(there.control, m.SubscribeOk(1, request=0))]
+
+
+@pytest.mark.parametrize("draft", [20, 22])
+def test_request_that_cannot_be_written_is_taken_back(draft: int) -> None:
+    there = peer(draft)
+    with pytest.raises(MisuseError):
+        there.session.fetch(TRACK, LocationFilter(FilterKind.NONE), joining=1, joining_groups=0)
+    there.session.check_invariants()
+    assert there.session.statistics().requests_ours == 0
+    assert there.heard() == [(1, ("reset", 0))]
+
+
+def test_many_requests_of_ours_that_end_out_of_order() -> None:
+    there = peer(settings=SessionSettings(max_id_gaps=8))
+    numbers = [made(there.session.subscribe(FullTrackName((b"live",), bytes([n])))) for n in range(64)]
+    for number in numbers[::2]:
+        there.session.cancel(number)
+    assert there.closed is None
+    there.session.check_invariants()

@@ -268,10 +268,16 @@ class DataStreams:
 
     def next_deadline(self) -> float | None:
         """When something has waited or lingered long enough."""
+        moments: list[float] = []
+        for until, _ in self._lingering.values():
+            moments.append(until)
+            break
         timeout_s = self.context.settings.waiting_timeout_s
-        moments = [until for until, _ in self._lingering.values()][:1]
-        moments += [stream.since + timeout_s for stream in list(self._waiting.values())[:1]]
-        moments += [since + timeout_s for since, _, _ in self._datagrams[:1]]
+        for stream in self._waiting.values():
+            moments.append(stream.since + timeout_s)
+            break
+        if self._datagrams:
+            moments.append(self._datagrams[0][0] + timeout_s)
         return min(moments, default=None)
 
     def handle_deadline(self, now: float) -> None:

@@ -24,7 +24,7 @@ from tradewind.moqt.model import (
     Properties,
 )
 from tradewind.moqt.parameters import RawParameters, Scope
-from tradewind.moqt.requests import Request, Requests
+from tradewind.moqt.requests import NO_STREAM, Request, Requests
 from tradewind.moqt.states import (
     OK_SCOPES,
     PREFIX_KINDS,
@@ -69,13 +69,14 @@ class Sender:
     ) -> int | None:
         """FETCH."""
         raw = self._raw(parameters)
+        if joining is None:
+            asked = replace(parameters, filter=chosen)
+            return self._open(Kind.FETCH, lambda number: m.Fetch(number, track, chosen, raw), track=track, asked=asked)
         return self._open(
             Kind.FETCH,
-            lambda number: m.Fetch(
-                number, track, NO_FILTER if joining is not None else chosen, raw, joining, joining_groups, joining_start
-            ),
+            lambda number: m.Fetch(number, None, NO_FILTER, raw, joining, joining_groups, joining_start),
             track=track,
-            asked=replace(parameters, filter=chosen if joining is None else None),
+            asked=replace(parameters, filter=None),
         )
 
     def track_status(self, track: FullTrackName, parameters: Parameters) -> int | None:
@@ -122,7 +123,14 @@ class Sender:
         if asked is not None:
             request.order, request.filter = asked.order, asked.filter
             self._expect(request, asked)
-        requests.wire.send(request, build(request.id))
+        try:
+            requests.wire.send(request, build(request.id))
+        except MisuseError:
+            # It cannot be written on this draft: take it back, as far as the wire knows of it.
+            requests.end(request, quiet=True)
+            if stream != NO_STREAM:
+                self._context.transport.reset(stream, ResetCode.INTERNAL_ERROR)
+            raise
         return request.id
 
     def _expect(self, request: Request, asked: Parameters) -> None:

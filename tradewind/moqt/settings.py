@@ -26,8 +26,9 @@ class SessionSettings:
     """The Retry Interval of such a refusal."""
     request_window: int = 128
     """Draft 16: how many requests the peer may have sent, with updates, before MAX_REQUEST_ID grows."""
-    max_id_gaps: int = 1024
-    """Holes in the peer's Request IDs (and in its stream ids) that are remembered; more are a violation."""
+    max_id_gaps: int = 8192
+    """Holes in the peer's Request IDs, and among its streams that are over, that are remembered; more close the
+    session. Must be more than the streams that the transport lets the peer have open at once."""
     max_request_updates: int = 16
     """Unanswered REQUEST_UPDATEs of the peer on one request; told to it where the draft has a word for it."""
     max_filter_ranges: int = 64

@@ -35,7 +35,8 @@ class StreamTable:
         self.handlers.pop(stream, None)
         over = self._over[stream & 3]
         over.add(stream >> 2)
-        if over.ranges > self._context.settings.max_id_gaps:
+        theirs = stream & 1 == self._context.is_client
+        if theirs and over.ranges > self._context.settings.max_id_gaps:
             raise self._context.violation("too many streams left out", SessionCode.INTERNAL_ERROR)
 
     def is_over(self, stream: int) -> bool:
