@@ -88,6 +88,10 @@ class StreamCursor:
             return 0, Outcome.IDLE
         if self.index < subgroup.dropped:
             return self._skip_lost(sink)
+        subscription = self.subscription
+        if subgroup.group < subscription.newest_group and self.lag_s(now) > subscription.max_lag_s:
+            self.abandon(ResetCode.TOO_FAR_BEHIND, DropReason.TOO_FAR_BEHIND)
+            return 0, Outcome.IDLE
         if self.handle is None:
             self._skip_unwanted()
             if self.index >= subgroup.end:

@@ -41,6 +41,8 @@ class Subscription:
         "from_group_start",
         "largest_at_start",
         "max_datagrams",
+        "max_lag_s",
+        "newest_group",
         "order",
         "outbox",
         "peer",
@@ -80,6 +82,8 @@ class Subscription:
         self.default_priority = default_priority
         self.order = order
         self.max_datagrams = max_datagrams
+        self.newest_group = -1
+        self.max_lag_s = float("inf")
         self.turn = Turn()
         self.from_group_start = False
         """It starts with what is here of its first group, not with the next object."""
@@ -149,7 +153,10 @@ class Subscription:
         outbox.push(DatagramItem(self, item, now))
 
     def skip_behind(self, newest_group: int, max_lag_s: float, now: float) -> None:
-        """Give up older groups whose next unsent object has waited longer than `max_lag_s`."""
+        """A newer group begins: give up older ones whose next unsent object has waited longer than `max_lag_s`, now
+        and whenever they would be sent.
+        """
+        self.newest_group, self.max_lag_s = newest_group, max_lag_s
         for cursor in tuple(self.cursors.values()):
             if cursor.subgroup.group < newest_group and cursor.lag_s(now) > max_lag_s:
                 cursor.abandon(ResetCode.TOO_FAR_BEHIND, DropReason.TOO_FAR_BEHIND)
