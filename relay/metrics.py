@@ -232,6 +232,9 @@ class ProcessMetrics:
     certificate_expiry: Count = gauge(
         "certificate_expiry_timestamp_seconds", "When the certificate in use ends, in Unix time."
     )
+    internal_errors: Count = counter(
+        "internal_errors_total", "Errors of the relay's own; each ended the session that met it."
+    )
     reload_ok: Labelled = gauges(
         "last_reload_successful", "1 where the last change of these files could be used, else 0.", "files"
     )

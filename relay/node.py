@@ -97,7 +97,8 @@ class Node:
         self._by_connection: dict[Connection, Attachment] = {}
         self._blocked: dict[int, dict[int, Outbox]] = {port: {} for port in range(ports)}
         """Outboxes that wait for their connection, by port and connection: looked at when it hears something."""
-        self._looked_at: set[Attachment] = set()
+        self._looked_at: dict[Attachment, None] = {}
+        """Sessions whose deadline may have moved, in the order in which they were met."""
         self._deadlines: list[tuple[float, int, Attachment]] = []
         self._count = 0
         self._drain_ends: float | None = None
@@ -130,7 +131,7 @@ class Node:
                     attachment.handle_deadline(now, wall_now)
                 except Exception as error:  # noqa: BLE001 - see `faults`
                     self._fault(attachment, error)
-                self._looked_at.add(attachment)
+                self._looked_at[attachment] = None
         if self._housekeeping_at is None or now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self._keep_house(now, wall_now)
@@ -142,7 +143,7 @@ class Node:
             self._drain_ends = now + grace_s
             for attachment in self.attachments.values():
                 attachment.session.goaway(uri, round(grace_s * 1000))
-                self._looked_at.add(attachment)
+                self._looked_at[attachment] = None
 
     def close(self, now: float, code: int = SessionCode.NO_ERROR, reason: str = "the relay stops") -> None:
         """End every session at once; the datagrams that say so are in the next output."""
@@ -236,7 +237,7 @@ class Node:
                             attachment.receive(event, now, wall_now)
                         except Exception as error:  # noqa: BLE001 - see `faults`
                             self._fault(attachment, error)
-                        self._looked_at.add(attachment)
+                        self._looked_at[attachment] = None
 
     def _attach(self, connection: Connection, port: int, now: float) -> None:
         self._count += 1
@@ -247,7 +248,7 @@ class Node:
         )  # fmt: skip
         self.attachments[attachment.id] = attachment
         self._by_connection[connection] = attachment
-        self._looked_at.add(attachment)
+        self._looked_at[attachment] = None
         attachment.start(now)
         if self.stage is not Stage.SERVING:
             attachment.session.close(SessionCode.GOAWAY_TIMEOUT, "the relay is going away")
@@ -259,7 +260,7 @@ class Node:
             self._fault(attachment, error)
         del self.attachments[attachment.id]
         self._blocked[port].pop(attachment.connection.id, None)
-        self._looked_at.discard(attachment)
+        self._looked_at.pop(attachment, None)
         attachment.deadline = None
         self.quirk_uses.update(attachment.quirks.uses)
         self.ended.append(Ended(attachment, event.code, event.reason, event.by_peer))

@@ -98,6 +98,10 @@ class Relay:
             self._observer.session_ended(ended)
             _log_end(ended.attachment.id, ended.code, ended.reason, ended.by_peer)
         node.ended.clear()
+        for fault in node.faults:
+            self._metrics.process.internal_errors.add()
+            logging.getLogger("relay").error("internal error", extra={"session": fault.session}, exc_info=fault.error)
+        node.faults.clear()
         if node.stage is Stage.DRAINED or (node.stage is Stage.DRAINING and not node.attachments):
             self.empty.set()
         return output.more
