@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from relay.forwarding.cache import CachedObject, CachedSubgroup, TrackCache, after, before
 from relay.forwarding.egress_order import STREAM_UNSENT_BYTES, Key, Outbox, Outcome, Turn
 from relay.forwarding.peers import DropReason, Room, Sink
+from relay.forwarding.range_filters import Sieve
 from tradewind.moqt.errors import ResetCode
 from tradewind.moqt.model import MAX_VARINT, GroupOrder, Location, ObjectStatus, RangeEnd, SubgroupHeader
 
@@ -40,8 +41,20 @@ class Cursor(Protocol):
 class StreamCursor:
     """One subgroup on its way to one subscriber."""
 
-    __slots__ = ("chunk", "chunk_at", "closed", "handle", "index", "open_object", "previous", "queued", "subgroup",
-                 "subscription", "turn")  # fmt: skip
+    __slots__ = (
+        "behind",
+        "chunk",
+        "chunk_at",
+        "closed",
+        "handle",
+        "index",
+        "open_object",
+        "previous",
+        "queued",
+        "subgroup",
+        "subscription",
+        "turn",
+    )
 
     def __init__(self, subscription: Subscription, subgroup: CachedSubgroup, index: int) -> None:
         self.subscription = subscription
@@ -56,6 +69,9 @@ class StreamCursor:
         self.chunk = 0
         self.chunk_at = 0
         self.previous: CachedObject | None = None
+        """The last object sent on this stream."""
+        self.behind: CachedObject | None = None
+        """The last object accounted for on this stream: sent, or filtered out behind one that was."""
 
     def key(self) -> Key:
         subscription, subgroup = self.subscription, self.subgroup
@@ -151,11 +167,14 @@ class StreamCursor:
         return self.handle is None and self.index < self.subgroup.end
 
     def _skip_unwanted(self) -> None:
-        """Pass over objects before the subscription's start."""
+        """Before a stream is opened: pass over objects before the subscription's start and those it filters out."""
         start, subgroup = self.subscription.range.start, self.subgroup
-        if subgroup.group == start.group:
-            while self.index < subgroup.end and subgroup.at(self.index).id < start.object:
-                self.index += 1
+        first = start.object if subgroup.group == start.group else 0
+        while self.index < subgroup.end:
+            item = subgroup.at(self.index)
+            if item.id >= first and self.subscription.passes(item):
+                return
+            self.index += 1
 
     def _open(self, sink: Sink) -> bool:
         subgroup = self.subgroup
@@ -173,15 +192,16 @@ class StreamCursor:
         if self.handle is None:
             return False
         self.subscription.streams_opened += 1
-        self.previous = None
+        self.previous = self.behind = None
         return True
 
     def _gather(self, sink: Sink, parts: list[bytes | memoryview], limit: int, now: float) -> int:
         """Collect up to about `limit` bytes from here on; -1 where the stream had to be given up."""
         subgroup = self.subgroup
         objects, dropped, count = subgroup.objects, subgroup.dropped, subgroup.end
-        timeout = self.subscription.object_timeout_s(subgroup)
-        end = self.subscription.range.end
+        subscription = self.subscription
+        timeout = subscription.object_timeout_s(subgroup)
+        end = subscription.range.end
         size = 0
         while size < limit and self.index < count:
             item = objects[self.index - dropped]
@@ -189,10 +209,16 @@ class StreamCursor:
                 if end is not None and (subgroup.group, item.id) > end:
                     self.abandon(ResetCode.CANCELLED, None)
                     return -1
+                if subscription.sieve is not None and not subscription.passes(item):
+                    # What a filter takes out does not break the stream ("Closing Subgroup Streams").
+                    if self.behind is not None and self._follows(item):
+                        self.behind = item
+                    self.index += 1
+                    continue
                 if timeout is not None and now - item.started_at > timeout:
                     self.abandon(ResetCode.DELIVERY_TIMEOUT, DropReason.DELIVERY_TIMEOUT)
                     return -1
-                if self.previous is not None and not self._follows(item):
+                if self.behind is not None and not self._follows(item):
                     return self._break_off(sink, parts, size)
                 header = sink.object_header(item, self.previous.id if self.previous else None, subgroup.has_properties)
                 parts.append(header)
@@ -201,7 +227,7 @@ class StreamCursor:
             size += self._payload(item, parts, limit - size)
             if self.chunk < len(item.chunks) or not item.complete:
                 break
-            self.previous = item
+            self.previous = self.behind = item
             self.index += 1
             self.open_object = False
             self.chunk = self.chunk_at = 0
@@ -226,9 +252,9 @@ class StreamCursor:
 
     def _follows(self, item: CachedObject) -> bool:
         """The draft's next-Object rule ("Closing Subgroup Streams")."""
-        previous = self.previous
-        assert previous is not None
-        return item.id == previous.id + 1 or item.follows == previous.id
+        behind = self.behind
+        assert behind is not None
+        return item.id == behind.id + 1 or item.follows == behind.id
 
     def _break_off(self, sink: Sink, parts: list[bytes | memoryview], size: int) -> int:
         """Reset this stream after what was gathered, and go on with a new one at the next chance."""
@@ -238,7 +264,7 @@ class StreamCursor:
             parts.clear()
         sink.reset(self.handle, ResetCode.CANCELLED)
         self.handle = None
-        self.previous = None
+        self.previous = self.behind = None
         self.wake()
         return -1
 
@@ -358,6 +384,7 @@ class FetchCursor:
         "priority",
         "queued",
         "request",
+        "sieve",
         "start",
         "turn",
         "waits_on",
@@ -376,9 +403,11 @@ class FetchCursor:
         default_priority: int,
         frontier: Frontier | None,
         owner: Subscription | None = None,
+        sieve: Sieve | None = None,
         finished: Callable[[], None] | None = None,
     ) -> None:
         self._finished = finished
+        self.sieve = sieve
         self.outbox = outbox
         self.request = request
         self.start = start
@@ -460,6 +489,11 @@ class FetchCursor:
             return max(size, 1), Outcome.IDLE
         return size, Outcome.IDLE if waits else Outcome.MORE
 
+    def _passes(self, item: CachedObject) -> bool:
+        assert self.sieve is not None
+        priority = self.default_priority if item.priority is None else item.priority
+        return self.sieve.passes(item.subgroup, item.id, priority, item.properties)
+
     def reads(self, cache: TrackCache) -> bool:
         """Whether this is a fetch of the track with that cache."""
         return self._cache is cache
@@ -485,6 +519,9 @@ class FetchCursor:
             self._pending = gap_end
         if item is None or item.location > last:
             return self._finish_span(sink, parts, last)
+        if self.sieve is not None and not self._passes(item):
+            self._advance(item.location)
+            return 0, False
         if item.status is not ObjectStatus.NORMAL:  # It only says what does not exist, as a gap does here.
             self._advance(item.location)
             return 0, False

@@ -5,7 +5,10 @@ Source: draft-20, "Namespace Discovery" and "Publisher Interactions".
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from relay.forwarding.book import Announced, Book, Interested, Offered
+from relay.forwarding.range_filters import track_passes, updated
 from relay.forwarding.routes import Party, TracksInterest
 from relay.forwarding.track import Track
 from tradewind.moqt.errors import RequestCode
@@ -72,6 +75,7 @@ class Discovery:
             forward=parameters.forward is not False,
             priority=128 if parameters.priority is None else parameters.priority,
             order=parameters.order,
+            range_filters=parameters.range_filters,
         )
         book.give(party, Interested(party, tracks=True))
         book.routes.tracks_interests[party] = interest
@@ -93,6 +97,7 @@ class Discovery:
                 old.forward if parameters.forward is None else parameters.forward,
                 old.priority if parameters.priority is None else parameters.priority,
                 old.order,
+                updated(old.range_filters, parameters.range_filters),
             )
         elif parameters.prefix is not None:
             routes.namespace_interests[party] = parameters.prefix
@@ -124,6 +129,8 @@ class Discovery:
             for role in (book.roles.get(Party(party.session, n)) for n in book.members[party.session].requests)
         ):
             return
+        if not track_passes(interest.range_filters, track.properties):
+            return
         peer = book.peer(party)
         parameters = Parameters(
             forward=interest.forward, priority=interest.priority, order=interest.order, largest=track.largest
@@ -133,7 +140,8 @@ class Discovery:
             peer.skip_publish(party.request, track.name)
             return
         offered = Party(party.session, request)
-        book.give(offered, Offered(offered, track, parameters))
+        filtered = replace(parameters, range_filters=interest.range_filters)
+        book.give(offered, Offered(offered, track, filtered))
 
     def _told(self, namespace: Namespace, party: Party) -> bool:
         """Whether this subscriber hears of the namespace: its own are left out where its draft says so."""

@@ -10,6 +10,7 @@ from functools import partial
 
 from relay.forwarding.book import Answering, Book, Question, Unanswered
 from relay.forwarding.cursors import FetchCursor, Frontier
+from relay.forwarding.range_filters import sieve
 from relay.forwarding.routes import Party
 from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import FetchInlet, Track
@@ -98,6 +99,7 @@ class Fetching:
             default_priority=track.default_priority,
             frontier=frontier,
             owner=subscription,
+            sieve=sieve(wish.range_filters) if wish.range_filters else subscription.sieve,
         )
         subscription.fetches.append(cursor)
         cursor.wake()
@@ -205,6 +207,7 @@ class Fetching:
             priority=128 if parameters.priority is None else parameters.priority,
             default_priority=track.default_priority,
             frontier=frontier,
+            sieve=sieve(parameters.range_filters),
             finished=partial(self._answered, party),
         )
         book.give(party, Answering(party, cursor))

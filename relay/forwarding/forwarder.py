@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from relay.forwarding.book import (
@@ -437,6 +437,11 @@ class Forwarder:
             }
             for name, track in self._book.tracks.items()
         ]
+
+    def requests(self, session: int) -> Set[int]:
+        """The requests of a session, of both sides, that something is known of here."""
+        member = self._book.members.get(session)
+        return member.requests if member is not None else frozenset()
 
     def check_invariants(self) -> None:
         self._book.check_invariants()

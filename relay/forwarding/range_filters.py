@@ -11,8 +11,6 @@ from collections.abc import Iterable
 
 from tradewind.moqt.model import FilterSubject, Properties, RangeFilter
 
-IMMUTABLE_PROPERTIES = 0x0B
-
 
 class Sieve:
     """The object filters of one request."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tradewind.moqt.model import FullTrackName, GroupOrder, Namespace
+from tradewind.moqt.model import FullTrackName, GroupOrder, Namespace, RangeFilter
 
 
 class Party(NamedTuple):
@@ -37,6 +37,7 @@ class TracksInterest:
     forward: bool
     priority: int
     order: GroupOrder | None
+    range_filters: tuple[RangeFilter, ...] = ()
 
 
 class Routes:

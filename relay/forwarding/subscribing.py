@@ -12,6 +12,7 @@ from functools import partial
 from relay.forwarding.book import Book, Ending, Feeding, Member, Offered, Serving, Waiting
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.fetching import Fetching
+from relay.forwarding.range_filters import updated
 from relay.forwarding.routes import Party
 from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import DYNAMIC_GROUPS, OBJECT_TIMEOUT, SUBGROUP_TIMEOUT, Source, Track
@@ -77,6 +78,8 @@ class Subscribing:
             None if chosen is None else resolve(chosen, track.largest),
         )
         subscription.set_timeouts(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)
+        if parameters.range_filters:
+            subscription.set_filters(updated(subscription.range_filters, parameters.range_filters))
         self._book.peer(party).accept_update(party.request, update, Parameters(largest=track.largest))
         if subscription.forward and not was_forwarding:
             subscription.largest_at_start = track.largest
@@ -276,6 +279,7 @@ class Subscribing:
             max_datagrams=self._book.settings.max_datagrams,
         )
         subscription.from_group_start = from_group_start
+        subscription.set_filters(parameters.range_filters)
         subscription.largest_at_start = track.largest
         subscription.track_timeouts_ms = (track.integer(OBJECT_TIMEOUT, 0), track.integer(SUBGROUP_TIMEOUT, 0))
         subscription.set_timeouts(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)

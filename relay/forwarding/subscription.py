@@ -12,8 +12,9 @@ from relay.forwarding.cache import CachedObject, CachedSubgroup
 from relay.forwarding.cursors import DatagramItem, FetchCursor, StreamCursor
 from relay.forwarding.egress_order import Outbox, Turn
 from relay.forwarding.peers import DropReason, Peer
+from relay.forwarding.range_filters import Sieve, sieve
 from tradewind.moqt.errors import ResetCode
-from tradewind.moqt.model import GroupOrder, Location, Range
+from tradewind.moqt.model import GroupOrder, Location, Range, RangeFilter
 
 DEAD_SUBGROUPS = 256
 """Subgroups remembered as not to be sent again; the oldest are forgotten first."""
@@ -48,8 +49,10 @@ class Subscription:
         "peer",
         "priority",
         "range",
+        "range_filters",
         "request",
         "session",
+        "sieve",
         "streams_opened",
         "timeouts_ms",
         "track_timeouts_ms",
@@ -85,6 +88,8 @@ class Subscription:
         self.newest_group = -1
         self.max_lag_s = float("inf")
         self.turn = Turn()
+        self.range_filters: tuple[RangeFilter, ...] = ()
+        self.sieve: Sieve | None = None
         self.from_group_start = False
         """It starts with what is here of its first group, not with the next object."""
         self.largest_at_start: Location | None = None
@@ -101,6 +106,18 @@ class Subscription:
         self.ending: tuple[int, str] | None = None
         """The status and reason of the PUBLISH_DONE that follows its last stream."""
         self._ended: Callable[[], object] | None = None
+
+    def set_filters(self, filters: tuple[RangeFilter, ...]) -> None:
+        """Take other Range Filters, all of them."""
+        self.range_filters = filters
+        self.sieve = sieve(filters)
+
+    def passes(self, item: CachedObject) -> bool:
+        """Whether an object passes the Range Filters."""
+        if self.sieve is None:
+            return True
+        priority = self.default_priority if item.priority is None else item.priority
+        return self.sieve.passes(item.subgroup, item.id, priority, item.properties)
 
     def set_timeouts(self, object_ms: int | None, subgroup_ms: int | None) -> None:
         """Take the subscriber's delivery timeouts; None leaves one as it is."""
@@ -144,7 +161,7 @@ class Subscription:
 
     def offer_datagram(self, item: CachedObject, now: float) -> None:
         """Queue one object that goes as a datagram, if it is wanted."""
-        if not self.forward or self.ending is not None or item.location not in self.range:
+        if not self.forward or self.ending is not None or item.location not in self.range or not self.passes(item):
             return
         outbox = self.outbox
         if outbox.waiting_datagrams >= self.max_datagrams:

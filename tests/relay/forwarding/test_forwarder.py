@@ -18,6 +18,7 @@ from tradewind.moqt.model import (
     FetchObject,
     Fill,
     FilterKind,
+    FilterSubject,
     FullTrackName,
     GroupOrder,
     Location,
@@ -26,6 +27,7 @@ from tradewind.moqt.model import (
     ObjectStatus,
     Parameters,
     RangeEnd,
+    RangeFilter,
 )
 
 
@@ -826,6 +828,56 @@ def test_fetch_descending() -> None:
     (out,) = world.sinks[3].streams
     assert out.locations == [Location(3, 0), Location(2, 0), Location(2, 1), Location(1, 1)]
     assert out.fin
+
+
+ODD_IDS = tuple(RangeFilter(FilterSubject.OBJECT_ID, set_id, None, ((2 * set_id + 1,) * 2,)) for set_id in range(3))
+
+
+def test_range_filters_thin_a_stream_without_breaking_it() -> None:
+    world = World()
+    world.join(1)
+    world.join(2)
+    world.announce(1)
+    world.subscribe(2, parameters=Parameters(range_filters=ODD_IDS))
+    ours = world.agree(1)
+    stream = world.open(1, ours, group=0)
+    for number in range(6):
+        world.send(1, stream, number, b"x" * 10, upto=5 if number == 4 else None)
+        if number == 4:
+            assert world.sinks[2].streams[0].objects == [(1, b"x" * 10), (3, b"x" * 10)]
+            world.more(1, stream, b"x" * 5)
+    world.close(1, stream)
+    (out,) = world.sinks[2].streams
+    assert out.objects == [(1, b"x" * 10), (3, b"x" * 10), (5, b"x" * 10)]
+    assert out.fin
+
+
+def test_range_filters_of_datagrams_fetches_and_updates() -> None:
+    world = World()
+    ours, request = world.serve()
+    world.forwarder.receive_update(2, request, 2, Parameters(range_filters=ODD_IDS), world.now)
+    for number in range(4):
+        found = DatagramObject(1, 5, ObjectHeader(number, 4), None, False, b"data")
+        world.forwarder.receive_datagram(1, (ours,), found, world.now)
+    world.settle()
+    assert [number for _, number, _ in world.sinks[2].datagrams] == [1, 3]
+    fetch(world, 2, LocationFilter(FilterKind.ABSOLUTE, start=Location(5, 0)), range_filters=ODD_IDS)
+    (out,) = world.sinks[2].streams
+    assert out.locations == [Location(5, 1), Location(5, 3)]
+    assert out.marks == []
+
+
+def test_tracks_are_offered_by_their_properties() -> None:
+    world = World()
+    world.join(2)
+    wanted = RangeFilter(FilterSubject.TRACK_PROPERTY, 0, 8, ((1, 1),))
+    world.forwarder.receive_subscribe_tracks(2, world.request(2), (), Parameters(range_filters=(wanted,)), world.now)
+    world.join(1)
+    for name, value in ((b"no", 0), (b"yes", 1)):
+        track = FullTrackName(NAMESPACE, name)
+        world.forwarder.receive_publish(1, world.request(1), track, Parameters(), ((8, value),), world.now)
+    offered = [entry[2] for entry in world.peers[2].said if entry[0] == "publish"]
+    assert offered == [FullTrackName(NAMESPACE, b"yes")]
 
 
 def test_namespaces_are_discovered_and_withdrawn() -> None:
