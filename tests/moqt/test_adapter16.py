@@ -28,7 +28,7 @@ def peer(**options: Any) -> Peer:
     return Peer(16, setup=setup, **options)
 
 
-def said(there: Peer) -> list[object]:
+def said(there: Peer) -> list[Any]:
     """What the session said on the control stream."""
     return [message for stream, message in there.heard() if stream == there.control]
 
@@ -459,6 +459,46 @@ def test_setup_message_must_come_first() -> None:
     client.session.start(SetupOptions())
     client.side.receive(Bytes(0, m.encode(client.profile, m.Subscribe(1, TRACK))))
     assert client.closed == VIOLATION
+
+
+def test_stopped_namespace_stream_ends_both_halves() -> None:
+    there, stream = both()
+    there.stop(stream)
+    assert there.side.take() == [e.RequestCancelled(0, CANCELLED), e.RequestCancelled(TWIN, CANCELLED)]
+    assert there.session.statistics().streams == 1
+
+
+def test_update_that_overtakes_its_subscribe_namespace_is_refused() -> None:
+    there = peer()
+    there.say(there.control, m.RequestUpdate(2, existing=0))
+    assert said(there) == [m.RequestError(RequestCode.DOES_NOT_EXIST, "no such request yet", request=2)]
+    there.open(m.SubscribeNamespace(0, NAMESPACE, options=1))
+    assert there.closed is None
+    number = there.session.subscribe_namespace(NAMESPACE)
+    assert number is not None and there.session.update(number, NO_PARAMETERS) is None
+
+
+def test_first_half_refused_after_the_second_was_accepted_and_cancelled() -> None:
+    there, stream = both()
+    there.session.accept(TWIN)
+    there.session.cancel(TWIN)
+    assert there.heard() == [(stream, m.RequestOk(request=0))]
+    there.session.reject(0, RequestCode.UNAUTHORIZED, "")
+    assert there.heard() == [(stream, "fin")]
+
+
+def test_joining_something_else_than_a_subscription() -> None:
+    there = peer()
+    there.open(m.PublishNamespace(0, NAMESPACE))
+    there.open(m.Fetch(2, None, joining=0, joining_groups=1))
+    assert said(there)[-1].code == RequestCode.INVALID_JOINING_REQUEST_ID
+
+
+def test_no_stream_for_client_setup() -> None:
+    there = Peer(16, is_client=True)
+    there.side.transport.bidi_credit = 0
+    there.session.start(SetupOptions())
+    assert there.closed == SessionCode.INTERNAL_ERROR
 
 
 def test_owner_mistakes_are_told() -> None:

@@ -261,6 +261,28 @@ def test_object_over_our_limit_costs_the_stream_only() -> None:
     assert there.closed is None
 
 
+def test_large_objects_elsewhere_cost_no_session_either() -> None:
+    there = peer()
+    number = made(there.session.fetch(TRACK, NO_FILTER))
+    encoder = FetchEncoder(there.profile, GroupOrder.ASCENDING)
+    stream = there.uni(
+        encode_fetch_header(there.profile, number) + encoder.object(FetchObject(1, 0, ObjectHeader(0, 1 << 40), 1))
+    )
+    assert there.side.take() == [
+        e.FetchOpened(stream, number),
+        e.FetchClosed(stream, number, ResetCode.EXCESSIVE_LOAD),
+    ]
+    assert there.closed is None
+
+
+def test_refused_track_takes_its_waiting_streams_along() -> None:
+    there = peer()
+    stream = there.uni(subgroup(there, 9))
+    there.open(m.Publish(0, FullTrackName((b".",), b"x"), 9))
+    assert (stream, ("stop", CANCELLED)) in there.heard()
+    assert there.session.statistics().waiting_streams == 0
+
+
 def test_owner_can_stop_a_stream() -> None:
     there = subscribed()
     stream = there.uni(subgroup(there, 5))

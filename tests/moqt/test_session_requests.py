@@ -475,6 +475,129 @@ def test_refused_update_ends_what_the_draft_says() -> None:
     ]
 
 
+def test_update_accepted_before_its_request_is_answered_behind_it() -> None:
+    for opener, accept in OPENERS:
+        if isinstance(opener(0), (m.TrackStatus, m.Publish)):
+            continue
+        there = peer()
+        stream = there.open(opener(0))
+        there.say(stream, m.RequestUpdate(2))
+        there.session.accept_update(0, 2)
+        assert there.heard() == []
+        accept(there.session, 0)
+        first, second = (message for _, message in there.heard())
+        assert isinstance(first, (m.SubscribeOk, m.FetchOk, m.RequestOk)) and second == m.RequestOk()
+
+
+def test_update_refused_before_its_request_is_answered_refuses_it() -> None:
+    there = peer()
+    stream = there.open(m.Subscribe(0, TRACK))
+    there.say(stream, m.RequestUpdate(2))
+    there.session.reject_update(0, 2, RequestCode.UNAUTHORIZED, "no")
+    assert there.heard() == [(stream, m.RequestError(RequestCode.UNAUTHORIZED, "no")), (stream, "fin")]
+    there.session.accept_subscribe(0, 1)
+    there.session.accept_update(0, 2)
+    there.session.reject_update(0, 2, 0, "")
+    assert there.heard() == []
+
+
+def test_bad_update_before_the_answer_refuses_the_request() -> None:
+    there = peer()
+    stream = there.open(m.SubscribeNamespace(0, (b"live",)))
+    there.side.take()
+    there.say(stream, m.RequestUpdate(2, raw(Parameters(prefix=(b".",)))))
+    assert [message for _, message in there.heard()] == [
+        m.RequestError(RequestCode.DOES_NOT_EXIST, "reserved namespace"),
+        "fin",
+    ]
+    assert there.side.take() == [e.RequestCancelled(0, CANCELLED)]
+
+
+def test_prefix_of_ours_moves_when_it_is_accepted() -> None:
+    there = peer()
+    number = made(there.session.subscribe_namespace((b"a",)))
+    there.say(1, m.RequestOk(), m.NamespaceAdded((b"x",)))
+    made(there.session.update(number, Parameters(prefix=(b"b",))))
+    assert there.heard()[-1] == (1, m.RequestUpdate(3, raw(Parameters(prefix=(b"b",)))))
+    there.say(1, m.NamespaceAdded((b"y",)), m.RequestOk(), m.NamespaceAdded((b"z",)))
+    found = [event.namespace for event in there.side.take() if isinstance(event, e.NamespaceFound)]
+    assert found == [(b"a", b"x"), (b"a", b"y"), (b"b", b"z")]
+
+
+def test_refused_update_ends_what_is_no_subscription() -> None:
+    there = peer()
+    number = made(there.session.subscribe_namespace((b"a",)))
+    there.say(1, m.RequestOk())
+    update = made(there.session.update(number, Parameters(prefix=(b"b",))))
+    there.side.take()
+    there.say(1, m.RequestError(RequestCode.PREFIX_OVERLAP))
+    assert there.side.take() == [
+        e.UpdateRefused(number, update, RequestCode.PREFIX_OVERLAP, ""),
+        e.RequestCancelled(number, CANCELLED),
+    ]
+
+
+def test_refused_prefix_is_forgotten() -> None:
+    there = peer(16)
+    there.open(m.PublishNamespace(0, (b"live",)))
+    there.session.accept(0)
+    there.say(there.control, m.RequestUpdate(2, existing=0))
+    there.session.reject_update(0, 2, RequestCode.UNAUTHORIZED, "no")
+    # Draft 16 lets the request live on.
+    assert there.session.statistics().requests_theirs == 1
+    there = peer()
+    stream = there.open(m.SubscribeTracks(0, (b"live",)))
+    there.session.accept(0)
+    there.say(stream, m.RequestUpdate(2, raw(Parameters(prefix=(b"b",)))))
+    there.session.reject_update(0, 2, RequestCode.UNAUTHORIZED, "no")
+    assert there.session.statistics().requests_theirs == 0
+
+
+def test_properties_in_an_update_ok_are_a_violation() -> None:
+    there = peer()
+    number = made(there.session.subscribe(TRACK))
+    there.say(1, m.SubscribeOk(1))
+    there.session.update(number, NO_PARAMETERS)
+    there.say(1, m.RequestOk(properties=((0x0E, 1),)))
+    assert there.closed == SessionCode.PROTOCOL_VIOLATION
+
+
+def test_flaw_in_what_cannot_be_refused_is_a_violation() -> None:
+    there = peer(16)
+    there.session.publish(TRACK, 1)
+    backwards = LocationFilter(FilterKind.ABSOLUTE, start=Location(9, 0), end_group=4)
+    there.say(there.control, m.PublishOk(raw(Parameters(filter=backwards)), request=1))
+    assert there.closed == SessionCode.PROTOCOL_VIOLATION
+
+
+def test_publisher_notifies_skips_and_sends_away() -> None:
+    there = peer()
+    stream = there.open(m.Subscribe(0, TRACK))
+    there.session.notify_state(0, NO_PARAMETERS)
+    there.session.accept_subscribe(0, 1)
+    tracks = there.open(m.SubscribeTracks(2, (b"live",)))
+    there.session.accept(2)
+    there.heard()
+    there.session.notify_state(0, Parameters(forward=False))
+    there.session.skip_publish(2, TRACK)
+    there.session.goaway_request(0, "moqt://there", 4)
+    there.session.goaway_request(0, "moqt://there", 4)
+    assert there.heard() == [
+        (stream, m.PublishStateNotify(raw(Parameters(forward=False)))),
+        (tracks, m.PublishSkipped((b"demo",), b"video")),
+        (stream, m.Goaway("moqt://there", 4)),
+    ]
+    with pytest.raises(MisuseError):
+        there.session.notify_state(2, NO_PARAMETERS)
+    with pytest.raises(MisuseError):
+        there.session.skip_publish(2, FullTrackName((b"other",), b"x"))
+    there.session.notify_namespace(99, (b"x",))
+    client = peer(is_client=True)
+    client.open(m.Subscribe(1, TRACK))
+    with pytest.raises(MisuseError):
+        client.session.reject(1, RequestCode.REDIRECT, "", None, e.Redirect("moqt://x", TRACK))
+
+
 # --- Refused before the owner sees them -------------------------------------------------------------------------------
 
 

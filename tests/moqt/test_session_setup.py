@@ -229,6 +229,16 @@ def test_control_stream_never_ends(draft: int, how: str) -> None:
     assert there.closed == SessionCode.PROTOCOL_VIOLATION
 
 
+def test_nothing_is_ready_before_all_of_setup_is_here() -> None:
+    there = fresh()
+    there.session.start(SetupOptions())
+    data = m.encode(there.profile, m.Setup(SetupOptions(implementation="x")))
+    stream = there.uni(data[:-1])
+    assert (there.session.is_ready, there.side.take()) == (False, [])
+    there.side.receive(Bytes(stream, data[-1:]))
+    assert there.session.is_ready
+
+
 def test_second_control_stream_is_a_violation() -> None:
     there = Peer(20, setup=SetupOptions())
     there.uni(m.encode(there.profile, m.Setup(SetupOptions())))
