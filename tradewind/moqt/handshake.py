@@ -42,8 +42,6 @@ class Handshake:
     def receive(self, options: SetupOptions) -> None:
         """The peer's SETUP. Raises ProtocolViolation with the code that the option's section names."""
         context = self._context
-        if self.received:
-            raise context.violation("a second SETUP")
         self._check_path(options.path)
         self._check_authority(options.authority)
         tokens = self._tokens.resolve_setup(options.tokens)

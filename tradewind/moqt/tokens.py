@@ -27,9 +27,6 @@ class TokenCache:
         self._registered: dict[int, Token] = {}
         self.size_bytes = 0
 
-    def __len__(self) -> int:
-        return len(self._registered)
-
     def resolve(self, tokens: tuple[RawToken, ...]) -> tuple[Token, ...]:
         """What one message's tokens stand for, in order, without those that only delete.
 
