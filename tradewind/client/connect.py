@@ -36,7 +36,7 @@ from tradewind.moqt.model import (
 )
 from tradewind.moqt.profiles import NATIVE_ORDER
 from tradewind.moqt.session import SessionSettings
-from tradewind.quic.config import QuicSettings, ServerTrust
+from tradewind.quic.config import Limits, QuicSettings, ServerTrust
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,9 @@ class ClientSettings:
     trust: ServerTrust = ServerTrust()
     connect_timeout_s: float = 3.0
     """For each address of the relay."""
+    idle_timeout_s: float = 12.0
+    """A relay from which nothing came for so long is gone."""
+    keep_alive_s: float = 4.0
     reconnect: bool = True
     first_pause_s: float = 0.25
     longest_pause_s: float = 5.0
@@ -59,6 +62,7 @@ class ClientSettings:
 
 
 DEFAULT_SETTINGS = ClientSettings()
+_RETIRE_POLL_S = 0.05
 
 
 class State(Enum):
@@ -285,7 +289,12 @@ class Client:
         trust = self.settings.trust
         if target.fingerprint_url:
             trust = replace(trust, pinned_sha256=await ask_fingerprint(target, self.settings.connect_timeout_s))
-        quic = QuicSettings(protocols=self.settings.protocols, trust=trust)
+        quic = QuicSettings(
+            protocols=self.settings.protocols,
+            trust=trust,
+            limits=Limits(idle_timeout_s=self.settings.idle_timeout_s),
+            keep_alive_s=self.settings.keep_alive_s,
+        )
         failures = []
         for address in await resolve(target):
             where = f"{address[0]} port {address[1]}"
@@ -369,12 +378,15 @@ class Client:
         patience = link.goaway.timeout_ms / 1000 or self.settings.drain_s
         with trio.move_on_after(patience):
             # Until the new link serves, the old one is all there is.
-            while self._links[-1] is link or (link.serving is not None and link.serving.statistics().subscriptions):
-                await trio.sleep(0.05)
-                if link.lost:
-                    break
+            while not link.lost and (self._links[-1] is link or self._is_needed(link)):
+                await trio.sleep(_RETIRE_POLL_S)
         link.close("moved")
         self._drop(link)
+
+    def _is_needed(self, link: Link) -> bool:
+        """Whether anybody still reads from a link, or has not found what they read on the new one."""
+        served = link.serving is not None and link.serving.statistics().subscriptions
+        return bool(served) or any(subscription.is_on(link) for subscription in self._subscriptions)
 
     def _drop(self, link: Link) -> None:
         if link in self._links:

@@ -403,6 +403,9 @@ class Link:
         self.lost = self.lost or why
         for reply in self._replies.values():
             reply.arrived.set()
+        for inbox in tuple(self._inboxes.values()):
+            inbox.done(None, self.lost)
+        self._inboxes.clear()
         self.opened.set()
         self.moving.set()
         self.ended.set()

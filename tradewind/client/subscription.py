@@ -121,6 +121,7 @@ class Subscription:
         self._request: int | None = None
         self._newest: Location | None = None
         self._floor: Location | None = None
+        self._first: Location | None = None
         self._seen: dict[Location, None] = {}
 
     def __aiter__(self) -> Subscription:
@@ -137,7 +138,11 @@ class Subscription:
 
     async def next_arrival(self) -> Arrival | None:
         """The next object, or the news that a group is complete; None: it is over."""
-        return await self._mailbox.get()
+        while (arrival := await self._mailbox.get()) is not None:
+            # Subscriptions of one track may share an alias: each takes out what it asked for.
+            if not isinstance(arrival, ReceivedObject) or self._first is None or arrival.location >= self._first:
+                break
+        return arrival
 
     @property
     def dropped(self) -> int:
@@ -150,6 +155,10 @@ class Subscription:
         if self._link is not None and self._request is not None:
             self._link.cancel(self._request)
         self._end("cancelled")
+
+    def is_on(self, link: Link) -> bool:
+        """Whether this is the link it is being read from."""
+        return self._link is link and self._request is not None
 
     # What links call.
 
@@ -191,6 +200,8 @@ class Subscription:
         self._link, self._request = link, request
         self.largest = accepted.parameters.largest
         self.properties = accepted.properties
+        if self.largest is not None and self._floor is None:
+            self._first = _first_wanted(self._join, self.largest)
         session = link.session
         joins = self._join is Join.CURRENT_GROUP and self.largest is not None
         if joins and session is not None and not session.profile.fill and session.profile.joining_fetch:
@@ -224,3 +235,10 @@ class Subscription:
                 if old is not None and request is not None and old is not link and not old.lost:
                     old.cancel(request)
                 return
+
+
+def _first_wanted(join: Join, largest: Location) -> Location:
+    """Where a subscription begins that was accepted when `largest` was the newest object."""
+    if join is Join.NEXT_OBJECT:
+        return Location(largest.group, largest.object + 1)
+    return Location(largest.group + (join is Join.NEXT_GROUP), 0)
