@@ -87,8 +87,6 @@ class Rules:
     """A second subscription to a track in the same role is refused (drafts up to 18)."""
     reserved_namespaces: bool
     """Namespaces under "." and ".session" never reach the application (drafts from 18)."""
-    mandatory_properties: bool
-    """Unknown Track Properties 0x4000 to 0x7FFF forbid the track (drafts from 18)."""
     fills: bool
     """Subscriptions can ask for fill streams (drafts from 20)."""
     goaway_first_unprocessed: bool
@@ -102,7 +100,6 @@ def rules_of(draft: int) -> Rules:
         fin_cancels=draft <= 18,
         one_subscription=draft <= 18,
         reserved_namespaces=draft >= 18,
-        mandatory_properties=draft >= 18,
         fills=draft >= 20,
         goaway_first_unprocessed=draft == 18,
     )
