@@ -149,6 +149,12 @@ class Attachment:
             self._allowance.close(now)
             self._allowance = None
 
+    def check_invariants(self) -> None:
+        """Assert that what is counted is what forwarding knows, and in the session's account."""
+        assert self._counted.keys() <= self._forwarder.requests(self.id)
+        if self._allowance is not None:
+            assert self._allowance.counted == len(self._counted)
+
     # --- The session's transport: the connection, but for credit that is withheld ---
 
     def open_bidi(self) -> int | None:
@@ -209,7 +215,7 @@ class Attachment:
             return
         self.grant = grant
         self._allowance = allowance
-        self.peer = SessionPeer(self.session, grant, self.quirks, self._uncount)
+        self.peer = SessionPeer(self.session, grant, self.quirks, self)
         self.sink = SessionSink(self._connection, self.session.profile)
         self.outbox = self._forwarder.open_session(self.id, self.peer, self.sink)
 
@@ -296,10 +302,11 @@ class Attachment:
             self._forwarder.receive_ok(self.id, event.request, event.parameters, event.properties, self._now)
 
     def on_error(self, event: e.RequestRefused) -> None:
+        self.uncount(event.request)
         self._forwarder.receive_error(self.id, event.request, event.code, event.reason, self._now)
 
     def on_done(self, event: e.PublishDone) -> None:
-        self._uncount(event.request)
+        self.uncount(event.request)
         self._forwarder.receive_publish_done(
             self.id, event.request, event.status, event.stream_count, event.reason, self._now
         )
@@ -333,7 +340,7 @@ class Attachment:
 
     def _end(self, request: int) -> None:
         """A request of theirs is over, and the session has said all that is to be said."""
-        self._uncount(request)
+        self.uncount(request)
         if self.peer is not None:
             self.peer.forget(request)
         self._forwarder.receive_cancel(self.id, request, self._now)
@@ -342,6 +349,7 @@ class Attachment:
         """Whether an answer's Track Properties can be passed on; where not, it counts as a refusal."""
         if not are_too_many(event.properties):
             return True
+        self.uncount(event.request)
         self.session.cancel(event.request)
         self._forwarder.receive_error(
             self.id, event.request, RequestCode.EXCESSIVE_LOAD, TOO_MANY_PROPERTIES, self._now
@@ -403,7 +411,20 @@ class Attachment:
         self._counted[request] = allowance.remove_namespace if namespace else allowance.remove_subscription
         return True
 
-    def _uncount(self, request: int) -> None:
+    def count_ours(self, open_request: Callable[[], int | None]) -> int | None:
+        """Open a subscription that we offer to this session, if it may have another one; see `peer.Account`."""
+        allowance = self._allowance
+        if allowance is None or allowance.add_subscription() is not None:
+            return None
+        request = open_request()
+        if request is None:
+            allowance.remove_subscription()
+        else:
+            self._counted[request] = allowance.remove_subscription
+        return request
+
+    def uncount(self, request: int) -> None:
+        """A request counts no longer."""
         give_back = self._counted.pop(request, None)
         if give_back is not None:
             give_back()

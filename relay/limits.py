@@ -140,6 +140,12 @@ class Allowance:
                     worst = Overdraft(Limit(f"bytes_per_s_per_{account.kind}"), wait_s)
         return worst
 
+    @property
+    def counted(self) -> int:
+        """Requests of this session that count."""
+        own = self._accounts[0]
+        return own.subscriptions + own.namespaces
+
     def close(self, now: float) -> None:
         """Give everything back that this session held."""
         if self._open:

@@ -215,6 +215,7 @@ class Node:
         for attachment in self.attachments.values():
             assert self._by_connection[attachment.connection] is attachment
             attachment.session.check_invariants()
+            attachment.check_invariants()
 
     # --- Private ---
 
