@@ -378,7 +378,7 @@ class Client:
         patience = link.goaway.timeout_ms / 1000 or self.settings.drain_s
         with trio.move_on_after(patience):
             # Until the new link serves, the old one is all there is.
-            while not link.lost and (self._links[-1] is link or self._is_needed(link)):
+            while not link.lost and (self._links[-1] is link or self._is_needed(link)):  # noqa: ASYNC110 - many have a say
                 await trio.sleep(_RETIRE_POLL_S)
         link.close("moved")
         self._drop(link)

@@ -30,6 +30,9 @@ class Source(Protocol):
     async def rewind(self) -> None:
         """Begin again; a pipe cannot."""
 
+    async def close(self) -> None:
+        """Let go of the file; it may be read again all the same."""
+
 
 class FileSource:
     """A regular file."""
@@ -62,6 +65,10 @@ class FileSource:
             await self._file.aclose()
             self._file = None
 
+    async def close(self) -> None:
+        """Let go of the file."""
+        await self.rewind()
+
 
 class PipeSource:
     """Standard input from another program."""
@@ -79,6 +86,10 @@ class PipeSource:
     async def rewind(self) -> None:
         """A pipe cannot."""
         raise ToolError(f"{self.name} cannot be read twice")
+
+    async def close(self) -> None:
+        """Read no more."""
+        await self._stream.aclose()
 
 
 def open_sources(names: Sequence[str]) -> list[Source]:

@@ -1,11 +1,4 @@
-"""`tradewind publish`: fragmented MP4 from files or a pipe as live tracks, with catalogues for MSF and hang players.
-
-OBS, or whatever speaks RTMP, through ffmpeg:
-
-    ffmpeg -v warning -listen 1 -i rtmp://0.0.0.0:1935/live/demo -c copy -f mp4 \
-        -movflags cmaf+frag_every_frame+delay_moov - |
-        tradewind publish - --to https://relay.example/ --namespace live/demo
-"""
+"""`tradewind publish`: fragmented MP4 from files or a pipe as live tracks, with catalogues for MSF and hang players."""
 
 from __future__ import annotations
 
@@ -24,6 +17,11 @@ from tradewind.client.tools.options import Display, beside, bits, client_setting
 from tradewind.client.tools.publishing import Progress, publish_media
 from tradewind.moqt.model import Namespace
 
+RTMP_LINE = (
+    "ffmpeg -v error -fflags nobuffer -listen 1 -i {rtmp} -c copy -f mp4"
+    " -movflags cmaf+frag_every_frame+delay_moov - | tradewind publish - --to {relay} --namespace {namespace}"
+)
+"""OBS, or whatever else speaks RTMP, through ffmpeg; `rtmp` is e.g. rtmp://0.0.0.0:1935/live/demo."""
 _REFRESH_S = 0.25
 
 

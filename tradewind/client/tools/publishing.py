@@ -7,7 +7,7 @@ made now; standard input is sent as it comes.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -32,6 +32,8 @@ LIVE_START_WALL_S, LIVE_START_MEDIA_S, LIVE_START_MOST_S = 0.5, 1.0, 5.0
 MOST_AHEAD_S = 2.0
 """Input that comes faster than real time is sent so far ahead of its time, and read no faster."""
 START_DELAY_S = 0.1
+DRAIN_S = 1.0
+"""How long the relay may take for the last objects and the ends of the tracks."""
 
 
 @dataclass(slots=True)
@@ -95,6 +97,22 @@ async def publish_media(
     end, the tracks are ended and the namespace withdrawn. Raises ToolError for inputs that cannot be used,
     RequestFailed where the relay refuses the namespace, and LinkLost.
     """
+    try:
+        await _publish(client, namespace, sources, loop, ready, written)
+    finally:
+        with trio.CancelScope(shield=True):
+            for source in sources:
+                await source.close()
+
+
+async def _publish(
+    client: Client,
+    namespace: Namespace,
+    sources: Sequence[Source],
+    loop: bool,
+    ready: Callable[[Progress], None] | None,
+    written: Callable[[MediaObject, float], None] | None,
+) -> None:
     inputs = [FrameInput(source) for source in sources]
     live = sources[0].is_live
     looked = await (_look_live(inputs[0]) if live else _look_at_files(inputs))
@@ -110,8 +128,8 @@ async def publish_media(
             await sender.send_files(inputs, loop=loop)
     finally:
         sender.finish()
-        with trio.move_on_after(1.0, shield=True):
-            await client.drain(1.0)
+        with trio.move_on_after(DRAIN_S, shield=True):
+            await client.drain(DRAIN_S)
         client.withdraw(publication)
 
 
@@ -148,8 +166,9 @@ class _Sender:
         """Send whole files in real time."""
         packager = self._packager(self._wall_now() + START_DELAY_S)
         while True:
-            async for key, frame in _interleave(inputs, self._looked.timescales):
-                made = packager.package(key, frame)
+            frames = _Interleaved(inputs, self._looked.timescales)
+            while (item := await frames.next_frame()) is not None:
+                made = packager.package(*item)
                 if made is not None:
                     await trio.sleep_until(made.due - self._wall_minus_monotonic)
                     self._write(made)
@@ -208,23 +227,23 @@ class _Sender:
         return trio.current_time() + self._wall_minus_monotonic
 
 
-async def _interleave(
-    inputs: Sequence[FrameInput], timescales: dict[TrackKey, int]
-) -> AsyncIterator[tuple[TrackKey, Frame]]:
+class _Interleaved:
     """The frames of all files, once, in decode order."""
-    order = Interleaver(timescales)
-    while True:
-        while (hungry := order.starved()) is not None:
-            frames = await inputs[hungry].next_frames()
+
+    def __init__(self, inputs: Sequence[FrameInput], timescales: dict[TrackKey, int]) -> None:
+        self._inputs = inputs
+        self._order = Interleaver(timescales)
+
+    async def next_frame(self) -> tuple[TrackKey, Frame] | None:
+        """The next one; None: all files have ended."""
+        while (hungry := self._order.starved()) is not None:
+            frames = await self._inputs[hungry].next_frames()
             if frames is None:
-                order.end(hungry)
+                self._order.end(hungry)
             else:
                 for frame in frames:
-                    order.push(hungry, frame)
-        item = order.pop()
-        if item is None:
-            return
-        yield item
+                    self._order.push(hungry, frame)
+        return self._order.pop()
 
 
 async def _look_at_files(inputs: Sequence[FrameInput]) -> _Looked:

@@ -168,6 +168,13 @@ class _Sink:
             except trio.BrokenResourceError as error:
                 raise ToolError("standard output was closed") from error
 
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+        if self._stream is not None:
+            os.close(self._stream.fileno())
+
 
 class _Watcher:
     """Moves arrivals into the recorder and its output to the sink, and keeps count."""
@@ -206,7 +213,10 @@ class _Watcher:
 
     async def finish(self) -> None:
         """Write the rest and say what came."""
-        await self._sink.write(self._recorder.finish())
+        try:
+            await self._sink.write(self._recorder.finish())
+        finally:
+            self._sink.close()
         seen = self._recorder.statistics()
         elapsed = trio.current_time() - self._began
         what = f"{seen.frames} frames, {seen.gaps} gaps, {seen.broken} broken objects"
