@@ -89,7 +89,8 @@ class PublishRequested:
 @dataclass(frozen=True, slots=True)
 class FetchRequested:
     """A range of past objects. `joining`: the subscription it continues (drafts up to 18), whose saved Largest ends
-    the range; then `joining_groups` back from that, or from absolute group `joining_start`, and `filter` is unused."""
+    the range; then `joining_groups` back from that, or from absolute group `joining_start`, and `filter` is unused.
+    """
 
     request: int
     track: FullTrackName
