@@ -17,7 +17,7 @@ from tests.interop.relay_process import STAND_IN, RelayProcess
 NAMESPACE = "live/demo"
 GOP_FRAMES = 12
 CLIPS = {"high": ("640x360", "1100k"), "low": ("320x180", "200k")}
-Publish = Callable[[], PeerProcess]
+Publish = Callable[..., PeerProcess]
 
 
 @pytest.fixture(scope="session")
@@ -98,12 +98,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def publish(moq_rs: None, relay: RelayProcess, clips: dict[str, Path]) -> Iterator[Publish]:  # noqa: F811 the fixture
-    """`publish()` starts a publisher of the broadcast and returns when it is announced."""
+    """`publish()` starts a publisher of the broadcast, or of another one, and returns when it is announced."""
     running: list[PeerProcess] = []
 
-    def start() -> PeerProcess:
+    def start(namespace: str = NAMESPACE) -> PeerProcess:
         script = str(HERE / "peers/publish.py")
-        peer = PeerProcess(script, relay.url("quic"), NAMESPACE, str(clips["high"]), str(clips["low"]))
+        peer = PeerProcess(script, relay.url("quic"), namespace, str(clips["high"]), str(clips["low"]))
         running.append(peer)
         peer.wait_for(lambda words: "announced" in words)
         return peer

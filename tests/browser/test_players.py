@@ -25,9 +25,10 @@ def test_plays(chromium: Browser, site: Site, relay: RelayProcess, publish: Publ
     with chromium.open(address(site, relay, player)) as page:
         wait_until(page, "probe()", lambda probe: probe["changes"] > 0, within_s=10)
         watched = watch(page, PLAYS_FOR_S)
-        assert watched.media_seconds == pytest.approx(watched.seconds, abs=0.5), watched
+        # A player that began at the oldest frame it got may catch up with the live edge meanwhile.
+        assert watched.seconds - 0.5 < watched.media_seconds < watched.seconds + 2, watched
         assert watched.picture_changes > 100, watched
-        assert watched.longest_still_s < 0.5, watched
+        assert watched.longest_still_s < 1, watched
         assert page.evaluate("probe().errors") == []
 
 
@@ -59,7 +60,7 @@ def test_survives_the_publishers_reconnect(
         wait_until(page, "probe()", lambda probe: probe["changes"] > 10, within_s=RECOVERS_WITHIN_S)
         watched = watch(page, 4.0)
         assert watched.picture_changes > 40, watched
-        assert watched.media_seconds == pytest.approx(watched.seconds, abs=0.7), watched
+        assert watched.seconds - 1 < watched.media_seconds < watched.seconds + 3, watched
 
 
 def address(site: Site, relay: RelayProcess, player: str) -> str:
