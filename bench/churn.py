@@ -182,7 +182,7 @@ class Churn:
                 self._sample(now - began)
             time.sleep(STEP_S)
         for viewer in self._viewers:
-            viewer.leave(silently=False)
+            self._see_off(viewer, now, lives=True)
         for publisher in self._publishers.values():
             publisher.leave(silently=False)
 

@@ -130,14 +130,7 @@ class Dialed:
 
     def detach(self) -> Keys:
         """Hand the connection over: from now on this object must not be stepped."""
-        space = self.quic._spaces[Epoch.ONE_RTT]
-        spans = tuple((span.start, span.stop - 1) for span in space.ack_queue)
-        return Keys(
-            self.quic._cryptos[Epoch.ONE_RTT],
-            self.quic._peer_cid.cid,
-            self.quic._packet_number,
-            spans or ((space.largest_received_packet, space.largest_received_packet),),
-        )
+        return keys_of(self.quic)
 
     def leave(self) -> None:
         """Close in order."""
@@ -224,3 +217,11 @@ class Dialed:
                     self.closed = f"{event.reason} ({event.code:#x})"
                 case _:
                     pass
+
+
+def keys_of(quic: QuicConnection) -> Keys:
+    """What a receiver needs to take an established connection over."""
+    space = quic._spaces[Epoch.ONE_RTT]
+    spans = tuple((span.start, span.stop - 1) for span in space.ack_queue)
+    newest = space.largest_received_packet
+    return Keys(quic._cryptos[Epoch.ONE_RTT], quic._peer_cid.cid, quic._packet_number, spans or ((newest, newest),))

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line, flush=True)
     results: dict[Cell, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory(prefix="tradewind-bench-") as directory:
-        for cell in _cells(options):
+        for cell in dict.fromkeys(_cells(options)):
             results[cell] = {target.name: [] for target in present}
             for number in range(options.runs):
                 for target in present:

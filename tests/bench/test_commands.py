@@ -1,0 +1,94 @@
+"""The benches themselves, at their smallest: that they run, count everything and say what they should."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.fanout import Cell, Run, summary
+from bench.load import Ticks
+from bench.report import middle, tables, verdicts
+from bench.targets import Target
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        check=False,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def made(us_per_packet: float, **more: object) -> Run:
+    ticks = Ticks(objects_wanted=1, objects=1, packets=1000, cpu_s=us_per_packet / 1000, lags_s=[0.001])
+    values = {name: getattr(summary(ticks), name) for name in Run.__slots__}
+    return Run(**(values | more))
+
+
+def test_medians_pass_over_void_runs() -> None:
+    runs = [made(10), made(30), made(900, void=True), made(20)]
+    assert middle(runs)["us_per_packet"] == pytest.approx(20)
+    assert middle(runs[2:3])["us_per_packet"] == pytest.approx(900)
+
+
+def test_floors() -> None:
+    results = {
+        Cell("cost", "datagrams", 100, "timer"): {"ours": [made(36)], "aioquic": [made(20)]},
+        Cell("cost", "objects", 100, "timer"): {"ours": [made(22)], "aioquic": [made(20)]},
+        Cell("latency", "datagram", 100, "timer"): {"ours": [made(9, latency_ms_p50=1.9, latency_ms_p99=11.0)]},
+    }
+    assert [verdict.passed for verdict in verdicts(results)] == [False, True, True, False]
+    targets = [Target(name, name, "", "", True, ()) for name in ("ours", "aioquic")]
+    results.popitem()
+    text = tables(results, targets)
+    assert "1.80" in text and "1.10" in text
+
+
+def test_a_peer_that_is_missing_is_told(tmp_path: Path) -> None:
+    nowhere = {"PATH": str(tmp_path), "HOME": str(tmp_path), "TRADEWIND_PEER_BIN": str(tmp_path)}
+    found = run("bench.fanout", "--targets", "moq-relay", "--parts", "cost", "--subscribers", "1", **nowhere)
+    assert found.returncode == 3
+    assert "peer missing" in found.stdout
+
+
+@pytest.mark.slow
+def test_fanout(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    found = run(
+        *("bench.fanout", "--targets", "ours,aioquic", "--subscribers", "3", "--parts", "cost"),
+        *("--runs", "1", "--seconds", "0.4", "--json", str(out)),
+    )
+    assert found.returncode in {0, 1, 4}, found.stderr
+    document = json.loads(out.read_text())
+    runs = [run for cell in document["cells"] for runs in cell["targets"].values() for run in runs]
+    assert len(runs) == 4
+    assert all(run["complete"] or run["void"] for run in runs), found.stdout + found.stderr
+    assert all(run["us_per_packet"] > 0 and run["acks_per_packet"] > 0 for run in runs if not run["void"])
+
+
+@pytest.mark.slow
+def test_sessions(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    found = run("bench.sessions", "--sessions", "20", "--json", str(out))
+    assert found.returncode in {0, 1}, found.stderr
+    assert json.loads(out.read_text())["handshakes_per_cpu_s"] > 0
+
+
+@pytest.mark.slow
+def test_churn(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    found = run("bench.churn", "--minutes", "0.12", "--viewers", "4", "--json", str(out))
+    assert found.returncode in {0, 1}, found.stderr
+    document = json.loads(out.read_text())
+    assert document["joined"] >= 4 and document["objects"] > 0 and not document["failed"]
