@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 import trio
 
-from control.demo.shaper import LinkError, LinkShape, parse_link
+from control.demo.shaper import LinkError, parse_schedule
 from control.demo.show import Show, ShowError, ShowSettings
 from control.web import PagesMissing
 from tradewind.client.tools.options import Display, Seconds, bits, say
@@ -18,19 +18,18 @@ from tradewind.client.tools.options import Display, Seconds, bits, say
 REFRESH_S = 0.25
 
 
-class Link(click.ParamType[LinkShape]):
-    """A link such as 600kbit,2%,40ms."""
+class Link(click.ParamType[str]):
+    """A link such as 600kbit,2%,40ms, or 600kbit@10s: from the show's tenth second on."""
 
     name = "link"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> LinkShape:
-        """Its shape."""
-        if isinstance(value, LinkShape):
-            return value
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The same text, checked."""
         try:
-            return parse_link(str(value))
+            parse_schedule([str(value)])
         except LinkError as error:
             self.fail(str(error), param, ctx)
+        return str(value)
 
 
 @click.command("demo")
@@ -40,20 +39,24 @@ class Link(click.ParamType[LinkShape]):
 @click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write a JSON line for each object.")
 @click.option(
     "--viewer-link",
+    "viewer_links",
     type=Link(),
-    metavar="600kbit,2%,40ms",
-    help="Viewers sit behind a link: rate, loss, delay.",
+    multiple=True,
+    metavar="600kbit,2%,40ms[@10s]",
+    help="Viewers sit behind a link: rate, loss, delay; @10s: from then on. May be repeated.",
 )
 @click.option("--viewers", type=click.IntRange(0, 1000), default=1, show_default=True, help="Measuring viewers.")
 def command(
-    headless: bool, for_s: float, as_json: bool, trace: Path | None, viewer_link: LinkShape | None, viewers: int
+    headless: bool, for_s: float, as_json: bool, trace: Path | None, viewer_links: tuple[str, ...], viewers: int
 ) -> None:
     """Run one relay with a looping clip in two renditions, and open a page that plays it.
 
     The page's address is printed. Ctrl-C ends everything.
     """
     with _open_trace(trace) as file:
-        show = Show(ShowSettings(link=viewer_link, page=not headless, viewers=viewers, trace=file))
+        show = Show(
+            ShowSettings(links=parse_schedule(viewer_links), page=not headless, viewers=viewers, trace=file), say
+        )
         try:
             trio.run(_run, show, for_s)
         except (ShowError, PagesMissing) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,25 @@ class LinkShape:
     rate_bit_per_s: float | None = None
     loss_ratio: float = 0.0
     delay_s: float = 0.0
+
+    def __str__(self) -> str:
+        rate = "as fast as it goes" if self.rate_bit_per_s is None else f"{self.rate_bit_per_s / 1000:g} kbit/s"
+        return f"{rate}, {self.loss_ratio:.1%} loss, {self.delay_s * 1000:g} ms"
+
+
+def parse_schedule(texts: Sequence[str]) -> tuple[tuple[float, LinkShape], ...]:
+    """Read links that follow each other: `600kbit,2%@10s` begins ten seconds after the show does, others with it.
+
+    Raises LinkError.
+    """
+    schedule = []
+    for text in texts:
+        shape, _, when = text.partition("@")
+        matched = re.fullmatch(r"(\d+(?:\.\d+)?)s?", when or "0")
+        if matched is None:
+            raise LinkError(f"{when!r} is not a time such as 10s")
+        schedule.append((float(matched[1]), parse_link(shape)))
+    return tuple(sorted(schedule, key=lambda entry: entry[0]))
 
 
 def parse_link(text: str) -> LinkShape:

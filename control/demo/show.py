@@ -47,8 +47,8 @@ class ShowError(Exception):
 class ShowSettings:
     """What is shown, and how."""
 
-    link: LinkShape | None = None
-    """Between the relay and everybody who watches."""
+    links: tuple[tuple[float, LinkShape], ...] = ()
+    """What lies between the relay and everybody who watches, each from its second of the show on; none: nothing."""
     page: bool = True
     viewers: int = 1
     trace: TextIO | None = None
@@ -71,6 +71,8 @@ class Show:
     """What runs; the terminal reads it."""
 
     settings: ShowSettings
+    tell: Callable[[str], None]
+    """Says one line to whoever started the show."""
     relay_name: str = ""
     relay_address: tuple[str, int] = ("127.0.0.1", 0)
     sha256: str = ""
@@ -117,11 +119,6 @@ class Show:
         """The figures so far."""
         return summarize(self.seen, self._dialled)
 
-    def reshape(self, shape: LinkShape) -> None:
-        """Change the link that viewers sit behind, if there is one."""
-        if self._shaper is not None:
-            self._shaper.reshape(shape)
-
     @property
     def watch_address(self) -> tuple[str, int]:
         """Where viewers dial: the relay, or the narrow link before it."""
@@ -154,9 +151,16 @@ class Show:
         raise ShowError(f"the relay ended with code {code}")
 
     async def _start_link(self, nursery: trio.Nursery) -> None:
-        if self.settings.link is not None:
-            self._shaper = Shaper(self.relay_address, self.settings.link)
+        if self.settings.links:
+            self._shaper = Shaper(self.relay_address, LinkShape())
             nursery.start_soon(self._shaper.run)
+            nursery.start_soon(self._change_links, self._shaper, trio.current_time())
+
+    async def _change_links(self, shaper: Shaper, began: float) -> None:
+        for at_s, shape in self.settings.links:
+            await trio.sleep_until(began + at_s)
+            shaper.reshape(shape)
+            self.tell(f"link: {shape}")
 
     async def _start_publisher(self, nursery: trio.Nursery) -> None:
         started = trio.Event()

@@ -9,7 +9,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.demo.shaper import QUEUE_S, LinkError, LinkShape, Narrow, Shaper, parse_link
+from control.demo.shaper import QUEUE_S, LinkError, LinkShape, Narrow, Shaper, parse_link, parse_schedule
 from tradewind.quic.udp import UdpSocket
 
 
@@ -30,6 +30,16 @@ def test_parse(text: str, shape: LinkShape) -> None:
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(LinkError):
         parse_link(text)
+
+
+def test_schedule() -> None:
+    assert parse_schedule(["@12.5s", "600kbit,2%", "1mbit@3"]) == (
+        (0, LinkShape(600_000, 0.02)),
+        (3, LinkShape(1_000_000)),
+        (12.5, LinkShape()),
+    )
+    with pytest.raises(LinkError):
+        parse_schedule(["600kbit@soon"])
 
 
 @given(sizes=st.lists(st.integers(100, 1500), min_size=1, max_size=60), rate=st.integers(100_000, 5_000_000))
