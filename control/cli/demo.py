@@ -64,6 +64,9 @@ def command(
             sys.exit(1)
     if as_json:
         click.echo(show.summary().line())
+    if viewers and not show.seen:
+        say("tradewind demo: nothing came")
+        sys.exit(1)
 
 
 class _NoTrace:

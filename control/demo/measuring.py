@@ -26,6 +26,9 @@ class Seen:
     received: float
     """When its last byte had come."""
     size: int
+    """Payload bytes."""
+    dialled: float
+    """When this viewer began to connect."""
 
     def line(self) -> str:
         """The trace's JSON line."""
@@ -51,13 +54,13 @@ class Summary:
         return json.dumps(asdict(self))
 
 
-def summarize(seen: Sequence[Seen], dialled: dict[str, float]) -> Summary:
-    """The figures of a run: every object that every viewer saw, and when each viewer dialled."""
+def summarize(seen: Sequence[Seen]) -> Summary:
+    """The figures of a run: every object that every viewer saw."""
     first: dict[str, float] = {}
     for one in seen:
         first[one.viewer] = min(first.get(one.viewer, float("inf")), one.received)
     added = sorted(1000 * (one.received - one.sent) for one in seen if one.sent >= first[one.viewer])
-    joins = [1000 * (first[viewer] - at) for viewer, at in dialled.items() if viewer in first]
+    joins = [1000 * (first[one.viewer] - one.dialled) for one in seen]
     return Summary(
         objects=len(seen),
         gaps=count_gaps(seen),

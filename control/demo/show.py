@@ -21,8 +21,7 @@ from control.cli.main import relay_command, relay_environment
 from control.demo.measuring import Seen, Summary, summarize
 from control.demo.shaper import LinkShape, Shaper
 from control.web import page_server
-from tradewind.client.connect import ClientSettings, connect
-from tradewind.client.receiving import ReceivedObject
+from tradewind.client.connect import ClientSettings, Subscription, connect
 from tradewind.client.timeline import MediaObject
 from tradewind.client.tools.inputs import open_sources
 from tradewind.client.tools.publishing import Progress, publish_media
@@ -81,7 +80,6 @@ class Show:
     viewers: list[ViewerState] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     began: float = 0.0
-    _dialled: dict[str, float] = field(default_factory=dict)
     _sent: dict[tuple[str, Location], float] = field(default_factory=dict)
     _shaper: Shaper | None = None
 
@@ -117,7 +115,7 @@ class Show:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        return summarize(self.seen, self._dialled)
+        return summarize(self.seen)
 
     @property
     def watch_address(self) -> tuple[str, int]:
@@ -195,7 +193,7 @@ class Show:
 
     async def _view(self, state: ViewerState) -> None:
         """Watch as a player would: the catalogue, then the largest picture and the sound."""
-        self._dialled[state.name] = trio.current_time()
+        dialled = trio.current_time()
         try:
             async with connect(self._url(self.watch_address), settings=self._client_settings()) as client:
                 broadcast = await find_broadcast(client, NAMESPACE, "auto", 10.0)
@@ -205,22 +203,22 @@ class Show:
                         subscription = await client.subscribe(track)
                         if rendition.height:
                             state.rendition = f"{rendition.width}x{rendition.height}"
-                        nursery.start_soon(self._read, state, rendition.name, subscription)
+                        nursery.start_soon(self._read, state, dialled, rendition.name, subscription)
         except Exception as error:  # noqa: BLE001 - a viewer that fails is shown, the show goes on
-            state.problem = str(error)
+            problem = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            state.problem = str(problem)
+            self.tell(f"{state.name}: {problem!r}")
 
-    async def _read(self, state: ViewerState, track: str, subscription: Any) -> None:
+    async def _read(self, state: ViewerState, dialled: float, track: str, subscription: Subscription) -> None:
         async for item in subscription:
-            assert isinstance(item, ReceivedObject)
             sent = self._sent.get((track, item.location))
             if item.status is not ObjectStatus.NORMAL or sent is None:
                 continue
             state.frames += 1
             state.bytes += len(item.payload)
             state.latency_s = item.received - sent
-            one = Seen(
-                state.name, self.relay_name, track, *item.location, sent, item.received, len(item.payload)
-            )  # fmt: skip
+            size = len(item.payload)
+            one = Seen(state.name, self.relay_name, track, *item.location, sent, item.received, size, dialled)
             self.seen.append(one)
             if self.settings.trace is not None:
                 self.settings.trace.write(one.line() + "\n")

@@ -12,11 +12,11 @@ from control.demo.measuring import Seen, count_gaps, percentile, summarize
 
 
 def seen(group: int, number: int, *, viewer: str = "v", sent: float = 0.0, received: float = 0.0) -> Seen:
-    return Seen(viewer, "r", "video", group, number, sent, received, 10)
+    return Seen(viewer, "r", "video", group, number, sent, received, 10, 1.0)
 
 
 def test_nothing_came() -> None:
-    summary = summarize([], {"v": 1.0})
+    summary = summarize([])
     assert summary.objects == summary.gaps == summary.bytes == 0
     assert summary.join_ms is None
     assert summary.added_latency_ms_p50 is None
@@ -28,7 +28,7 @@ def test_figures() -> None:
         seen(1, 1, sent=1.3, received=1.301),
         seen(1, 2, sent=1.4, received=1.403),
     ]
-    summary = summarize(lines, {"v": 1.0})
+    summary = summarize(lines)
     assert json.loads(summary.line()) == {
         "objects": 3,
         "gaps": 0,
