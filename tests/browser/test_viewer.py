@@ -12,11 +12,12 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.browser.chromium import ROOT, Browser, Page, Site
+from tests.browser.chromium import HERE, ROOT, Browser, Page, Site
 from tests.browser.conftest import Publish
 from tests.browser.watching import wait_until
 from tests.interop.conftest import Relays
-from tests.interop.relay_process import STAND_IN
+from tests.interop.peer_process import PeerProcess
+from tests.interop.relay_process import STAND_IN, RelayProcess
 
 pytestmark = pytest.mark.browser
 
@@ -87,6 +88,30 @@ def test_goes_on_when_the_publisher_comes_back(chromium: Browser, site: Site, pu
         wait_until(page, SNAPSHOT, lambda now: now["state"] == "live" and now["frames"] > frames + 25, within_s=10)
 
 
+def test_follows_the_link(chromium: Browser, site: Site, relay: RelayProcess, publish: Publish) -> None:
+    publish()
+    with PeerProcess(str(HERE / "peers/narrow_link.py"), str(relay.port)) as link:
+        port = link.wait_for(lambda words: "port" in words)["port"]
+        with chromium.open(site.url(f"/?relay=https://127.0.0.1:{port}/")) as page:
+            high = wait_until(page, SNAPSHOT, lambda now: now["state"] == "live", within_s=10)["renditions"][-1]
+            wait_until(page, SNAPSHOT, lambda now: now["rendition"] == high, within_s=10)
+            time.sleep(3)
+            link.order("600kbit,2%")
+            narrowed = time.time()
+            down = wait_until(page, switches_after(narrowed), bool, within_s=5)[0]
+            assert down["to"] != high, down
+            assert down["wall"] / 1000 - narrowed < 1, down
+            time.sleep(12)
+            # Whatever it tries meanwhile, a narrow link is no reason to change to and fro.
+            assert len(page.evaluate(switches_after(narrowed))) <= 3, page.evaluate(SNAPSHOT)
+            wait_until(page, SNAPSHOT, lambda now: now["rendition"] != high, within_s=5)
+            link.order("")
+            widened = time.time()
+            up = wait_until(page, switches_after(widened), bool, within_s=15)[-1]
+            assert (up["to"], up["wall"] / 1000 - widened < 10) == (high, True), up
+            wait_until(page, SNAPSHOT, lambda now: now["state"] == "live" and now["rendition"] == high, within_s=5)
+
+
 def test_viewers_chat(chromium: Browser, site: Site, publish: Publish, tmp_path: Path) -> None:
     publish()
     with chromium.open(site.url("/")) as ada, chromium.open(site.url("/")) as bo:
@@ -149,6 +174,11 @@ def test_says_that_nobody_broadcasts_and_starts_when_somebody_does(
 NOTICE = "document.getElementById('notice').hidden ? '' : document.getElementById('notice').innerText"
 LOG = """[...document.querySelectorAll('#log li')].map(
     (item) => `${item.querySelector('b').textContent}: ${item.lastChild.textContent}`)"""
+
+
+def switches_after(wall_s: float) -> str:
+    """Asks the page for its changes of rendition since a moment."""
+    return f"{SNAPSHOT}.events.filter((event) => event.type === 'switch' && event.wall >= {wall_s * 1000:.0f})"
 
 
 def say(page: Page, name: str, text: str) -> None:

@@ -13,6 +13,8 @@ const CLIMB_AFTER_MS = 3000; // keeping up for so long makes a step up worth a t
 const CLIMB_AFTER_MOST_MS = 7000; // however often that went wrong
 const FAILED_WITHIN_MS = 4000; // a step down so soon after a step up: the step up was wrong
 const ROOM_FACTOR = 1.3; // a key frame has to show this much more than the higher rendition needs
+const WIDER_FACTOR = 1.5; // and after a step up that went wrong, this much more than it showed then
+const REMEMBER_MS = 60_000; // for so long
 const LARGE_BYTES = 3000; // smaller frames say nothing about the link's rate
 const LARGE_FRAMES = 5;
 
@@ -30,6 +32,8 @@ export class Choice {
   #behind = 0;
   #climbAfter = CLIMB_AFTER_MS;
   #rates = []; // kbit/s that recent large frames showed
+  #climbedWith; // what they showed when it last stepped up
+  #failed; // { at, rate } of the last step up that went wrong
 
   constructor(ladder, current) {
     this.update(ladder, current);
@@ -75,23 +79,28 @@ export class Choice {
     this.#steadySince = undefined;
     this.#behind = 0;
     if (this.#index === 0) return undefined;
-    if (at - this.#climbedAt < FAILED_WITHIN_MS) this.#climbAfter = Math.min(this.#climbAfter * 2, CLIMB_AFTER_MOST_MS);
+    if (at - this.#climbedAt < FAILED_WITHIN_MS) {
+      this.#climbAfter = Math.min(this.#climbAfter * 2, CLIMB_AFTER_MOST_MS);
+      this.#failed = { at, rate: this.#climbedWith };
+    }
     return this.#go(at, this.#index - 1);
   }
 
   #climb(at) {
     this.#steadySince = at;
     if (this.#index === this.#ladder.length - 1) return undefined;
-    if (!this.#hasRoom(this.#ladder[this.#index + 1].bitrateKbps)) return undefined;
+    if (!this.#hasRoom(at, this.#ladder[this.#index + 1].bitrateKbps)) return undefined;
     if (at - this.#climbedAt > 4 * CLIMB_AFTER_MOST_MS) this.#climbAfter = CLIMB_AFTER_MS;
     this.#climbedAt = at;
+    this.#climbedWith = median(this.#rates);
     return this.#go(at, this.#index + 1);
   }
 
-  #hasRoom(neededKbps) {
-    if (this.#rates.length === 0) return true; // no large frame to judge by: only trying tells
-    const sorted = [...this.#rates].sort((a, b) => a - b);
-    return sorted[sorted.length >> 1] >= ROOM_FACTOR * neededKbps;
+  #hasRoom(at, neededKbps) {
+    const shown = median(this.#rates);
+    if (shown === undefined) return true; // no large frame to judge by: only trying tells
+    if (at - (this.#failed?.at ?? Number.NEGATIVE_INFINITY) > REMEMBER_MS) this.#failed = undefined;
+    return shown >= Math.max(ROOM_FACTOR * neededKbps, WIDER_FACTOR * (this.#failed?.rate ?? 0));
   }
 
   #go(at, index) {
@@ -100,4 +109,8 @@ export class Choice {
     this.#rates = [];
     return this.name;
   }
+}
+
+function median(values) {
+  return values.length === 0 ? undefined : [...values].sort((a, b) => a - b)[values.length >> 1];
 }

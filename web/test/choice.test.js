@@ -9,12 +9,12 @@ const LADDER = [
 const FRAME_MS = 40;
 
 /** Play `seconds` of frames through a link; returns the switches as [time, name]. */
-function play(choice, { from, seconds, linkKbps, backlogMs = 0 }) {
+function play(choice, { from, seconds, linkKbps, backlogMs = 0, ladder = LADDER }) {
   const switches = [];
   let late = backlogMs;
   for (let frame = 0; frame < (seconds * 1000) / FRAME_MS; frame++) {
     const due = from + frame * FRAME_MS;
-    const { bitrateKbps } = LADDER.find((rendition) => rendition.name === choice.name);
+    const { bitrateKbps } = ladder.find((rendition) => rendition.name === choice.name);
     // A key frame a second, ten times the size of the others.
     const unit = (bitrateKbps * 1000) / 8 / (25 - 1 + 10);
     const bytes = frame % 25 === 0 ? 10 * unit : unit;
@@ -87,4 +87,18 @@ test("a corrected ladder does not begin the wait anew", () => {
     name = choice.receive(at, 2, at % 1000 === 0 ? 8000 : 800);
   }
   assert.equal(name, "high");
+});
+
+test("a step up that went wrong waits for a link that shows more", () => {
+  const ladder = [
+    { name: "low", bitrateKbps: 130 },
+    { name: "high", bitrateKbps: 430 },
+  ];
+  const choice = new Choice(ladder, "high");
+  play(choice, { from: 0, seconds: 5, linkKbps: 20_000, ladder });
+  const narrow = play(choice, { from: 5_000, seconds: 40, linkKbps: 600, ladder }).map(([, name]) => name);
+  assert.deepEqual(narrow, ["low", "high", "low"]);
+  const [[took, name]] = play(choice, { from: 45_000, seconds: 15, linkKbps: 20_000, ladder });
+  assert.equal(name, "high");
+  assert.ok(took < 10_000, `took ${took} ms`);
 });
