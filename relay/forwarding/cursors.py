@@ -77,7 +77,7 @@ class StreamCursor:
         subscription, subgroup = self.subscription, self.subgroup
         priority = subgroup.priority if subgroup.priority is not None else subscription.default_priority
         group = subgroup.group if subscription.order is GroupOrder.ASCENDING else -subgroup.group
-        return subscription.priority, priority, self.turn.number, 0, group, SUBGROUP, subgroup.id
+        return subscription.priority, priority, 0, group, SUBGROUP, subgroup.id
 
     def wake(self) -> None:
         if not self.closed:
@@ -312,7 +312,7 @@ class DatagramItem:
         subscription, item = self.subscription, self.item
         priority = item.priority if item.priority is not None else subscription.default_priority
         group = item.group if subscription.order is GroupOrder.ASCENDING else -item.group
-        return subscription.priority, priority, self.turn.number, 0, group, DATAGRAM, item.id
+        return subscription.priority, priority, 0, group, DATAGRAM, item.id
 
     def send(self, sink: Sink, limit: int, room: Room, now: float) -> tuple[int, Outcome]:
         outbox, item = self.subscription.outbox, self.item
@@ -443,7 +443,7 @@ class FetchCursor:
         group = self._position.group if self._position is not None else self.end.group
         if self.order is GroupOrder.DESCENDING:
             group = -group
-        return self.priority, self.default_priority, self.turn.number, int(self.opposed), group, FILL, 0
+        return self.priority, self.default_priority, int(self.opposed), group, FILL, 0
 
     def wake(self) -> None:
         self.outbox.push(self)

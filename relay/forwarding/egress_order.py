@@ -20,9 +20,9 @@ QUANTUM_BYTES = 16_384
 STREAM_UNSENT_BYTES = 4_096
 """A stream that holds this much unsent (its own flow control blocks it) is passed over."""
 
-Key: TypeAlias = tuple[int, int, int, int, int, int, int]
-"""Subscriber priority, publisher priority, the request's turn, fill after live where their orders differ, group,
-then fill before datagram before subgroup, then subgroup or object id."""
+Key: TypeAlias = tuple[int, int, int, int, int, int]
+"""Subscriber priority, publisher priority, fill after live where their orders differ, group, then fill before datagram
+before subgroup, then subgroup or object id. Between the second and the third stands the request's turn."""
 
 
 class Outcome(Enum):
@@ -37,12 +37,42 @@ class Outcome(Enum):
 
 
 class Turn:
-    """The fairness of one request among requests of equal priorities: who was served last waits longest."""
+    """One request's place among others of equal priorities: who was served last waits longest.
 
-    __slots__ = ("number",)
+    Its items wait here in their own order, which time does not change, so that serving one request never disturbs
+    another's: the outbox orders requests, a request its items.
+    """
+
+    __slots__ = ("gone", "items", "number", "place")
 
     def __init__(self) -> None:
         self.number = 0
+        self.items: list[tuple[Key, int, Schedulable]] = []
+        self.gone = 0
+        """Items that were withdrawn and are still listed."""
+        self.place: Place | None = None
+        """The entry of the outbox that counts; others of this request are stale."""
+
+    def first(self) -> Key | None:
+        """The key of what comes next; None where nothing waits."""
+        items = self.items
+        while items:
+            if items[0][2].queued:
+                return items[0][0]
+            heappop(items)
+            self.gone -= 1
+        return None
+
+    def tidy(self) -> None:
+        """Let go of what was withdrawn once it is more than half."""
+        if self.gone * 2 > len(self.items):
+            self.items = [entry for entry in self.items if entry[2].queued]
+            heapify(self.items)
+            self.gone = 0
+
+
+Place: TypeAlias = tuple[int, int, int, int, Turn]
+"""Both priorities of a request's first item, the request's turn, a number that tells entries apart, the request."""
 
 
 class Schedulable(Protocol):
@@ -52,7 +82,7 @@ class Schedulable(Protocol):
     turn: Turn
 
     def key(self) -> Key:
-        """Its place in the order now."""
+        """Its place in the order; it may only change in `send`, or before `Outbox.reorder`."""
 
     def send(self, sink: Sink, limit: int, room: Room, now: float) -> tuple[int, Outcome]:
         """Hand at most about `limit` bytes to the sink; returns the bytes handed over and how it came out."""
@@ -61,18 +91,8 @@ class Schedulable(Protocol):
 class Outbox:
     """Everything one session has to send, in order."""
 
-    __slots__ = (
-        "_gone",
-        "_heap",
-        "_ready",
-        "_served",
-        "_tick",
-        "drops",
-        "ready",
-        "session",
-        "sink",
-        "waiting_datagrams",
-    )
+    __slots__ = ("_heap", "_ready", "_served", "_stale", "_tick", "_waiting", "drops", "ready", "session", "sink",
+                 "waiting_datagrams")  # fmt: skip
 
     def __init__(self, session: int, sink: Sink, ready: deque[Outbox]) -> None:
         self.session = session
@@ -82,22 +102,23 @@ class Outbox:
         self.drops: Counter[DropReason] = Counter()
         self.waiting_datagrams = 0
         self._ready = ready
-        self._heap: list[tuple[Key, int, Schedulable]] = []
-        self._gone = 0
-        """Entries of the heap whose item was withdrawn."""
+        self._heap: list[Place] = []
+        self._stale = 0
+        """Entries of the heap that do not count any more."""
+        self._waiting = 0
+        """Items that wait, of all requests."""
         self._tick = 0
         self._served = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._heap)
+        return self._waiting > 0
 
     def push(self, item: Schedulable) -> None:
         """Put an item into the order, unless it stands there."""
         if not item.queued:
-            item.queued = True
-            self._tick += 1
-            heappush(self._heap, (item.key(), self._tick, item))
+            self._list(item)
+            self._place(item.turn)
         if not self.ready:
             self.ready = True
             self._ready.append(self)
@@ -106,60 +127,124 @@ class Outbox:
         """Take an item out of the order, and before long out of memory."""
         if item.queued:
             item.queued = False
-            self._gone += 1
-            if self._gone * 2 > len(self._heap):
-                self._heap = [entry for entry in self._heap if entry[2].queued]
-                heapify(self._heap)
-                self._gone = 0
+            self._waiting -= 1
+            item.turn.gone += 1
+            item.turn.tidy()
 
     def mark(self) -> None:
         """The connection may take more than it could: have a turn if there is work."""
-        if self._heap and not self.ready:
+        if self._waiting and not self.ready:
             self.ready = True
             self._ready.append(self)
 
     def reorder(self) -> None:
         """Priorities changed: give every item its new place."""
-        self._heap = [(item.key(), tick, item) for _, tick, item in self._heap]
-        heapify(self._heap)
+        turns = self._turns()
+        self._heap.clear()
+        self._stale = 0
+        for turn in turns:
+            turn.items = [(item.key(), tick, item) for _, tick, item in turn.items if item.queued]
+            heapify(turn.items)
+            turn.gone = 0
+            turn.place = None
+            self._place(turn)
 
     def clear(self) -> None:
-        for _, _, item in self._heap:
-            item.queued = False
+        for turn in self._turns():
+            for _, _, item in turn.items:
+                item.queued = False
+            turn.items.clear()
+            turn.gone = 0
+            turn.place = None
         self._heap.clear()
-        self._gone = 0
+        self._waiting = self._stale = 0
 
     def fill(self, now: float, quantum: int = QUANTUM_BYTES) -> int:
         """Send up to one quantum in order; returns the bytes handed over. The caller took it off the ready queue."""
         self.ready = False
         sink = self.sink
         room = sink.room(now)
-        left = min(quantum, room.session_bytes)
-        start = left
-        blocked: list[tuple[Key, int, Schedulable]] = []
-        while (heap := self._heap) and left > 0:
-            key, tick, item = heappop(heap)
-            if not item.queued:
-                self._gone -= 1
-                continue
-            fresh = item.key()
-            if fresh > key:
-                heappush(heap, (fresh, tick, item))
-                continue
+        left = start = min(quantum, room.session_bytes)
+        blocked: list[Schedulable] = []
+        while left > 0 and (turn := self._next()) is not None:
+            _, _, item = heappop(turn.items)
             item.queued = False
+            self._waiting -= 1
             sent, outcome = item.send(sink, left, room, now)
             left -= sent
             if sent:
                 self._served += 1
-                item.turn.number = self._served
+                turn.number = self._served
             if outcome is not Outcome.IDLE and not item.queued:
-                item.queued = True
                 if outcome is Outcome.BLOCKED:
-                    blocked.append((fresh, tick, item))
+                    blocked.append(item)
                 else:
-                    heappush(self._heap, (item.key(), tick, item))
-                    if left < 256:
-                        break
-        for entry in blocked:
-            heappush(self._heap, entry)
+                    self._list(item)
+            if turn.items:
+                self._place(turn)
+            if outcome is Outcome.MORE and left < 256:
+                break
+        for item in blocked:
+            if not item.queued:
+                self._list(item)
+                self._place(item.turn)
         return start - left
+
+    def check_invariants(self) -> None:
+        turns = self._turns()
+        listed = [item for turn in turns for _, _, item in turn.items]
+        assert sum(item.queued for item in listed) == self._waiting, "items that wait"
+        assert sum(entry is not entry[4].place for entry in self._heap) == self._stale, "stale entries"
+        for turn in turns:
+            assert sum(not item.queued for _, _, item in turn.items) == turn.gone, "items withdrawn"
+            first = turn.first()
+            assert first is None or (turn.place is not None and turn.place[:2] <= first[:2]), "a request's place"
+
+    def _list(self, item: Schedulable) -> None:
+        """List an item with its request."""
+        item.queued = True
+        self._waiting += 1
+        self._tick += 1
+        heappush(item.turn.items, (item.key(), self._tick, item))
+
+    def _place(self, turn: Turn) -> None:
+        """See to it that a request stands where its first item belongs."""
+        first = turn.first()
+        if first is None:
+            return
+        place = turn.place
+        if place is not None:
+            if place[0] == first[0] and place[1] == first[1] and place[2] == turn.number:
+                return
+            self._stale += 1
+            if self._stale * 2 > len(self._heap):
+                turn.place = None
+                self._heap = [entry for entry in self._heap if entry is entry[4].place]
+                heapify(self._heap)
+                self._stale = 0
+        self._tick += 1
+        turn.place = (first[0], first[1], turn.number, self._tick, turn)
+        heappush(self._heap, turn.place)
+
+    def _next(self) -> Turn | None:
+        """The request that comes next, taken off; None where nothing waits."""
+        heap = self._heap
+        while heap:
+            place = heappop(heap)
+            turn = place[4]
+            if place is not turn.place:
+                self._stale -= 1
+                continue
+            turn.place = None
+            first = turn.first()
+            if first is None:
+                continue
+            if first[0] == place[0] and first[1] == place[1] and turn.number == place[2]:
+                return turn
+            self._place(turn)  # What stood first was withdrawn.
+            heap = self._heap
+        return None
+
+    def _turns(self) -> list[Turn]:
+        """Every request that has an entry."""
+        return list({id(entry[4]): entry[4] for entry in self._heap}.values())

@@ -228,6 +228,7 @@ class Subscription:
                 self.peer.publish_done(self.request, status, self.streams_opened, reason)
 
     def check_invariants(self) -> None:
+        self.outbox.check_invariants()
         for key, cursor in self.cursors.items():
             assert key == (cursor.subgroup.group, cursor.subgroup.id)
             assert cursor in cursor.subgroup.cursors or cursor.subgroup.evicted
