@@ -336,7 +336,7 @@ class Attachment:
         self._forwarder.receive_fetch_gap(self.id, event.stream, event.kind, event.location)
 
     def on_fetch_end(self, event: e.FetchClosed) -> None:
-        self._forwarder.receive_fetch_end(self.id, event.stream, event.request, event.code)
+        self._forwarder.receive_fetch_end(self.id, event.stream, event.request, event.code, self._now)
 
     def _end(self, request: int) -> None:
         """A request of theirs is over, and the session has said all that is to be said."""

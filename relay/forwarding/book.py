@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heappop, heappush
 from typing import TypeAlias
 
@@ -118,10 +119,11 @@ class Offered:
 
 @dataclass(slots=True)
 class Asked:
-    """A TRACK_STATUS of ours on behalf of one of theirs."""
+    """A TRACK_STATUS of ours on behalf of one of theirs: the role of both."""
 
     party: Party
     for_party: Party
+    timer: Timer | None = None
 
 
 @dataclass(slots=True)
@@ -243,11 +245,23 @@ class Book:
             return
         if track.sources or track.subscriptions or self.waiting.get(track):
             return
-        if any(isinstance(role, Question) and role.track is track for role in self.roles.values()):
+        if track.fetching:
             return
         del self.tracks[track.name]
         track.cache.clear()
         self.drops.update(track.drops)
+
+    def forget_later(self, track: Track, now: float) -> None:
+        """The same for a track that was only fetched: once nobody reads what is here of it."""
+        self.timers.at(now + max(self.settings.linger_s, 1.0), partial(self._forget_unread, track))
+
+    def _forget_unread(self, track: Track, now: float) -> None:
+        if self.tracks.get(track.name) is not track or track.established:
+            return
+        if any(isinstance(role, Answering) and role.cursor.reads(track.cache) for role in self.roles.values()):
+            self.forget_later(track, now)
+        else:
+            self.forget_if_unused(track)
 
     def retire(self, track: Track, now: float) -> None:
         """A track has ended: let it go when nothing reads it any more, or at the latest when its cache is stale."""
@@ -259,9 +273,12 @@ class Book:
 
     def _let_go(self, track: Track, latest: float, now: float) -> None:
         read = any(subgroup.cursors for group in track.cache.groups.values() for subgroup in group.subgroups.values())
-        if read and now < latest:
+        if (read or track.fetching) and now < latest:
             self.timers.at(now + 1.0, lambda when: self._let_go(track, latest, when))
             return
+        for party, (_, frontier) in tuple(track.fetching.items()):
+            self.cancel(party)
+            frontier.advance(None, done=True)
         del self.retired[track]
         track.cache.clear()
         self.drops.update(track.drops)
@@ -271,7 +288,10 @@ class Book:
 
     def give(self, party: Party, role: Role) -> None:
         """Note what a request is to us; another role takes the place of the last."""
+        self._withdraw_offer(party)
         self.roles[party] = role
+        if isinstance(role, Offered):
+            role.track.offers[party] = None
         self.members[party.session].requests.add(party.request)
 
     def take(self, party: Party) -> Role | None:
@@ -279,7 +299,24 @@ class Book:
         member = self.members.get(party.session)
         if member is not None:
             member.requests.discard(party.request)
+        self._withdraw_offer(party)
         return self.roles.pop(party, None)
+
+    def cancel(self, party: Party) -> None:
+        """End a request that feeds us, ours or a PUBLISH of theirs: nothing of what still comes for it counts."""
+        member = self.members[party.session]
+        for stream in [stream for stream, (_, inlet) in member.inlets.items() if inlet.source.party == party]:
+            track, inlet = member.inlets.pop(stream)
+            track.close_subgroup(inlet, None, lost=True)
+        for stream in [stream for stream, (_, fetched) in member.fetch_inlets.items() if fetched.party == party]:
+            del member.fetch_inlets[stream]
+        self.take(party)
+        member.peer.cancel(party.request)
+
+    def _withdraw_offer(self, party: Party) -> None:
+        role = self.roles.get(party)
+        if isinstance(role, Offered):
+            role.track.offers.pop(party, None)
 
     def wait(self, waiting: Waiting) -> None:
         self.waiting.setdefault(waiting.track, []).append(waiting)
@@ -297,6 +334,9 @@ class Book:
         self.routes.check_invariants()
         for party in self.roles:
             assert party.request in self.members[party.session].requests
+        offers = [(role.track, party) for party, role in self.roles.items() if isinstance(role, Offered)]
+        assert all(party in track.offers for track, party in offers)
+        assert sum(len(track.offers) for track in self.tracks.values()) <= len(offers)
         for track, waiting in self.waiting.items():
             assert waiting
             assert self.tracks[track.name] is track

@@ -541,10 +541,12 @@ class FetchCursor:
             return size, False
         if not item.complete:
             self._watch(item)
-            if self.waits_on is None or self.waits_on.evicted or self.waits_on.reset_code is not None:
-                self._broken = True
-                return size, False
-            return size, True
+            feeder = self.waits_on
+            if feeder is None:  # It will be a datagram's: only our own fetch brings the rest.
+                self._broken = self.frontier is None or self.frontier.done
+            else:
+                self._broken = feeder.evicted or feeder.reset_code is not None
+            return size, not self._broken
         self._unwatch()
         self._item = None
         self._advance(item.location)
@@ -580,15 +582,11 @@ class FetchCursor:
             return None
         lower = group - 1
         held = [known for known in self._cache.order if self.start.group <= known < group]
-        if (
-            held
-            and held[-1] < lower
-            and self._cache.known_absent(Location(held[-1] + 1, 0), Location(lower, MAX_VARINT))
-        ):
-            lower = held[-1]
-        elif not held or held[-1] < lower:
-            self._pending = Location(held[-1] + 1 if held else self.start.group, 0)
-            lower = held[-1] if held else self.start.group
+        floor = held[-1] if held else self.start.group
+        if floor < lower:
+            if not self._cache.known_absent(Location(floor + 1, 0), Location(lower, MAX_VARINT)):
+                self._pending = Location(floor + 1, 0)
+            lower = floor
         return self.start if lower == self.start.group else Location(lower, 0)
 
     def _mark_unknown(self, sink: Sink, parts: list[bytes | memoryview]) -> int:

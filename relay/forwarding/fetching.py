@@ -123,7 +123,7 @@ class Fetching:
 
     def opened(self, question: Question) -> FetchInlet:
         """The data stream of a FETCH of ours began."""
-        question.inlet = FetchInlet(question.frontier, question.wanted)
+        question.inlet = FetchInlet(question.party, question.frontier, question.wanted)
         return question.inlet
 
     def accepted(self, question: Question, end: Location, end_of_track: bool, now: float) -> None:
@@ -147,6 +147,7 @@ class Fetching:
             self._answer(answer.party, track, question.wanted, answer.parameters, now, question.frontier)
         if question.closed:
             self._over(question)
+            self._book.forget_later(track, now)
 
     def refused(self, question: Question, code: int, reason: str) -> None:
         """The publisher has nothing to say: what it was asked for stays unknown."""
@@ -158,11 +159,12 @@ class Fetching:
         question.frontier.advance(None, done=True)
         self._book.forget_if_unused(question.track)
 
-    def closed(self, question: Question, code: int | None) -> None:
+    def closed(self, question: Question, code: int | None, now: float) -> None:
         """The data stream has ended; `Track.close_fetch` has noted what it says. FETCH_OK may still come."""
         question.closed = True
         if question.accepted:
             self._over(question)
+            self._book.forget_later(question.track, now)
         elif code is not None:
             self._drop(question, RequestRejected(RequestCode.INTERNAL_ERROR, "the publisher gave it up"))
 
@@ -180,8 +182,7 @@ class Fetching:
     def _drop(self, question: Question, why: RequestRejected | None = None) -> None:
         """Take a FETCH of ours back; who still waits for it is refused."""
         if self._book.roles.get(question.party) is question:
-            self._book.take(question.party)
-            self._book.peer(question.party).cancel(question.party.request)
+            self._book.cancel(question.party)
         code, reason = (RequestCode.INTERNAL_ERROR, "") if why is None else (why.code, why.reason)
         self.refused(question, code, reason)
 
@@ -228,7 +229,9 @@ class Fetching:
             settled.advance(None, done=True, timed_out=True)
             return settled
         for asked, shared in track.fetching.values():
-            if asked.start <= start and asked.end is not None and wanted.end <= asked.end and not shared.done:
+            if asked is None or asked.end is None or shared.done:
+                continue
+            if asked.start <= start and wanted.end <= asked.end:
                 return shared
         frontier = Frontier()
         if now - track.established_at < WARMING_S:
@@ -292,6 +295,7 @@ class Fetching:
                 due = now + patience if latest is None else min(now + patience, latest)
                 question.timer = book.timers.at(due, partial(self._look_after, question, latest))
                 book.give(party, question)
+                track.fetching[party] = (None, frontier)
                 return question
         return None
 

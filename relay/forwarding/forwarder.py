@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Set
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from relay.forwarding.book import (
@@ -32,6 +33,7 @@ from relay.forwarding.egress_order import Outbox
 from relay.forwarding.fetching import Fetching
 from relay.forwarding.peers import DropReason, Peer, Sink
 from relay.forwarding.routes import Party
+from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Inlet, MalformedTrack, NewLife, Source, Track
 from tradewind.moqt.errors import DoneCode, RequestCode, RequestRejected, ResetCode
@@ -48,6 +50,9 @@ from tradewind.moqt.model import (
     RangeEnd,
     SubgroupHeader,
 )
+
+LONGEST_TIMEOUT_S = 60.0
+"""A SUBGROUP_DELIVERY_TIMEOUT beyond this is none: who is that late has skipped the group or is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +73,14 @@ class ForwardingStatistics:
 class Forwarder:
     """All tracks of one relay."""
 
-    __slots__ = ("_book", "_discovery", "_fetching", "_objects_in", "_subscribing")
+    __slots__ = ("_book", "_discovery", "_fetching", "_objects_in", "_status", "_subscribing")
 
     def __init__(self, settings: ForwardingSettings) -> None:
         self._book = Book(settings)
         self._discovery = Discovery(self._book)
         self._fetching = Fetching(self._book)
         self._subscribing = Subscribing(self._book, self._discovery, self._fetching)
+        self._status = Status(self._book)
         self._objects_in = 0
 
     @property
@@ -146,23 +152,7 @@ class Forwarder:
     def receive_track_status(
         self, session: int, request: int, name: FullTrackName, parameters: Parameters, now: float
     ) -> None:
-        """TRACK_STATUS: answered here where the track is established, else by its publisher."""
-        party = Party(session, request)
-        peer = self._book.peer(party)
-        track = self._book.tracks.get(name)
-        if track is not None and track.established:
-            properties = () if parameters.include_properties is False else track.properties
-            peer.accept(request, Parameters(largest=track.largest), properties)
-            return
-        for publisher in self._book.routes.publishers(name.namespace):
-            asked = self._book.peer(publisher).track_status(name, Parameters())
-            if asked is not None:
-                self._book.give(party, Asked(party, party))
-                self._book.give(
-                    Party(publisher.session, asked), Asked(Party(publisher.session, asked), for_party=party)
-                )
-                return
-        peer.reject(request, RequestCode.DOES_NOT_EXIST, "nobody publishes this track")
+        self._status.request(Party(session, request), name, parameters, now)
 
     def receive_publish_namespace(self, session: int, request: int, namespace: Namespace, now: float) -> None:
         party = Party(session, request)
@@ -222,7 +212,7 @@ class Forwarder:
             case Question():
                 self._fetching.refused(role, RequestCode.INTERNAL_ERROR, "the publisher went away")
             case Asked():
-                self._status_refused(role, RequestCode.INTERNAL_ERROR, "the publisher went away")
+                self._status.cancelled(role, party)
             case _:
                 pass
 
@@ -255,10 +245,7 @@ class Forwarder:
         if isinstance(role, Offered):
             self._subscribing.offer_accepted(party, role, parameters, now)
         elif isinstance(role, Asked):
-            self._book.take(party)
-            if self._book.take(role.for_party) is not None:
-                answer = Parameters(largest=parameters.largest)
-                self._book.peer(role.for_party).accept(role.for_party.request, answer, properties)
+            self._status.answered(role, parameters.largest, properties)
 
     def receive_error(self, session: int, request: int, code: int, reason: str, now: float) -> None:
         """REQUEST_ERROR for any request of ours."""
@@ -270,7 +257,7 @@ class Forwarder:
             case Question():
                 self._fetching.refused(role, code, reason)
             case Asked():
-                self._status_refused(role, code, reason)
+                self._status.refused(role, code, reason)
             case _:
                 pass
 
@@ -379,7 +366,7 @@ class Forwarder:
         if entry is not None:
             entry[0].receive_fetch_gap(entry[1], kind, location)
 
-    def receive_fetch_end(self, session: int, stream: int, request: int, code: int | None) -> None:
+    def receive_fetch_end(self, session: int, stream: int, request: int, code: int | None, now: float) -> None:
         """A fetch stream of ours ended: `code` None where the answer is complete."""
         party = Party(session, request)
         entry = self._book.members[session].fetch_inlets.pop(stream, None)
@@ -387,7 +374,7 @@ class Forwarder:
             entry[0].close_fetch(entry[1], code)
         role = self._book.roles.get(party)
         if isinstance(role, Question):
-            self._fetching.closed(role, code)
+            self._fetching.closed(role, code, now)
 
     # --- Time ---
 
@@ -438,7 +425,7 @@ class Forwarder:
             for name, track in self._book.tracks.items()
         ]
 
-    def requests(self, session: int) -> Set[int]:
+    def requests(self, session: int) -> AbstractSet[int]:
         """The requests of a session, of both sides, that something is known of here."""
         member = self._book.members.get(session)
         return member.requests if member is not None else frozenset()
@@ -474,12 +461,8 @@ class Forwarder:
         for cursor in cursors:
             if isinstance(cursor, StreamCursor):
                 limit = cursor.subscription.subgroup_timeout_s(cursor.subgroup)
-                if limit is not None:
+                if limit is not None and limit <= LONGEST_TIMEOUT_S:
                     self._book.timers.at(now + limit, cursor.time_out)
-
-    def _status_refused(self, asked: Asked, code: int, reason: str) -> None:
-        if asked.for_party != asked.party and self._book.take(asked.for_party) is not None:
-            self._book.peer(asked.for_party).reject(asked.for_party.request, code, reason)
 
     def _contradiction(self, track: Track, source: Source, problem: MalformedTrack, now: float) -> None:
         """A source sent what cannot be: its publisher has begun anew, or the track is malformed."""
@@ -505,8 +488,7 @@ class Forwarder:
                 del member.fetch_inlets[stream]
                 member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
         for party in tuple(track.sources):
-            book.take(party)
-            book.peer(party).cancel(party.request)
+            book.cancel(party)
         track.sources.clear()
         for party, role in tuple(book.roles.items()):
             if isinstance(role, Answering) and role.cursor.reads(track.cache):

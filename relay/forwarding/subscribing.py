@@ -190,8 +190,7 @@ class Subscribing:
             sources = track.sources
             if sources and not any(feed.published or party.session in current for party, feed in sources.items()):
                 for party in tuple(sources):
-                    book.take(party)
-                    book.peer(party).cancel(party.request)
+                    book.cancel(party)
                 sources.clear()
                 self.end_track(track, DoneCode.TRACK_ENDED, "its namespace has another publisher", now)
 
@@ -341,8 +340,7 @@ class Subscribing:
         for party, source in tuple(track.sources.items()):
             if not source.established:
                 del track.sources[party]
-                self._book.take(party)
-                self._book.peer(party).cancel(party.request)
+                self._book.cancel(party)
 
     def _revive(self, track: Track, source: Source, properties: Properties, now: float) -> None:
         source.established_at = now
@@ -395,11 +393,17 @@ class Subscribing:
         for party, source in tuple(track.sources.items()):
             if not source.published:
                 del track.sources[party]
-                self._book.take(party)
-                self._book.peer(party).cancel(party.request)
+                self._book.cancel(party)
         if not track.sources:
             track.established = False
+            self._withdraw_offers(track, DoneCode.TRACK_ENDED, "nobody publishes it any more")
             self._book.forget_if_unused(track)
+
+    def _withdraw_offers(self, track: Track, status: int, reason: str) -> None:
+        """Take back the PUBLISH messages of ours that nobody has answered."""
+        for party in tuple(track.offers):
+            self._book.take(party)
+            self._book.peer(party).publish_done(party.request, status, 0, reason)
 
     def _drop_done(self, party: Party, feeding: Feeding, now: float) -> None:
         track, source = feeding.track, feeding.source
@@ -430,8 +434,7 @@ class Subscribing:
         book = self._book
         old, source = feeding.track, feeding.source
         for party in [party for party, other in old.sources.items() if other is not source]:
-            book.take(party)
-            book.peer(party).cancel(party.request)
+            book.cancel(party)
         old.sources.clear()
         self.end_track(old, DoneCode.TRACK_ENDED, "the publisher began anew", now)
         fresh = book.track(old.name)
@@ -450,6 +453,7 @@ class Subscribing:
             del track.subscriptions[party]
             self._book.give(party, Ending(party, subscription))
             subscription.end_after_streams(status, reason, partial(self._book.take, party))
+        self._withdraw_offers(track, status, reason)
         for waiting in tuple(self._book.waiting.get(track, ())):
             self._refuse(waiting, RequestCode.DOES_NOT_EXIST, "the track has ended")
         self._book.retire(track, now)

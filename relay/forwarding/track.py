@@ -96,9 +96,11 @@ class Inlet:
 class FetchInlet:
     """One upstream fetch stream filling the cache."""
 
-    __slots__ = ("current", "end", "frontier", "heard_at", "offset", "position")
+    __slots__ = ("current", "end", "frontier", "heard_at", "offset", "party", "position")
 
-    def __init__(self, frontier: Frontier, wanted: Range | None) -> None:
+    def __init__(self, party: Party, frontier: Frontier, wanted: Range | None) -> None:
+        self.party = party
+        """The FETCH of ours that it answers."""
         self.frontier = frontier
         self.position = wanted.start if wanted is not None else None
         """Everything before is settled; None until the first object of a range that starts we know not where."""
@@ -113,7 +115,7 @@ class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
     __slots__ = ("alias", "cache", "drops", "established", "established_at", "fetching", "largest", "lingers_until",
-                 "max_lag_s", "name", "objects_in", "properties", "sources", "subscriptions", "warming",
+                 "max_lag_s", "name", "objects_in", "offers", "properties", "sources", "subscriptions", "warming",
                  "wished_group")  # fmt: skip
 
     def __init__(self, name: FullTrackName, alias: int, budget: CacheBudget, max_lag_s: float) -> None:
@@ -125,13 +127,17 @@ class Track:
         self.properties: Properties = ()
         self.established = False
         self.established_at = float("-inf")
-        self.fetching: dict[Party, tuple[Range, Frontier]] = {}
-        """Ranges that publishers were asked for, and what has come of them: who wants the same waits for it too."""
+        self.fetching: dict[Party, tuple[Range | None, Frontier]] = {}
+        """Ranges that publishers were asked for (None: not known before the answer), and what has come of them: who
+        wants the same waits for it too.
+        """
         self.warming: list[Frontier] = []
         """Fetches that wait for a new upstream subscription to bring its current group."""
         self.largest: Location | None = None
         self.sources: dict[Party, Source] = {}
         self.subscriptions: dict[Party, Subscription] = {}
+        self.offers: dict[Party, None] = {}
+        """PUBLISH messages of ours for it that nobody has answered yet."""
         self.lingers_until: float | None = None
         """Without sources: how long it is kept for one to come back."""
         self.drops: Counter[DropReason] = Counter()
@@ -329,6 +335,8 @@ class Track:
             self._object_complete(group, inlet.current)
         if found.header.length == 0:
             inlet.frontier.advance(location)
+        else:
+            inlet.frontier.wake()
 
     def receive_fetched_data(self, inlet: FetchInlet, data: bytes, last: bool) -> None:
         """Payload on a fetch stream of ours."""
@@ -359,6 +367,8 @@ class Track:
 
     def close_fetch(self, inlet: FetchInlet, code: int | None) -> None:
         """A fetch stream of ours ended; cleanly: nothing else exists up to its end."""
+        if code is not None and inlet.current is not None and not inlet.current.complete:
+            self._break_off(inlet.current, code)
         if code is None and inlet.end is not None:
             self._absent_until(inlet, Location(inlet.end.group, inlet.end.object + 1))
         inlet.frontier.advance(inlet.end if code is None else None, done=True)
@@ -397,6 +407,14 @@ class Track:
             subscription.check_invariants()
         for party, source in self.sources.items():
             assert source.party == party
+
+    def _break_off(self, item: CachedObject, code: int) -> None:
+        """The rest of an object was being fetched and will not come: who reads it is told, unless others feed it."""
+        group = self.cache.groups.get(item.group)
+        subgroup = group.subgroups.get(item.subgroup) if group is not None and item.subgroup is not None else None
+        if subgroup is not None and not subgroup.sources and not subgroup.finished:
+            subgroup.reset_code = code
+            subgroup.wake()
 
     def _reborn(self, source: Source) -> bool:
         """Whether a source took over from others of which none has sent anything since."""

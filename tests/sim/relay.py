@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from relay.access import Access, AccessSettings
-from relay.forwarding.book import ForwardingSettings
+from relay.forwarding.book import Feeding, ForwardingSettings
+from relay.forwarding.routes import Party
 from relay.limits import LimitSettings
 from relay.node import Ended, Fault, Node, NodeSettings
 from tests.sim.certificate import CERTIFICATE
@@ -93,9 +94,23 @@ class Relay:
         self.node.faults.clear()
         if self.checks:
             self.node.check_invariants()
+            self._check_streams()
         parcels = [
             Parcel(self.addresses[port], target, datagrams)
             for port, batches in output.datagrams
             for target, datagrams in batches
         ]
         return parcels, output.more
+
+    def _check_streams(self) -> None:
+        """Forwarding holds no stream, and no request, that its session has forgotten."""
+        for number, attachment in self.node.attachments.items():
+            member = self.node.forwarder._book.members.get(number)
+            # Events that a call of ours caused come with the next deadline, which is at once.
+            settled = not attachment.session.is_closed and not attachment.session._context.events
+            if member is not None and settled:
+                held = member.inlets.keys() | member.fetch_inlets.keys()
+                assert held <= attachment.session._table.handlers.keys()
+                for request in member.requests - attachment.session._requests.table.keys():
+                    role = self.node.forwarder._book.roles[Party(number, request)]
+                    assert isinstance(role, Feeding) and role.source.done is not None, role

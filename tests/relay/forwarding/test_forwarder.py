@@ -565,7 +565,7 @@ def test_quirk_fetches_the_start_of_the_group_where_the_publisher_does_not_bring
         found = FetchObject(7, 0, ObjectHeader(number, len(payload)), 128)
         world.forwarder.receive_fetched(1, 900, found, world.now)
         world.forwarder.receive_data(1, 900, payload, True, world.now)
-    world.forwarder.receive_fetch_end(1, 900, question, None)
+    world.forwarder.receive_fetch_end(1, 900, question, None, world.now)
     world.settle()
     (live,) = world.sinks[2].streams
     assert live.objects == [(0, b"catalogue"), (1, b"delta")]
@@ -702,7 +702,7 @@ def test_fill_is_fetched_where_the_publisher_brings_nothing() -> None:
     for number in (0, 1):
         world.forwarder.receive_fetched(1, 900, FetchObject(5, 0, ObjectHeader(number, 1), 128), world.now)
         world.forwarder.receive_data(1, 900, b"x", True, world.now)
-    world.forwarder.receive_fetch_end(1, 900, question, None)
+    world.forwarder.receive_fetch_end(1, 900, question, None, world.now)
     world.settle()
     (fill,) = world.sinks[2].streams
     assert fill.objects == [(0, b"x"), (1, b"x")]
@@ -759,7 +759,7 @@ def test_fetch_is_filled_from_upstream() -> None:
         world.forwarder.receive_fetched(1, 900, found, world.now)
         world.forwarder.receive_data(1, 900, payload, True, world.now)
         world.settle()
-    world.forwarder.receive_fetch_end(1, 900, question, None)
+    world.forwarder.receive_fetch_end(1, 900, question, None, world.now)
     world.settle()
     (out,) = world.sinks[3].streams
     assert out.locations == [Location(2, 0), Location(3, 1), Location(3, 2)]
@@ -796,7 +796,7 @@ def test_fetch_of_a_track_nobody_reads_is_passed_on() -> None:
     world.forwarder.receive_fetch_stream(1, 900, question)
     world.forwarder.receive_fetched(1, 900, FetchObject(0, 0, ObjectHeader(0, 2), 128), world.now)
     world.forwarder.receive_data(1, 900, b"hi", True, world.now)
-    world.forwarder.receive_fetch_end(1, 900, question, None)
+    world.forwarder.receive_fetch_end(1, 900, question, None, world.now)
     world.settle()
     assert ("accept_fetch", request, Location(0, 0), True) in viewer.said
     (out,) = world.sinks[3].streams
