@@ -21,7 +21,8 @@ from enum import Enum
 import trio
 
 from tradewind.client.dialing import ConnectFailed, ask_fingerprint, resolve
-from tradewind.client.link import Link, LinkLost, RequestFailed
+from tradewind.client.exchange import LinkLost, RequestFailed
+from tradewind.client.link import Link
 from tradewind.client.receiving import FetchEnded, ReceivedObject
 from tradewind.client.subscription import Join, Mailbox, Subscription
 from tradewind.client.target import Target, TargetError, parse_target

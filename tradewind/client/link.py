@@ -8,13 +8,11 @@ application flush at once in the application's own task, so that no object waits
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol
 
 import trio
 
-from tradewind.client.receiving import Arrival, Assembler
+from tradewind.client.exchange import Exchange, Inbox, LinkLost
 from tradewind.client.serving import Serving
 from tradewind.client.target import Target
 from tradewind.client.tracks import Publication
@@ -32,53 +30,9 @@ from tradewind.quic.udp import UdpSocket
 IMPLEMENTATION = "tradewind"
 CLOSE_GRACE_S = 0.25
 """How long after our own close its packets may still leave."""
-LATE_STREAMS_S = 1.0
-"""How long streams of a subscription may still come after PUBLISH_DONE."""
 _BACKLOG_RETRY_S = 0.002
 _TURNS_PER_FLUSH = 64
 _CREDIT_PATIENCE_S = 5.0
-
-
-class RequestFailed(Exception):
-    """The relay refused a request, or ended it; `code` is the draft's (`moqt.errors.RequestCode`)."""
-
-    def __init__(self, code: int, reason: str, retry_ms: int | None = None) -> None:
-        super().__init__(f"{reason or 'refused'} (code {code:#x})")
-        self.code = code
-        self.reason = reason
-        self.retry_ms = retry_ms
-
-
-class LinkLost(Exception):
-    """The connection is gone; says why."""
-
-
-class Inbox(Protocol):
-    """Where arrivals of one request go."""
-
-    def put(self, arrival: Arrival) -> None:
-        """Take one."""
-
-    def done(self, status: int | None, reason: str) -> None:
-        """Nothing more comes: PUBLISH_DONE with `status`, or the request ended without one (None)."""
-
-
-@dataclass(slots=True)
-class _Reply:
-    """The answer that a request of ours waits for."""
-
-    arrived: trio.Event = field(default_factory=trio.Event)
-    event: e.Event | None = None
-
-
-@dataclass(slots=True)
-class _Ending:
-    """A subscription whose PUBLISH_DONE has come."""
-
-    deadline: float
-    status: int
-    reason: str
-    streams: int | None
 
 
 class Link:
@@ -112,12 +66,7 @@ class Link:
         self._endpoint = Endpoint(quic, is_client=True)
         self._protocols = tuple(protocols)
         self._connection: Connection | None = None
-        self._assembler = Assembler()
-        self._replies: dict[int, _Reply] = {}
-        self._inboxes: dict[int, Inbox] = {}
-        self._endings: dict[int, _Ending] = {}
-        self._streams_over: dict[int, int] = {}
-        self._requests_of: dict[int, tuple[int, ...]] = {}
+        self._exchange = Exchange()
         self._sleeping: trio.CancelScope | None = None
         self._closing: float | None = None
         self._turned = trio.Event()
@@ -181,10 +130,9 @@ class Link:
             self._sleeping.deadline = self._deadline()
 
     def _deadline(self) -> float:
-        moments = [self._endpoint.next_deadline(), self._closing]
+        moments = [self._endpoint.next_deadline(), self._closing, self._exchange.next_deadline()]
         if self.session is not None:
             moments.append(self.session.next_deadline())
-        moments += (ending.deadline for ending in self._endings.values())
         if self._socket.backlogged:
             moments.append(trio.current_time() + _BACKLOG_RETRY_S)
         return min((moment for moment in moments if moment is not None), default=inf)
@@ -204,36 +152,29 @@ class Link:
                 await self._turned.wait()
         if request is None:
             raise LinkLost(self.lost or "the relay lets no more requests in")
-        reply = self._replies[request] = _Reply()
-        if inbox is not None:
-            self._inboxes[request] = inbox
+        self._exchange.expect(request, inbox)
         self.flush()
         try:
-            await reply.arrived.wait()
+            event = await self._exchange.answer(request)
         except trio.Cancelled:
             self.cancel(request)
             raise
-        finally:
-            self._replies.pop(request, None)
-        if isinstance(reply.event, e.RequestRefused):
-            self._inboxes.pop(request, None)
-            raise RequestFailed(reply.event.code, reply.event.reason, reply.event.retry_ms)
-        if reply.event is None or isinstance(reply.event, e.RequestCancelled):
-            self._inboxes.pop(request, None)
+        if event is None or isinstance(event, e.RequestCancelled):
+            self._exchange.forget(request)
             raise LinkLost(self.lost or "the relay gave the request no answer")
-        return request, reply.event
+        return request, event
 
     def send(self, open_request: Callable[[Session], int | None], inbox: Inbox | None = None) -> int | None:
         """Make a request whose answer nobody waits for; None where the relay lets none in now."""
         request = open_request(self._ready_session())
-        if request is not None and inbox is not None:
-            self._inboxes[request] = inbox
+        if request is not None:
+            self._exchange.expect(request, inbox)
         self.flush()
         return request
 
     def cancel(self, request: int) -> None:
         """End a request of ours."""
-        self._forget(request)
+        self._exchange.forget(request)
         if self.session is not None:
             self.session.cancel(request)
         self.flush()
@@ -313,32 +254,15 @@ class Link:
             deadline = self.session.next_deadline()
             if deadline is not None and deadline <= now:
                 self._take(self.session.handle_deadline(now), now)
-        for request in [request for request, ending in self._endings.items() if ending.deadline <= now]:
-            self._end_subscription(request)
+        self._exchange.expire(now)
 
     def _take(self, events: Sequence[e.Event], now: float) -> None:
         for event in events:
-            if self.serving is not None and self.serving.receive(event):
-                continue
-            if not self._take_answer(event, now):
-                self._take_object(event, now)
+            if self.serving is None or not self.serving.receive(event):
+                self._take_event(event, now)
 
-    def _take_answer(self, event: e.Event, now: float) -> bool:
-        """Everything but objects; False: it is one, or no business of ours."""
+    def _take_event(self, event: e.Event, now: float) -> None:
         match event:
-            case e.SubscribeAccepted() | e.FetchAccepted() | e.RequestAccepted() | e.RequestRefused():
-                self._answer(event.request, event)
-            case e.RequestCancelled():
-                self._answer(event.request, event)
-                inbox = self._inboxes.get(event.request)
-                self._forget(event.request)
-                if inbox is not None:
-                    inbox.done(None, "ended by the relay")
-            case e.PublishDone():
-                self._endings[event.request] = _Ending(
-                    now + LATE_STREAMS_S, event.status, event.reason, event.stream_count
-                )
-                self._end_if_complete(event.request)
             case e.SetupReceived():
                 self.opened.set()
             case e.GoawayReceived() if event.request is None:
@@ -354,58 +278,13 @@ class Link:
             case e.PublishNamespaceRequested():
                 self._ready_session().accept(event.request)
             case _:
-                return False
-        return True
-
-    def _take_object(self, event: e.Event, now: float) -> None:
-        match event:
-            case e.SubgroupOpened():
-                self._requests_of[event.stream] = event.requests
-            case e.FetchOpened():
-                self._requests_of[event.stream] = (event.request if event.subscription is None else event.subscription,)
-            case _:
-                pass
-        for request, arrival in self._assembler.receive(event, now):
-            inbox = self._inboxes.get(request)
-            if inbox is not None:
-                inbox.put(arrival)
-        if isinstance(event, (e.SubgroupClosed, e.FetchClosed)):
-            for request in self._requests_of.pop(event.stream, ()):
-                self._streams_over[request] = self._streams_over.get(request, 0) + 1
-                self._end_if_complete(request)
-
-    def _answer(self, request: int, event: e.Event) -> None:
-        reply = self._replies.get(request)
-        if reply is not None:
-            reply.event = event
-            reply.arrived.set()
-
-    def _end_if_complete(self, request: int) -> None:
-        ending = self._endings.get(request)
-        if ending is not None and ending.streams is not None and self._streams_over.get(request, 0) >= ending.streams:
-            self._end_subscription(request)
-
-    def _end_subscription(self, request: int) -> None:
-        ending = self._endings.pop(request)
-        inbox = self._inboxes.get(request)
-        self._forget(request)
-        if inbox is not None:
-            inbox.done(ending.status, ending.reason)
-
-    def _forget(self, request: int) -> None:
-        self._inboxes.pop(request, None)
-        self._endings.pop(request, None)
-        self._streams_over.pop(request, None)
+                self._exchange.receive(event, now)
 
     def _lose(self, why: str) -> None:
         if self.ended.is_set():
             return
         self.lost = self.lost or why
-        for reply in self._replies.values():
-            reply.arrived.set()
-        for inbox in tuple(self._inboxes.values()):
-            inbox.done(None, self.lost)
-        self._inboxes.clear()
+        self._exchange.lose(self.lost)
         self.opened.set()
         self.moving.set()
         self.ended.set()

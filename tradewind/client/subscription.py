@@ -11,7 +11,8 @@ from typing import Protocol
 
 import trio
 
-from tradewind.client.link import Link, LinkLost, RequestFailed
+from tradewind.client.exchange import LinkLost, RequestFailed
+from tradewind.client.link import Link
 from tradewind.client.receiving import Arrival, FetchEnded, ReceivedObject
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import DoneCode
