@@ -13,8 +13,8 @@ from heapq import heappop, heappush
 from typing import TypeAlias
 
 from relay.forwarding.cache import CacheBudget, CacheLimits
-from relay.forwarding.cursors import FetchCursor, Frontier
 from relay.forwarding.egress_order import Outbox
+from relay.forwarding.fetch_cursor import FetchCursor, Frontier
 from relay.forwarding.peers import DropReason, Peer
 from relay.forwarding.routes import Party, Routes
 from relay.forwarding.subscription import Subscription

@@ -14,8 +14,9 @@ from typing import Protocol, TypeAlias
 
 from relay.forwarding.peers import DropReason, Room, Sink
 
-QUANTUM_BYTES = 16_384
-"""The most a session hands over before the next session has its turn."""
+QUANTUM_BYTES = 24_576
+"""The most a session hands over before the next session has its turn: most video frames whole, so that nobody's frame
+waits for its tail until everybody has had the head of theirs. How much waits unsent, the egress bounds."""
 
 STREAM_UNSENT_BYTES = 4_096
 """A stream that holds this much unsent (its own flow control blocks it) is passed over."""
@@ -23,6 +24,10 @@ STREAM_UNSENT_BYTES = 4_096
 Key: TypeAlias = tuple[int, int, int, int, int, int]
 """Subscriber priority, publisher priority, fill after live where their orders differ, group, then fill before datagram
 before subgroup, then subgroup or object id. Between the second and the third stands the request's turn."""
+
+
+FILL, DATAGRAM, SUBGROUP = 0, 1, 2
+"""Ties inside one group: fill first, then datagrams, then subgroups (draft-20, "Scheduling Algorithm", rule 4)."""
 
 
 class Outcome(Enum):

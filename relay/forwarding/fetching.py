@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from relay.forwarding.book import Answering, Book, Question, Unanswered
-from relay.forwarding.cursors import FetchCursor, Frontier
+from relay.forwarding.fetch_cursor import FetchCursor, Frontier
 from relay.forwarding.range_filters import sieve
 from relay.forwarding.routes import Party
 from relay.forwarding.subscription import Subscription

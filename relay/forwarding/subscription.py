@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relay.forwarding.cache import CachedObject, CachedSubgroup
-from relay.forwarding.cursors import DatagramItem, FetchCursor, StreamCursor
+from relay.forwarding.cursors import DatagramItem, StreamCursor
 from relay.forwarding.egress_order import Outbox, Turn
+from relay.forwarding.fetch_cursor import FetchCursor
 from relay.forwarding.peers import DropReason, Peer
 from relay.forwarding.range_filters import Sieve, sieve
 from tradewind.moqt.errors import ResetCode

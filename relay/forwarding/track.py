@@ -18,7 +18,7 @@ from relay.forwarding.cache import (
     CachedSubgroup,
     TrackCache,
 )
-from relay.forwarding.cursors import Frontier
+from relay.forwarding.fetch_cursor import Frontier
 from relay.forwarding.peers import DropReason
 from relay.forwarding.routes import Party
 from relay.forwarding.subscription import Subscription
