@@ -53,7 +53,7 @@ class Twin:
 
     def rank(self, item: Item) -> tuple[int, ...]:
         subscriber, publisher, *rest = item.key()
-        return subscriber, publisher, self.numbers.get(item.turn, 0), *rest
+        return subscriber, publisher, self.numbers[item.turn], *rest
 
     def fill(self, quantum: int, log: list[int]) -> None:
         left, passed = quantum, []
@@ -86,9 +86,11 @@ class EgressOrder(RuleBasedStateMachine):
         self.sink = FakeSink()
         self.outbox = Outbox(1, self.sink, self.ready)
         self.turns = [Turn() for _ in range(3)]
+        for number, turn in enumerate(self.turns):
+            turn.number = number - 3  # Between requests that were never served the order is nobody's business.
         self.items: list[Item] = []
         self.log: list[int] = []
-        self.twin = Twin()
+        self.twin = Twin(numbers={turn: turn.number for turn in self.turns})
 
     @rule(
         turn=st.integers(0, 2),
