@@ -26,7 +26,7 @@ const LARGE_FRAMES = 5;
 export class Choice {
   #ladder;
   #index;
-  #switchedAt = Number.NEGATIVE_INFINITY;
+  #switchedAt; // also when the first frame came
   #climbedAt = Number.NEGATIVE_INFINITY;
   #steadySince;
   #behind = 0;
@@ -54,6 +54,7 @@ export class Choice {
   /** Take one frame: when it came, how much later than the quickest, how large. @returns the name to switch to, if any */
   receive(at, excessMs, bytes) {
     this.#measureRate(excessMs, bytes);
+    this.#switchedAt ??= at;
     if (at - this.#switchedAt < SETTLE_MS) return undefined;
     this.#behind = excessMs > BEHIND_MS ? this.#behind + 1 : 0;
     if (excessMs > FAR_BEHIND_MS || this.#behind >= BEHIND_FRAMES) return this.#descend(at);
@@ -65,7 +66,7 @@ export class Choice {
 
   /** Look at the clock between frames: silence is lateness too. @returns the name to switch to, if any */
   tick(at, lastFrameAt) {
-    if (lastFrameAt === undefined || at - this.#switchedAt < SETTLE_MS) return undefined;
+    if (lastFrameAt === undefined || this.#switchedAt === undefined || at - this.#switchedAt < SETTLE_MS) return undefined;
     return at - lastFrameAt > SILENT_MS ? this.#descend(at) : undefined;
   }
 

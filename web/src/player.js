@@ -24,6 +24,7 @@ export class Player {
   #enabled = new Signal(true);
   #target = new Signal(undefined);
   #bytes = 0;
+  #newest = Number.NEGATIVE_INFINITY; // media time of the newest frame that came
   #watched;
 
   /**
@@ -46,7 +47,12 @@ export class Player {
         video: this.source.out.jitter,
         audio: this.audioSource.out.jitter,
       },
-      (timestamp) => this.#receive(timestamp),
+      (timestamp) => {
+        const at = performance.now();
+        // The decoder tells its statistics of this frame right after this call.
+        queueMicrotask(() => this.#receive(at, timestamp));
+      },
+      () => this.#forgetMedia(),
     );
     this.decoder = new Video.Decoder(this.source, this.sync, { enabled: this.#enabled });
     this.renderer = new Video.Renderer(this.decoder, { canvas, visible: "always" });
@@ -61,7 +67,10 @@ export class Player {
     this.#signals.run((effect) => {
       const status = effect.get(this.broadcast.out.status);
       this.#note("broadcast", { status });
-      if (status === "offline") this.#forgetMedia();
+      if (status === "offline") {
+        this.#forgetMedia();
+        this.#watched = undefined;
+      }
     });
     const timer = setInterval(() => this.#tick(), TICK_MS);
     this.#signals.cleanup(() => clearInterval(timer));
@@ -118,12 +127,14 @@ export class Player {
     }
   }
 
-  #receive(timestamp) {
-    const at = performance.now();
+  #receive(at, timestamp) {
     const total = this.decoder.out.stats.peek()?.bytesReceived ?? 0;
-    // The statistics are told after us, so what they have grown by is the frame before; over a second it is the same.
     const bytes = Math.max(total - this.#bytes, 0);
     this.#bytes = total;
+    // @moq/watch begins anew with the last seconds out of its own memory when the catalogue says something new of a
+    // rendition, and while it switches it reads two: only what is newer than everything before tells of the link.
+    if (timestamp <= this.#newest) return;
+    this.#newest = timestamp;
     const excess = this.arrivals.receive(at, timestamp, bytes);
     this.playout.receive(at, timestamp);
     const name = this.#automatic ? this.#choice?.receive(at, excess, bytes) : undefined;
@@ -164,7 +175,7 @@ export class Player {
   #forgetMedia() {
     this.playout.reset();
     this.arrivals.reset();
-    this.#watched = undefined;
+    this.#newest = Number.NEGATIVE_INFINITY;
   }
 
   #note(type, details) {
@@ -176,10 +187,18 @@ export class Player {
 /** @moq/watch's clock, which every arriving frame passes, with somebody looking on. */
 class WatchedSync extends Sync {
   #onVideo;
+  #onReset;
 
-  constructor(props, onVideo) {
+  constructor(props, onVideo, onReset) {
     super(props);
     this.#onVideo = onVideo;
+    this.#onReset = onReset;
+  }
+
+  /** The publisher's timeline went back. */
+  reset() {
+    super.reset();
+    this.#onReset?.();
   }
 
   received(timestamp, label) {

@@ -63,18 +63,27 @@ test("goes up within ten seconds when the link widens", () => {
 
 test("silence counts as lateness", () => {
   const choice = new Choice(LADDER, "high");
+  choice.receive(0, 0, 800);
   assert.equal(choice.tick(2000, 1900), undefined);
   assert.equal(choice.tick(2400, 1900), "low");
 });
 
 test("the lowest rendition has nowhere to go", () => {
   const choice = new Choice(LADDER, "low");
+  choice.receive(0, 0, 800);
   assert.equal(choice.receive(5000, 2000, 800), undefined);
   assert.equal(choice.name, "low");
 });
 
+test("the first frames come late and in a burst, and say nothing", () => {
+  const choice = new Choice(LADDER, "high");
+  for (let at = 0; at < 1400; at += 100) assert.equal(choice.receive(at, 400, 800), undefined);
+  assert.equal(choice.tick(1400, 900), undefined);
+});
+
 test("after a switch the new rendition gets time to catch up", () => {
   const choice = new Choice(LADDER, "high");
+  choice.receive(0, 0, 800);
   assert.equal(choice.receive(5000, 2000, 800), "low");
   assert.equal(choice.receive(5100, 2000, 800), undefined);
 });
@@ -82,7 +91,7 @@ test("after a switch the new rendition gets time to catch up", () => {
 test("a corrected ladder does not begin the wait anew", () => {
   const choice = new Choice(LADDER, "low");
   let name;
-  for (let at = 0; at < 4000 && !name; at += FRAME_MS) {
+  for (let at = 0; at < 6000 && !name; at += FRAME_MS) {
     if (at % 1000 === 0) choice.update(LADDER.map((rendition) => ({ ...rendition })), "low");
     name = choice.receive(at, 2, at % 1000 === 0 ? 8000 : 800);
   }
