@@ -54,6 +54,8 @@ class Subscribing:
             return
         if track.established:
             self._establish(party, track, parameters, now)
+            if not any(source.established for source in track.sources.values()):
+                self._ask_all(track)
             return
         waiting = Waiting(party, track, parameters)
         book.wait(waiting)
@@ -172,9 +174,13 @@ class Subscribing:
             self._book.peer(party).publish_done(party.request, DoneCode.TRACK_ENDED, 0, "the track has ended")
 
     def announced(self, party: Party, namespace: Namespace) -> None:
-        """A publisher appeared: ask it for every track under its namespace that somebody reads or waits for."""
+        """A publisher appeared: ask it for every track under its namespace that we hold or somebody waits for.
+
+        Also for tracks that nobody reads just now: another publisher feeds them, or did, and it may be dead already.
+        """
         for track in tuple(self._book.tracks.values()):
-            if track.name.namespace[: len(namespace)] == namespace and self._wanted(track):
+            held = track.established or self._wanted(track)
+            if track.name.namespace[: len(namespace)] == namespace and held:
                 self._ask(track, party)
 
     def end_former_lives(self, namespace: Namespace, now: float) -> None:

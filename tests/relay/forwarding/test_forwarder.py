@@ -649,6 +649,27 @@ def test_publisher_that_withdrew_is_succeeded_by_another() -> None:
     assert world.sinks[2].streams[-1].objects == [(0, b"new life")]
 
 
+@pytest.mark.parametrize("known_dead", [True, False])
+def test_track_that_nobody_reads_follows_its_publisher_to_another_session(known_dead: bool) -> None:
+    """The last viewer has left, the publisher dies and comes back: the next viewer gets what the new session sends."""
+    world = World()
+    ours, request = world.serve()
+    stream = world.open(1, ours, group=1)
+    world.send(1, stream, 0, b"before")
+    world.forwarder.receive_cancel(2, request, world.now)
+    if known_dead:
+        world.leave(1)
+    world.wait(1.0)
+    world.join(3)
+    world.announce(3)
+    again = world.agree(3)
+    world.subscribe(2)
+    assert known_dead or ("update", again, Parameters(forward=True)) in world.peers[3].said
+    stream = world.open(3, again, group=2)
+    world.send(3, stream, 0, b"after")
+    assert world.sinks[2].streams[-1].objects == [(0, b"after")]
+
+
 def test_publisher_that_begins_anew_in_the_same_group() -> None:
     world = World()
     ours, request = world.serve()
