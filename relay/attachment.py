@@ -12,12 +12,14 @@ from typing import Any
 from relay.access import Access, Grant, Reason, Refusal, split_target
 from relay.forwarding.egress_order import Outbox
 from relay.forwarding.forwarder import Forwarder
-from relay.limits import Allowance, Limit, Limits
+from relay.limits import Limit, Limits
 from relay.peer import SessionPeer
+from relay.quota import Quota
 from relay.sink import SessionSink
+from relay.tally import Tally, Unanswered
 from relay.wording import are_too_many
 from tradewind.moqt import events as e
-from tradewind.moqt.errors import RequestCode, SessionCode
+from tradewind.moqt.errors import RequestCode, ResetCode, SessionCode
 from tradewind.moqt.model import FullTrackName, Namespace, Parameters, Token
 from tradewind.moqt.parameters import SetupOptions
 from tradewind.moqt.profiles import PROFILES
@@ -35,9 +37,9 @@ RETRY_MS = 1000
 class Attachment:
     """A MoQT session on one connection, from `Opened` to its end."""
 
-    __slots__ = ("_access", "_allowance", "_connection", "_counted", "_forwarder", "_handlers", "_limits", "_now",
-                 "_paused", "_wall_now", "deadline", "grant", "id", "opened_at", "outbox", "paused_until", "peer",
-                 "port", "quirks", "refusal", "session", "sink")  # fmt: skip
+    __slots__ = ("_access", "_connection", "_expiring", "_forwarder", "_handlers", "_limits", "_now", "_tally",
+                 "_wall_now", "deadline", "grant", "id", "opened_at", "outbox", "peer", "port", "quirks", "quota",
+                 "refusal", "session", "sink", "unanswered")  # fmt: skip
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Attachment:
         limits: Limits,
         settings: SessionSettings,
         quirks: frozenset[str],
+        tally: Tally,
         now: float,
     ) -> None:
         self.id = number
@@ -63,16 +66,16 @@ class Attachment:
         self.quirks = QuirkSet(quirks)
         self.deadline: float | None = None
         """When the node last promised to look at it."""
-        self.paused_until = 0.0
-        """It sent more than its rate allows: receive credit goes back from then on."""
-        self._paused: list[tuple[int, int]] = []
+        self.quota: Quota | None = None
+        """What it holds of the limits; None before it is let in."""
         self._connection = connection
         self._forwarder = forwarder
         self._access = access
         self._limits = limits
-        self._allowance: Allowance | None = None
-        self._counted: dict[int, Callable[[], None]] = {}
-        """Requests that count against a limit, and how to give them back."""
+        self.unanswered = Unanswered(tally)
+        self._tally = tally
+        self._expiring: dict[int, float] = {}
+        """Requests that stand on a token of their own, and when that expires (wall seconds)."""
         self._now = now
         self._wall_now = 0.0
         self.session = Session(
@@ -103,12 +106,13 @@ class Attachment:
         session = self.session
         match event:
             case StreamData():
-                if self._allowance is not None:
-                    self._spend(len(event.data), now)
+                if self.quota is not None:
+                    self.quota.spend(len(event.data), now)
                 told = session.receive_stream(event.stream, event.data, event.fin, now)
             case DatagramReceived():
-                if self._allowance is not None:
-                    self._spend(len(event.data), now)
+                if self.quota is not None and not self.quota.spend(len(event.data), now):
+                    self._tally.datagrams_refused += 1
+                    return
                 told = session.receive_datagram(event.data, now)
             case StreamReset():
                 told = session.receive_reset(event.stream, event.code, now)
@@ -119,22 +123,26 @@ class Attachment:
     def handle_deadline(self, now: float, wall_now: float) -> None:
         """Let the session act on time, and give back credit that was withheld."""
         self._now, self._wall_now = now, wall_now
-        if self._paused and now >= self.paused_until:
-            for stream, size in self._paused:
+        if self.quota is not None:
+            for stream, size in self.quota.release(now):
                 self._connection.consumed(stream, size)
-            self._paused.clear()
         self._handle(self.session.handle_deadline(now))
 
     def next_deadline(self) -> float | None:
         due = self.session.next_deadline()
-        if self._paused:
-            return self.paused_until if due is None else min(due, self.paused_until)
-        return due
+        release = None if self.quota is None else self.quota.next_deadline()
+        if due is None or release is None:
+            return release if due is None else due
+        return min(due, release)
 
-    def expire(self, wall_now: float) -> None:
-        """End the session if its token has expired."""
+    def expire(self, now: float, wall_now: float) -> None:
+        """End the session if its token has expired, and the requests whose own has."""
+        self._now, self._wall_now = now, wall_now
         if self.grant is not None and self.grant.expires_at is not None and self.grant.expires_at <= wall_now:
             self.session.close(SessionCode.EXPIRED_AUTH_TOKEN, "the token has expired")
+        for request in [request for request, expires_at in self._expiring.items() if expires_at <= wall_now]:
+            self._end(request)
+            self.session.cancel(request, ResetCode.EXPIRED_AUTH_TOKEN)
 
     def replace_access(self, access: Access) -> None:
         """Other keys count for requests from now on."""
@@ -145,15 +153,16 @@ class Attachment:
         if self.outbox is not None:
             self._forwarder.close_session(self.id, now)
             self.outbox = None
-        if self._allowance is not None:
-            self._allowance.close(now)
-            self._allowance = None
+        if self.quota is not None:
+            self.quota.close(now)
+            self.quota = None
 
     def check_invariants(self) -> None:
-        """Assert that what is counted is what forwarding knows, and in the session's account."""
-        assert self._counted.keys() <= self._forwarder.requests(self.id)
-        if self._allowance is not None:
-            assert self._allowance.counted == len(self._counted)
+        """Assert that what counts, and what expires, is what forwarding knows."""
+        if self.quota is not None:
+            self.quota.check_invariants()
+            assert self.quota.counted <= self._forwarder.requests(self.id)
+            assert self._expiring.keys() <= self._forwarder.requests(self.id)
 
     # --- The session's transport: the connection, but for credit that is withheld ---
 
@@ -173,9 +182,7 @@ class Attachment:
         self._connection.stop(stream, code)
 
     def consumed(self, stream: int, size: int) -> None:
-        if self.paused_until > self._now:
-            self._paused.append((stream, size))
-        else:
+        if self.quota is None or not self.quota.withhold(stream, size, self._now):
             self._connection.consumed(stream, size)
 
     def close(self, code: int, reason: str) -> None:
@@ -192,12 +199,6 @@ class Attachment:
             if handler is not None:
                 handler(event)
 
-    def _spend(self, size: int, now: float) -> None:
-        assert self._allowance is not None
-        overdraft = self._allowance.spend(size, now)
-        if overdraft is not None:
-            self.paused_until = now + overdraft.wait_s
-
     def on_setup(self, event: e.SetupReceived) -> None:
         """The session says where it dialled and with which token: let it in, or not."""
         target = self._connection.path if self._connection.transport == "webtransport" else event.path
@@ -211,23 +212,28 @@ class Attachment:
         allowance = self._limits.open_session(str(self._connection.peer_address[0]), grant.token_id, self._now)
         if isinstance(allowance, Limit):
             self.refusal = allowance
+            self._tally.limits[allowance] += 1
             self.session.close(SessionCode.UNAUTHORIZED, f"too many: {allowance.value}")
             return
         self.grant = grant
-        self._allowance = allowance
-        self.peer = SessionPeer(self.session, grant, self.quirks, self)
-        self.sink = SessionSink(self._connection, self.session.profile)
+        self.quota = Quota(allowance, self._tally.limits)
+        profile = self.session.profile
+        self._tally.opened[self._connection.transport, profile.draft] += 1
+        self.peer = SessionPeer(self.session, grant, self.quirks, self.quota, self.unanswered, self._over)
+        self.sink = SessionSink(self._connection, profile)
         self.outbox = self._forwarder.open_session(self.id, self.peer, self.sink)
 
     def on_closed(self, event: e.SessionClosed) -> None:
         """Nothing to do: the connection's own end follows."""
 
     def on_subscribe(self, event: e.SubscribeRequested) -> None:
+        self.unanswered.received(event.request, "subscribe")
         track = self._reading(event.request, event.track, event.parameters)
         if track is not None and self._count(event.request):
             self._forwarder.receive_subscribe(self.id, event.request, track, event.parameters, self._now)
 
     def on_fetch(self, event: e.FetchRequested) -> None:
+        self.unanswered.received(event.request, "fetch")
         track = self._reading(event.request, event.track, event.parameters)
         if track is None or not self._count(event.request):
             return
@@ -242,14 +248,17 @@ class Attachment:
             )  # fmt: skip
 
     def on_track_status(self, event: e.TrackStatusRequested) -> None:
+        self.unanswered.received(event.request, "track_status")
         track = self._reading(event.request, event.track, event.parameters)
+        self._expiring.pop(event.request, None)
         if track is not None:
             self._forwarder.receive_track_status(self.id, event.request, track, event.parameters, self._now)
 
     def on_publish(self, event: e.PublishRequested) -> None:
+        self.unanswered.received(event.request, "publish")
         namespace = self._writing(event.request, event.track.namespace, event.parameters)
         if namespace is not None and are_too_many(event.properties):
-            self.session.reject(event.request, RequestCode.EXCESSIVE_LOAD, TOO_MANY_PROPERTIES)
+            self._reject(event.request, RequestCode.EXCESSIVE_LOAD, TOO_MANY_PROPERTIES)
         elif namespace is not None and self._count(event.request):
             track = FullTrackName(namespace, event.track.name)
             self._forwarder.receive_publish(
@@ -257,26 +266,31 @@ class Attachment:
             )
 
     def on_publish_namespace(self, event: e.PublishNamespaceRequested) -> None:
+        self.unanswered.received(event.request, "publish_namespace")
         namespace = self._writing(event.request, event.namespace, event.parameters)
         if namespace is not None and self._count(event.request, namespace=True):
             self._forwarder.receive_publish_namespace(self.id, event.request, namespace, self._now)
 
     def on_subscribe_namespace(self, event: e.SubscribeNamespaceRequested) -> None:
+        self.unanswered.received(event.request, "subscribe_namespace")
         prefix = self._discovering(event.request, event.prefix, event.parameters)
         if prefix is not None and self._count(event.request, namespace=True):
             self._forwarder.receive_subscribe_namespace(self.id, event.request, prefix)
 
     def on_subscribe_tracks(self, event: e.SubscribeTracksRequested) -> None:
+        self.unanswered.received(event.request, "subscribe_tracks")
         prefix = self._discovering(event.request, event.prefix, event.parameters)
         if prefix is not None and self._count(event.request, namespace=True):
             self._forwarder.receive_subscribe_tracks(self.id, event.request, prefix, event.parameters, self._now)
 
     def on_update(self, event: e.UpdateRequested) -> None:
+        self._tally.requests["update"] += 1
         parameters = event.parameters
         wire = parameters.prefix
         if wire is not None:
-            prefix = self._authorized(parameters, lambda grant: _discoverable(grant, wire))
-            if prefix is None or isinstance(prefix, Refusal):
+            grant = self._grant_for(parameters)
+            prefix = None if isinstance(grant, Refusal) else _discoverable(grant, wire)
+            if prefix is None:
                 self.session.reject_update(event.request, event.update, RequestCode.UNAUTHORIZED, "not authorized")
                 # A namespace subscription is over with that (draft-20, "REQUEST_UPDATE").
                 self._end(event.request)
@@ -302,11 +316,11 @@ class Attachment:
             self._forwarder.receive_ok(self.id, event.request, event.parameters, event.properties, self._now)
 
     def on_error(self, event: e.RequestRefused) -> None:
-        self.uncount(event.request)
+        self._over(event.request)
         self._forwarder.receive_error(self.id, event.request, event.code, event.reason, self._now)
 
     def on_done(self, event: e.PublishDone) -> None:
-        self.uncount(event.request)
+        self._over(event.request)
         self._forwarder.receive_publish_done(
             self.id, event.request, event.status, event.stream_count, event.reason, self._now
         )
@@ -340,7 +354,7 @@ class Attachment:
 
     def _end(self, request: int) -> None:
         """A request of theirs is over, and the session has said all that is to be said."""
-        self.uncount(request)
+        self._over(request)
         if self.peer is not None:
             self.peer.forget(request)
         self._forwarder.receive_cancel(self.id, request, self._now)
@@ -349,7 +363,7 @@ class Attachment:
         """Whether an answer's Track Properties can be passed on; where not, it counts as a refusal."""
         if not are_too_many(event.properties):
             return True
-        self.uncount(event.request)
+        self._over(event.request)
         self.session.cancel(event.request)
         self._forwarder.receive_error(
             self.id, event.request, RequestCode.EXCESSIVE_LOAD, TOO_MANY_PROPERTIES, self._now
@@ -358,28 +372,28 @@ class Attachment:
 
     # --- What it may do ---
 
-    def _authorized(
-        self, parameters: Parameters, allowed: Callable[[Grant], Namespace | None]
-    ) -> Namespace | Refusal | None:
-        """What `allowed` makes of the session's grant, widened by a token of the request's own; None: not allowed."""
+    def _grant_for(self, parameters: Parameters) -> Grant | Refusal:
+        """The session's grant, widened by tokens of the request's own."""
         assert self.grant is not None
         grant = self.grant
         for token in parameters.tokens:
-            own = self._access.for_request(grant, _text(token), self._wall_now)
-            if isinstance(own, Refusal):
-                return own
-            grant = own
-        return allowed(grant)
+            wider = self._access.for_request(grant, _text(token), self._wall_now)
+            if isinstance(wider, Refusal):
+                return wider
+            grant = wider
+        return grant
 
     def _permit(
         self, request: int, parameters: Parameters, allowed: Callable[[Grant], Namespace | None]
     ) -> Namespace | None:
-        """As `_authorized`, and the request is rejected where the answer is no."""
-        answer = self._authorized(parameters, allowed)
-        if answer is None or isinstance(answer, Refusal):
-            code = answer.request_code if isinstance(answer, Refusal) else RequestCode.UNAUTHORIZED
-            self.session.reject(request, code, "not authorized")
-            return None
+        """What `allowed` makes of the grant that counts for a request; where it is nothing, the request is rejected."""
+        grant = self._grant_for(parameters)
+        answer = None if isinstance(grant, Refusal) else allowed(grant)
+        if answer is None or isinstance(grant, Refusal):
+            code = grant.request_code if isinstance(grant, Refusal) else RequestCode.UNAUTHORIZED
+            self._reject(request, code, "not authorized")
+        elif grant.expires_at is not None and grant is not self.grant:
+            self._expiring[request] = grant.expires_at
         return answer
 
     def _reading(self, request: int, track: FullTrackName, parameters: Parameters) -> FullTrackName | None:
@@ -402,32 +416,23 @@ class Attachment:
 
     def _count(self, request: int, *, namespace: bool = False) -> bool:
         """Count a request against its limits; False where one is met, and the request is rejected."""
-        allowance = self._allowance
-        assert allowance is not None
-        met = allowance.add_namespace() if namespace else allowance.add_subscription()
+        assert self.quota is not None
+        met = self.quota.count(request, namespace=namespace)
         if met is not None:
-            self.session.reject(request, RequestCode.EXCESSIVE_LOAD, f"too many: {met.value}", RETRY_MS)
-            return False
-        self._counted[request] = allowance.remove_namespace if namespace else allowance.remove_subscription
-        return True
+            self._reject(request, RequestCode.EXCESSIVE_LOAD, f"too many: {met.value}", RETRY_MS)
+        return met is None
 
-    def count_ours(self, open_request: Callable[[], int | None]) -> int | None:
-        """Open a subscription that we offer to this session, if it may have another one; see `peer.Account`."""
-        allowance = self._allowance
-        if allowance is None or allowance.add_subscription() is not None:
-            return None
-        request = open_request()
-        if request is None:
-            allowance.remove_subscription()
-        else:
-            self._counted[request] = allowance.remove_subscription
-        return request
+    def _reject(self, request: int, code: int, reason: str, retry_ms: int | None = None) -> None:
+        """Refuse a request that forwarding never hears of."""
+        self.unanswered.rejected(request, code)
+        self.session.reject(request, code, reason, retry_ms)
 
-    def uncount(self, request: int) -> None:
-        """A request counts no longer."""
-        give_back = self._counted.pop(request, None)
-        if give_back is not None:
-            give_back()
+    def _over(self, request: int) -> None:
+        """A request is over, whoever ended it: it counts no longer."""
+        self.unanswered.over(request)
+        self._expiring.pop(request, None)
+        if self.quota is not None:
+            self.quota.uncount(request)
 
 
 def _discoverable(grant: Grant, wire: Namespace) -> Namespace | None:

@@ -20,6 +20,7 @@ from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.egress_order import Outbox
 from relay.forwarding.forwarder import Forwarder
 from relay.limits import Limits, LimitSettings
+from relay.tally import Tally
 from tradewind.moqt.errors import SessionCode
 from tradewind.moqt.settings import SessionSettings
 from tradewind.quic.config import Address, QuicSettings
@@ -94,6 +95,7 @@ class Node:
         self.turn_datagrams = settings.turn_datagrams
         """What a turn may send: the edge lowers it where turns take too long."""
         self.quirk_uses: Counter[str] = Counter()
+        self.tally = Tally()
         self._by_connection: dict[Connection, Attachment] = {}
         self._blocked: dict[int, dict[int, Outbox]] = {port: {} for port in range(ports)}
         """Outboxes that wait for their connection, by port and connection: looked at when it hears something."""
@@ -109,11 +111,13 @@ class Node:
     def receive_datagrams(self, port: int, batch: Sequence[tuple[bytes, Address]], now: float, wall_now: float) -> None:
         """Take a batch from one port's socket."""
         endpoint = self.endpoints[port]
+        self.tally.now = now
         self._dispatch(endpoint.receive_datagrams(batch, now, self.settings.turn_handshakes), port, now, wall_now)
         self._unblock(port)
 
     def handle_deadline(self, now: float, wall_now: float) -> None:
         """Do everything that is due."""
+        self.tally.now = now
         for port, endpoint in enumerate(self.endpoints):
             due = endpoint.next_deadline()
             if due is not None and due <= now:
@@ -245,7 +249,7 @@ class Node:
         settings = self.settings
         attachment = Attachment(
             connection, self._count, port, self.forwarder, self.access, self.limits, settings.session, settings.quirks,
-            now,
+            self.tally, now,
         )  # fmt: skip
         self.attachments[attachment.id] = attachment
         self._by_connection[connection] = attachment
@@ -297,9 +301,10 @@ class Node:
     def _keep_house(self, now: float, wall_now: float) -> None:
         self.forwarder.keep_limits(now)
         for attachment in tuple(self.attachments.values()):
-            attachment.expire(wall_now)
+            attachment.expire(now, wall_now)
         if self.stage is Stage.DRAINING and self._drain_ends is not None:
             if now >= self._drain_ends:
+                self.tally.overstayed += len(self.attachments)
                 self.close(now, SessionCode.GOAWAY_TIMEOUT, "the relay stops")
             elif not self.attachments:
                 self.stage = Stage.DRAINED

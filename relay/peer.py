@@ -7,9 +7,10 @@ session may not see is not told to it: see `Grant.may_subscribe`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from relay.access import Grant
+from relay.quota import Quota
+from relay.tally import Unanswered
 from relay.wording import can_fetch, can_name, nameable, properties_for
 from tradewind.moqt.model import (
     NO_PARAMETERS,
@@ -27,26 +28,36 @@ GROUP_START_PLAYERS = ("moq-lite-js", "ShakaPlayer")
 """Implementations that can only begin with a group's first object, and yet ask for the next one."""
 
 
-class Account(Protocol):
-    """Who counts a session's requests against its limits."""
-
-    def count_ours(self, open_request: Callable[[], int | None]) -> int | None:
-        """Open a subscription that we offer to the session, if it may have another one."""
-
-    def uncount(self, request: int) -> None:
-        """A request is over because we said so."""
-
-
 class SessionPeer:
     """Requests to, and answers for, one session."""
 
-    __slots__ = ("_account", "_grant", "_notified", "_profile", "_session", "joins_at_group_start")
+    __slots__ = (
+        "_grant",
+        "_notified",
+        "_over",
+        "_profile",
+        "_quota",
+        "_session",
+        "_unanswered",
+        "joins_at_group_start",
+    )
 
-    def __init__(self, session: Session, grant: Grant, quirks: QuirkSet, account: Account) -> None:
+    def __init__(
+        self,
+        session: Session,
+        grant: Grant,
+        quirks: QuirkSet,
+        quota: Quota,
+        unanswered: Unanswered,
+        over: Callable[[int], None],
+    ) -> None:
         self._session = session
         self._profile = session.profile
         self._grant = grant
-        self._account = account
+        self._quota = quota
+        self._unanswered = unanswered
+        self._over = over
+        """Told when a request is over because we said so."""
         self._notified: dict[int, set[Namespace]] = {}
         """What each namespace subscription of theirs has been told of, in its own words."""
         old = session.profile.draft <= 16 and session.peer.implementation.startswith(GROUP_START_PLAYERS)
@@ -73,7 +84,7 @@ class SessionPeer:
         if name is None or not self._grant.may_subscribe(track.namespace):
             return None
         told = properties_for(self._profile, properties)
-        return self._account.count_ours(lambda: self._session.publish(name, alias, parameters, told))
+        return self._quota.count_ours(lambda: self._session.publish(name, alias, parameters, told))
 
     def fetch(self, track: FullTrackName, chosen: LocationFilter, parameters: Parameters) -> int | None:
         name = self._local(track)
@@ -89,23 +100,27 @@ class SessionPeer:
         return self._session.update(request, parameters)
 
     def cancel(self, request: int) -> None:
-        self._account.uncount(request)
+        self._over(request)
         self._session.cancel(request)
 
     def accept_subscribe(self, request: int, alias: int, parameters: Parameters, properties: Properties) -> None:
+        self._unanswered.accepted(request)
         self._session.accept_subscribe(request, alias, parameters, properties_for(self._profile, properties))
 
     def accept_fetch(
         self, request: int, end: Location, end_of_track: bool, parameters: Parameters, properties: Properties
     ) -> None:
+        self._unanswered.accepted(request)
         told = properties_for(self._profile, properties)
         self._session.accept_fetch(request, end, end_of_track, parameters, told)
 
     def accept(self, request: int, parameters: Parameters = NO_PARAMETERS, properties: Properties = ()) -> None:
+        self._unanswered.accepted(request)
         self._session.accept(request, parameters, properties_for(self._profile, properties))
 
     def reject(self, request: int, code: int, reason: str, retry_ms: int | None = None) -> None:
-        self._account.uncount(request)
+        self._unanswered.rejected(request, code)
+        self._over(request)
         self._session.reject(request, code, reason, retry_ms)
 
     def accept_update(self, request: int, update: int, parameters: Parameters) -> None:
@@ -115,7 +130,7 @@ class SessionPeer:
         self._session.reject_update(request, update, code, reason)
 
     def publish_done(self, request: int, status: int, stream_count: int | None, reason: str) -> None:
-        self._account.uncount(request)
+        self._over(request)
         self._session.publish_done(request, status, stream_count, reason)
 
     def notify_namespace(self, request: int, namespace: Namespace) -> None:
@@ -145,7 +160,7 @@ class SessionPeer:
             self._session.skip_publish(request, name)
 
     def finish(self, request: int) -> None:
-        self._account.uncount(request)
+        self._over(request)
         self._session.finish(request)
 
     def stop_stream(self, stream: int, code: int) -> None:
