@@ -11,6 +11,7 @@ const MOST_CHARACTERS = 500;
 const MOST_NAME_CHARACTERS = 40;
 const MOST_SENDERS = 200;
 const MOST_MESSAGES_A_SECOND = 5; // of one sender; more are dropped
+const MOST_REMEMBERED = 20; // of one sender's messages
 const KEPT_MS = 60_000; // how long our own messages can still be asked for
 
 /** The chat of one broadcast over whatever session there is. */
@@ -20,6 +21,7 @@ export class Chat {
   #connection;
   #onMessage;
   #sender = crypto.randomUUID().slice(0, 8);
+  #heard = new Heard();
   #track;
 
   /**
@@ -95,7 +97,8 @@ export class Chat {
         const frame = await track.readFrame();
         if (!frame) return;
         const message = parse(frame.payload);
-        if (message && rate.allows(performance.now())) this.#onMessage({ ...message, id: sender, own: false });
+        if (!message || !this.#heard.isNew(sender, message) || !rate.allows(performance.now())) continue;
+        this.#onMessage({ ...message, id: sender, own: false });
       }
     };
     read().catch(() => {}); // a sender that goes away ends its track with an error as often as not
@@ -121,6 +124,21 @@ export function parse(payload) {
     text: value.text.slice(0, MOST_CHARACTERS),
     at: Number.isFinite(value.at) ? value.at : Date.now(),
   };
+}
+
+/** Remembers what senders said lately: whoever asks anew, after a lost session, gets their last message once more. */
+export class Heard {
+  #last = new Map(); // sender -> the last messages' times and texts
+
+  isNew(sender, { at, text }) {
+    const key = `${at} ${text}`;
+    const last = this.#last.get(sender) ?? [];
+    if (last.includes(key)) return false;
+    this.#last.delete(sender);
+    this.#last.set(sender, [...last.slice(1 - MOST_REMEMBERED), key]);
+    if (this.#last.size > MOST_SENDERS) this.#last.delete(this.#last.keys().next().value);
+    return true;
+  }
 }
 
 /** So many a second, not more. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parse, Rate } from "../src/chat.js";
+import { Heard, parse, Rate } from "../src/chat.js";
 
 const bytes = (text) => new TextEncoder().encode(text);
 
@@ -26,4 +26,14 @@ test("a sender is heard five times a second at most", () => {
   const heard = Array.from({ length: 20 }, (_, i) => rate.allows(i * 10));
   assert.equal(heard.filter(Boolean).length, 5);
   assert.equal(rate.allows(1005), true);
+});
+
+test("a message is heard once, however often it comes", () => {
+  const heard = new Heard();
+  assert.equal(heard.isNew("a", { at: 1, text: "x" }), true);
+  assert.equal(heard.isNew("a", { at: 1, text: "x" }), false);
+  assert.equal(heard.isNew("b", { at: 1, text: "x" }), true);
+  assert.equal(heard.isNew("a", { at: 2, text: "x" }), true);
+  for (let at = 3; at < 1000; at++) assert.equal(heard.isNew("a", { at, text: "y" }), true);
+  assert.equal(heard.isNew("a", { at: 999, text: "y" }), false);
 });
