@@ -26,7 +26,7 @@ PREFIX = "tradewind_"
 MAX_CHILDREN = 64
 OTHER = "other"
 
-FORWARD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+TURN_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 WAIT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -148,7 +148,9 @@ class SessionMetrics:
         "handshakes_refused_total", "Handshakes not begun or not finished, and why.", "reason"
     )
     retries: Count = counter("retries_sent_total", "Clients asked to prove their address first.")
-    mismatches: Count = counter("version_mismatches_total", "Clients that offered no protocol version of ours.")
+    oddities: Labelled = counters(
+        "session_oddities_total", "What peers sent that was dropped, refused or waited for in vain.", "kind"
+    )
     quirks: Labelled = counters("quirk_uses_total", "Known faults of clients that were forgiven.", "quirk")
     going_away_ignored: Count = counter("goaway_ignored_total", "Sessions that were still there when a drain ended.")
 
@@ -181,14 +183,9 @@ class MediaMetrics:
     bytes_received: Count = counter("object_bytes_received_total", "Payload bytes from publishers.")
     bytes_sent: Count = counter("object_bytes_sent_total", "Payload bytes handed to subscribers' transports.")
     dropped: Labelled = counters(
-        "objects_dropped_total", "Objects that arrived and did not leave to one subscriber, and why.", "reason"
+        "objects_dropped_total", "Objects that had arrived when they were given up for one subscriber.", "reason"
     )
     malformed: Count = counter("malformed_tracks_total", "Tracks ended because their publishers contradict themselves.")
-    forward_latency: Histogram = histogram(
-        "forward_latency_seconds",
-        "From the datagram that brought an object's last bytes to their hand-over to a subscriber's transport.",
-        FORWARD_BUCKETS_S,
-    )
     cache_bytes: Count = gauge("cache_bytes", "Bytes of objects kept.")
     cache_groups: Count = gauge("cache_groups", "Groups kept.")
     cache_evictions: Count = counter("cache_evictions_total", "Groups dropped before their time to make room.")
@@ -200,8 +197,8 @@ class NetworkMetrics:
 
     datagrams_received: Count = counter("udp_datagrams_received_total", "UDP datagrams received.")
     datagrams_sent: Count = counter("udp_datagrams_sent_total", "UDP datagrams sent.")
-    bytes_received: Count = counter("udp_received_bytes_total", "UDP payload received.")
-    bytes_sent: Count = counter("udp_sent_bytes_total", "UDP payload sent.")
+    bytes_received: Count = counter("udp_received_bytes_total", "UDP payload received by sessions.")
+    bytes_sent: Count = counter("udp_sent_bytes_total", "UDP payload sent by sessions.")
     send_errors: Labelled = counters("udp_send_errors_total", "Sends that the kernel refused.", "error")
     receive_drops: Count = counter("udp_receive_drops_total", "Datagrams the kernel dropped: its buffer was full.")
     unroutable: Count = counter("udp_unroutable_total", "Datagrams that belong to no connection and begin none.")
@@ -213,11 +210,11 @@ class NetworkMetrics:
 class TurnMetrics:
     """Whether the relay keeps up."""
 
-    duration: Histogram = histogram("turn_duration_seconds", "Time one turn took.", FORWARD_BUCKETS_S)
+    duration: Histogram = histogram("turn_duration_seconds", "Time one turn took.", TURN_BUCKETS_S)
     cut_short: Count = counter("turns_cut_short_total", "Turns that ended because their budget was spent.")
     ready_sessions: Count = gauge("ready_sessions", "Sessions that wait for their quantum.")
     loop_lag: Histogram = histogram(
-        "loop_lag_seconds", "How much later than asked for the event loop woke a timer.", FORWARD_BUCKETS_S
+        "loop_lag_seconds", "How much later than asked for the event loop woke a timer.", TURN_BUCKETS_S
     )
 
 

@@ -273,6 +273,7 @@ class Node:
     def _fault(self, attachment: Attachment | None, error: Exception) -> None:
         """Something of ours went wrong: end the session that brought it about, and no other."""
         self.faults.append(Fault(None if attachment is None else attachment.id, error))
+        self.tally.faults += 1
         if attachment is not None:
             attachment.session.close(SessionCode.INTERNAL_ERROR, "internal error")
 

@@ -7,21 +7,38 @@ here runs for an object or a packet.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from relay.attachment import Attachment
 from relay.metrics import Metrics
 from relay.node import Ended, Node, Stage
-from tradewind.moqt.errors import SessionCode
+from tradewind.moqt.errors import RequestCode, SessionCode
 from tradewind.quic.statistics import EndpointStatistics
 
 
-class Observer:
-    """Reads one node."""
+class SocketCounts(Protocol):
+    """What a UDP socket counts since it was opened."""
 
-    def __init__(self, node: Node, metrics: Metrics) -> None:
+    @property
+    def datagrams_received(self) -> int: ...
+    @property
+    def datagrams_sent(self) -> int: ...
+    @property
+    def dropped_backlog(self) -> int: ...
+    @property
+    def dropped_errors(self) -> int: ...
+    @property
+    def receive_drops(self) -> int: ...
+
+
+class Observer:
+    """Reads one node, and the sockets around it."""
+
+    def __init__(self, node: Node, metrics: Metrics, sockets: Callable[[], Sequence[SocketCounts]] = tuple) -> None:
         self._node = node
         self._metrics = metrics
+        self._sockets = sockets
         self._gone: Counter[str] = Counter()
         """What sessions that are over had counted."""
         metrics.refreshers.append(self.refresh)
@@ -32,58 +49,102 @@ class Observer:
         sessions = self._metrics.sessions
         if attachment.refusal is not None:
             sessions.refused.of(attachment.refusal.value).add()
-        sessions.closed.of(_code_name(ended.code), "peer" if ended.by_peer else "relay").add()
+        sessions.closed.of(_code_name(SessionCode, ended.code), "peer" if ended.by_peer else "relay").add()
         self._gone.update(_counts(attachment))
-
-    def session_opened(self, transport: str, draft: int) -> None:
-        self._metrics.sessions.opened.of(transport, str(draft)).add()
 
     def refresh(self) -> None:
         """Copy every number that a room keeps by itself."""
         node, metrics = self._node, self._metrics
         self._refresh_sessions()
-        held = node.forwarder.statistics()
-        metrics.requests.subscriptions.set(held.subscriptions)
-        metrics.requests.upstream_subscriptions.set(held.upstream_subscriptions)
-        metrics.requests.namespaces.set(held.namespaces)
-        metrics.media.tracks.set(held.tracks)
-        metrics.media.objects_received.set(held.objects_in)
-        metrics.media.cache_bytes.set(held.cache_bytes)
-        metrics.media.cache_groups.set(held.cache_groups)
-        for reason, count in held.drops.items():
-            metrics.media.dropped.of(reason.value).set(count)
+        self._refresh_requests()
+        self._refresh_forwarding()
+        self._refresh_handshakes()
+        self._refresh_sockets()
         metrics.turns.ready_sessions.set(len(node.forwarder.ready))
         for stage in Stage:
             metrics.process.state.of(stage.value).set(node.stage is stage)
-        self._refresh_handshakes()
 
     def not_ready(self) -> str | None:
         """Why nobody should be sent here; None: all is well."""
         return None if self._node.stage is Stage.SERVING else self._node.stage.value
 
     def state(self) -> dict[str, Any]:
-        """A picture of the relay for people."""
+        """A picture of the relay for people: who is here, what passes, what is odd."""
         node = self._node
+        held = node.forwarder.statistics()
         return {
             "stage": node.stage.value,
-            "sessions": [_describe(attachment) for attachment in node.attachments.values()],
-            "tracks": node.forwarder.describe(),
-            "limits": node.limits.statistics()._asdict(),
+            "sessions": [
+                _describe(attachment, node.tally.now, node.forwarder.reads_and_feeds(attachment.id))
+                for attachment in node.attachments.values()
+            ],
+            "namespaces": node.forwarder.describe_namespaces(),
+            "tracks": node.forwarder.describe_tracks(),
+            "cache": {"bytes": held.cache_bytes, "groups": held.cache_groups, "evictions": held.cache_evictions},
+            "drops": {reason.value: count for reason, count in held.drops.items()},
+            "limits": {
+                **node.limits.statistics()._asdict(),
+                "met": {limit.value: count for limit, count in node.tally.limits.items()},
+            },
         }
 
+    # --- Part by part ---
+
     def _refresh_sessions(self) -> None:
-        sessions, media = self._metrics.sessions, self._metrics.media
+        sessions, network = self._metrics.sessions, self._metrics.network
         sessions.open.clear()
         total = Counter(self._gone)
         quirks = Counter(self._node.quirk_uses)
+        held_bytes = 0
         for attachment in self._node.attachments.values():
             sessions.open.of(attachment.connection.transport, str(attachment.session.profile.draft)).add()
             total.update(_counts(attachment))
             quirks.update(attachment.quirks.uses)
-        media.objects_sent.set(total["objects_out"])
-        media.bytes_sent.set(total["bytes_out"])
+            held_bytes += attachment.connection.statistics().held_bytes
+        self._metrics.media.objects_sent.set(total["objects_out"])
+        self._metrics.media.bytes_sent.set(total["bytes_out"])
+        network.bytes_received.set(total["bytes_received"])
+        network.bytes_sent.set(total["bytes_sent"])
+        network.packets_lost.set(total["packets_lost"])
+        network.held_bytes.set(held_bytes)
         for name, uses in quirks.items():
             sessions.quirks.of(name).set(uses)
+        total[_ODD + "datagrams_over_rate"] = self._node.tally.datagrams_refused
+        for name, count in total.items():
+            if name.startswith(_ODD):
+                sessions.oddities.of(name.removeprefix(_ODD)).set(count)
+        for (transport, draft), count in self._node.tally.opened.items():
+            sessions.opened.of(transport, str(draft)).set(count)
+        sessions.going_away_ignored.set(self._node.tally.overstayed)
+
+    def _refresh_requests(self) -> None:
+        tally, requests = self._node.tally, self._metrics.requests
+        for verb, count in tally.requests.items():
+            requests.received.of(verb).set(count)
+        for (verb, code), count in tally.rejected.items():
+            requests.rejected.of(verb, _code_name(RequestCode, code)).set(count)
+        for limit, count in tally.limits.items():
+            requests.limited.of(limit.value).set(count)
+        while tally.answer_waits_s:
+            requests.subscribe_latency.observe(tally.answer_waits_s.popleft())
+        for wait_s in self._node.forwarder.take_join_waits():
+            requests.join_latency.observe(wait_s)
+
+    def _refresh_forwarding(self) -> None:
+        held = self._node.forwarder.statistics()
+        requests, media = self._metrics.requests, self._metrics.media
+        requests.subscriptions.set(held.subscriptions)
+        requests.upstream_subscriptions.set(held.upstream_subscriptions)
+        requests.namespaces.set(held.namespaces)
+        media.tracks.set(held.tracks)
+        media.objects_received.set(held.objects_in)
+        media.bytes_received.set(held.bytes_in)
+        media.malformed.set(held.malformed)
+        media.cache_bytes.set(held.cache_bytes)
+        media.cache_groups.set(held.cache_groups)
+        media.cache_evictions.set(held.cache_evictions)
+        for reason, count in held.drops.items():
+            media.dropped.of(reason.value).set(count)
 
     def _refresh_handshakes(self) -> None:
         found = [endpoint.statistics() for endpoint in self._node.endpoints]
@@ -93,48 +154,80 @@ class Observer:
         for name, reason in _REFUSED.items():
             sessions.handshakes_refused.of(reason).set(sum(getattr(one, name) for one in found))
         self._metrics.network.unroutable.set(sum(one.unroutable for one in found))
+        self._metrics.process.internal_errors.set(self._node.tally.faults + sum(one.faults for one in found))
 
+    def _refresh_sockets(self) -> None:
+        found, network = self._sockets(), self._metrics.network
+        network.datagrams_received.set(sum(one.datagrams_received for one in found))
+        network.datagrams_sent.set(sum(one.datagrams_sent for one in found))
+        network.receive_drops.set(sum(one.receive_drops for one in found))
+        network.send_errors.of("backlog").set(sum(one.dropped_backlog for one in found))
+        network.send_errors.of("refused").set(sum(one.dropped_errors for one in found))
+
+
+_ODD = "odd:"
+_ORDINARY = frozenset({"requests_sent", "requests_received", "data_streams", "bytes_discarded"})
+"""What sessions count that is no oddity."""
 
 _REFUSED = {
     "refused_pending": "too_many",
     "refused_per_address": "too_many_of_address",
     "refused_tokens": "bad_token",
     "handshakes_timed_out": "timeout",
+    "handshakes_failed": "failed",
     "versions_negotiated": "quic_version",
 }
 assert all(name in EndpointStatistics.__dataclass_fields__ for name in _REFUSED)
 
 
 def _counts(attachment: Attachment) -> Counter[str]:
-    sink = attachment.sink
-    if sink is None:
-        return Counter()
-    return Counter(objects_out=sink.objects_out + sink.datagrams_out, bytes_out=sink.bytes_out)
+    connection = attachment.connection.statistics()
+    found = Counter(
+        bytes_received=connection.bytes_received,
+        bytes_sent=connection.bytes_sent,
+        packets_lost=connection.packets_lost,
+    )
+    if attachment.sink is not None:
+        found["objects_out"] = attachment.sink.objects_out + attachment.sink.datagrams_out
+        found["bytes_out"] = attachment.sink.bytes_out
+    for name, count in attachment.session.statistics().counters:
+        if name not in _ORDINARY:
+            found[_ODD + name] = count
+    return found
 
 
-def _code_name(code: int | None) -> str:
+def _code_name(codes: type[SessionCode | RequestCode], code: int | None) -> str:
     if code is None:
         return "transport"
     try:
-        return SessionCode(code).name.lower()
+        return codes(code).name.lower()
     except ValueError:
         return "other"
 
 
-def _describe(attachment: Attachment) -> dict[str, Any]:
+def _describe(attachment: Attachment, now: float, busy: tuple[int, int]) -> dict[str, Any]:
+    """One session in words that an operator uses; nothing here is secret, and what a peer said is cut."""
     connection = attachment.connection
-    peer = attachment.session.peer
+    quic = connection.statistics()
+    sink, quota, grant = attachment.sink, attachment.quota, attachment.grant
+    reads, feeds = busy
     return {
         "id": attachment.id,
         "address": str(connection.peer_address[0]) if connection.peer_address else "",
         "transport": connection.transport,
         "protocol": connection.protocol,
-        "implementation": peer.implementation[:128],
-        "root": [field.decode("utf-8", "replace") for field in attachment.grant.root] if attachment.grant else None,
-        "subject": attachment.grant.subject if attachment.grant else None,
-        "statistics": _plain(connection.statistics()),
+        "implementation": attachment.session.peer.implementation[:128],
+        "open_s": round(max(now - attachment.opened_at, 0.0), 1),
+        "root": "/" + "/".join(field.decode("utf-8", "replace") for field in grant.root) if grant else None,
+        "subject": grant.subject if grant else None,
+        "subscriptions": reads,
+        "feeds": feeds,
+        "objects_out": sink.objects_out + sink.datagrams_out if sink else 0,
+        "slowed_down": quota is not None and quota.paused_until > now,
+        "rtt_ms": round(quic.rtt_s * 1000, 1),
+        "lost_packets": quic.packets_lost,
+        "bytes_in": quic.bytes_received,
+        "bytes_out": quic.bytes_sent,
+        "unsent_bytes": quic.control_unsent_bytes + quic.media_unsent_bytes + quic.datagram_unsent_bytes,
+        "congestion_window_bytes": quic.congestion_window_bytes,
     }
-
-
-def _plain(statistics: object) -> dict[str, Any]:
-    return {name: getattr(statistics, name) for name in getattr(statistics, "__slots__", ())}

@@ -99,7 +99,6 @@ class Relay:
             _log_end(ended.attachment.id, ended.code, ended.reason, ended.by_peer)
         node.ended.clear()
         for fault in node.faults:
-            self._metrics.process.internal_errors.add()
             logging.getLogger("relay").error("internal error", extra={"session": fault.session}, exc_info=fault.error)
         node.faults.clear()
         if node.stage is Stage.DRAINED or (node.stage is Stage.DRAINING and not node.attachments):
@@ -155,7 +154,7 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     players = await ops.listen(addresses) if config.ops.certificate_hash else []
     node = Node(_node_settings(config, credentials.value), _access(config, keys.load(time.time())), len(sockets))
     metrics = Metrics()
-    observer = Observer(node, metrics)
+    observer = Observer(node, metrics, lambda: [socket.statistics() for socket in sockets])
     _describe_process(metrics, config, credentials.value)
     relay = Relay(node, sockets, observer, metrics, config.turn.budget_s)
 

@@ -16,7 +16,17 @@ MOST_WAITS = 4096
 class Tally:
     """Sessions let in, requests received, refused and answered, limits met."""
 
-    __slots__ = ("answer_waits_s", "datagrams_refused", "limits", "now", "opened", "overstayed", "rejected", "requests")
+    __slots__ = (
+        "answer_waits_s",
+        "datagrams_refused",
+        "faults",
+        "limits",
+        "now",
+        "opened",
+        "overstayed",
+        "rejected",
+        "requests",
+    )
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -31,6 +41,8 @@ class Tally:
         """Datagrams of sessions that sent too fast."""
         self.answer_waits_s: deque[float] = deque(maxlen=MOST_WAITS)
         """How long SUBSCRIBEs waited for their answer, since somebody last looked."""
+        self.faults = 0
+        """Errors of our own."""
         self.overstayed = 0
         """Sessions that were still there when a drain ended."""
 

@@ -21,6 +21,9 @@ from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import FetchInlet, Inlet, Source, Track
 from tradewind.moqt.model import FullTrackName, LocationFilter, Parameters, Range
 
+MOST_WAITS = 4096
+"""Latencies kept between two looks; older ones are forgotten first."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardingSettings:
@@ -105,6 +108,7 @@ class Waiting:
     party: Party
     track: Track
     parameters: Parameters
+    since: float
     timer: Timer | None = None
 
 
@@ -210,8 +214,8 @@ Role: TypeAlias = (
 class Book:
     """Sessions, tracks, routes, requests, timers."""
 
-    __slots__ = ("_aliases", "budget", "drops", "members", "ready", "retired", "roles", "routes", "settings",
-                 "timers", "tracks", "waiting")  # fmt: skip
+    __slots__ = ("_aliases", "budget", "bytes_in", "drops", "join_waits_s", "malformed", "members", "objects_in",
+                 "ready", "retired", "roles", "routes", "settings", "timers", "tracks", "waiting")  # fmt: skip
 
     def __init__(self, settings: ForwardingSettings) -> None:
         self.settings = settings
@@ -226,8 +230,13 @@ class Book:
         self.timers = Timers()
         self.budget = CacheBudget(settings.cache)
         self.ready: deque[Outbox] = deque()
+        self.join_waits_s: deque[float] = deque(maxlen=MOST_WAITS)
+        """How long subscriptions waited for their first object, since somebody last looked."""
         self.drops: Counter[DropReason] = Counter()
         """Of sessions and tracks that are gone."""
+        self.objects_in = 0
+        self.bytes_in = 0
+        self.malformed = 0
         self._aliases = 0
 
     def track(self, name: FullTrackName) -> Track:

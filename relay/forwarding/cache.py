@@ -377,6 +377,8 @@ class TrackCache:
     def evict_oldest(self) -> int:
         """Let the oldest group go, or the oldest whole objects where only one group is left; returns how many."""
         if len(self.order) > 1:
+            if self.bytes > self.limits.track_bytes:
+                self._budget.evictions += 1
             return self.evict(self.order[0])
         return self._trim(self.groups[self.order[0]]) if self.order else 0
 
@@ -448,12 +450,13 @@ class TrackCache:
 class CacheBudget:
     """All tracks' bytes together, and which group is the oldest of all."""
 
-    __slots__ = ("_ages", "evicted", "limits", "used")
+    __slots__ = ("_ages", "evictions", "limits", "used")
 
     def __init__(self, limits: CacheLimits) -> None:
         self.limits = limits
         self.used = 0
-        self.evicted = 0
+        self.evictions = 0
+        """Groups that went before their time, to make room."""
         self._ages: OrderedDict[tuple[int, int], tuple[TrackCache, CachedGroup]] = OrderedDict()
 
     def opened(self, cache: TrackCache, group: CachedGroup) -> None:
@@ -472,7 +475,8 @@ class CacheBudget:
                 kept.append(key)
                 self._ages.move_to_end(key)
                 continue
-            self.evicted += cache.evict(group.id)
+            cache.evict(group.id)
+            self.evictions += 1
 
     def expire(self, now: float) -> None:
         """Let every group go that is older than the limit and is not its track's newest."""
@@ -483,7 +487,7 @@ class CacheBudget:
             if cache.order[-1] != group.id:
                 stale.append((cache, group))
         for cache, group in stale:
-            self.evicted += cache.evict(group.id)
+            cache.evict(group.id)
 
 
 def before(location: Location) -> Location:

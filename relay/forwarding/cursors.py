@@ -107,7 +107,7 @@ class StreamCursor:
             self._skip_unwanted()
             if self.index >= subgroup.end:
                 return self._without_objects()
-            if not self._open(sink):
+            if not self._open(sink, now):
                 return 0, Outcome.BLOCKED
         assert self.handle is not None
         if sink.unsent(self.handle) >= STREAM_UNSENT_BYTES:
@@ -150,7 +150,7 @@ class StreamCursor:
     def abandon(self, code: int, reason: DropReason | None) -> None:
         """Reset the stream, if there is one, and never open another for this subgroup."""
         if reason is not None:
-            self.subscription.outbox.drops[reason] += 1
+            self.subscription.outbox.drops[reason] += max(1, self.subgroup.end - self.index)
         if self.handle is not None:
             self.subscription.outbox.sink.reset(self.handle, code)
         self.subscription.bury((self.subgroup.group, self.subgroup.id))
@@ -171,7 +171,7 @@ class StreamCursor:
                 return
             self.index += 1
 
-    def _open(self, sink: Sink) -> bool:
+    def _open(self, sink: Sink, now: float) -> bool:
         subgroup = self.subgroup
         self.handle = sink.open_subgroup(
             SubgroupHeader(
@@ -187,6 +187,7 @@ class StreamCursor:
         if self.handle is None:
             return False
         self.subscription.streams_opened += 1
+        self.subscription.joined(now)
         self.previous = self.behind = None
         return True
 
@@ -317,6 +318,8 @@ class DatagramItem:
         elif not self.subscription.forward or self.subscription.ending is not None:
             pass
         elif sink.datagram(self.subscription.alias, item, self.expires):
+            if self.subscription.asked_at is not None:
+                self.subscription.joined(now)
             return item.length + 16, Outcome.IDLE
         else:
             outbox.drops[DropReason.DATAGRAM_TOO_LARGE] += 1

@@ -157,6 +157,7 @@ class FetchCursor:
                 return 0, Outcome.BLOCKED
             if self.owner is not None:
                 self.owner.streams_opened += 1
+                self.owner.joined(now)
         if sink.unsent(self.handle) >= STREAM_UNSENT_BYTES:
             return 0, Outcome.BLOCKED
         parts: list[bytes | memoryview] = []

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
+from relay.forwarding import picture
 from relay.forwarding.book import (
     Announced,
     Answering,
@@ -31,7 +31,8 @@ from relay.forwarding.cursors import Cursor, StreamCursor
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.egress_order import Outbox
 from relay.forwarding.fetching import Fetching
-from relay.forwarding.peers import DropReason, Peer, Sink
+from relay.forwarding.peers import Peer, Sink
+from relay.forwarding.picture import ForwardingStatistics
 from relay.forwarding.routes import Party
 from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
@@ -55,25 +56,10 @@ LONGEST_TIMEOUT_S = 60.0
 """A SUBGROUP_DELIVERY_TIMEOUT beyond this is none: who is that late has skipped the group or is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardingStatistics:
-    """What forwarding holds now, and what it has dropped since it began."""
-
-    sessions: int
-    tracks: int
-    subscriptions: int
-    upstream_subscriptions: int
-    namespaces: int
-    cache_bytes: int
-    cache_groups: int
-    objects_in: int
-    drops: Counter[DropReason]
-
-
 class Forwarder:
     """All tracks of one relay."""
 
-    __slots__ = ("_book", "_discovery", "_fetching", "_objects_in", "_status", "_subscribing")
+    __slots__ = ("_book", "_discovery", "_fetching", "_status", "_subscribing")
 
     def __init__(self, settings: ForwardingSettings) -> None:
         self._book = Book(settings)
@@ -81,7 +67,6 @@ class Forwarder:
         self._fetching = Fetching(self._book)
         self._subscribing = Subscribing(self._book, self._discovery, self._fetching)
         self._status = Status(self._book)
-        self._objects_in = 0
 
     @property
     def ready(self) -> deque[Outbox]:
@@ -296,7 +281,7 @@ class Forwarder:
         found = self._book.members[session].inlets.get(stream)
         if found is not None:
             track, inlet = found
-            self._objects_in += 1
+            self._book.objects_in += 1
             try:
                 track.receive_object(inlet, header, now)
             except MalformedTrack as problem:
@@ -308,6 +293,7 @@ class Forwarder:
         found = member.inlets.get(stream)
         if found is not None:
             track, inlet = found
+            self._book.bytes_in += len(data)
             try:
                 track.receive_data(inlet, data)
             except MalformedTrack as problem:
@@ -335,7 +321,8 @@ class Forwarder:
     def receive_datagram(self, session: int, requests: tuple[int, ...], found: DatagramObject, now: float) -> None:
         feeding = self._feeding(session, requests)
         if feeding is not None:
-            self._objects_in += 1
+            self._book.objects_in += 1
+            self._book.bytes_in += len(found.payload)
             try:
                 feeding.track.receive_datagram(feeding.source, found, now)
             except MalformedTrack as problem:
@@ -392,38 +379,22 @@ class Forwarder:
     # --- Observation ---
 
     def statistics(self) -> ForwardingStatistics:
-        book = self._book
-        drops = Counter(book.drops)
-        for member in book.members.values():
-            drops.update(member.outbox.drops)
-        for track in book.tracks.values():
-            drops.update(track.drops)
-        return ForwardingStatistics(
-            sessions=len(book.members),
-            tracks=len(book.tracks),
-            subscriptions=sum(len(track.subscriptions) for track in book.tracks.values()),
-            upstream_subscriptions=sum(len(track.sources) for track in book.tracks.values()),
-            namespaces=len(book.routes.announced),
-            cache_bytes=book.budget.used,
-            cache_groups=sum(len(track.cache.order) for track in book.tracks.values()),
-            objects_in=self._objects_in,
-            drops=drops,
-        )
+        return picture.statistics(self._book)
 
-    def describe(self) -> list[dict[str, object]]:
-        """Every track for an operator's eyes: who feeds it, how many read it, what is cached."""
-        return [
-            {
-                "track": str(name),
-                "alias": track.alias,
-                "sources": sorted(party.session for party in track.sources),
-                "subscriptions": len(track.subscriptions),
-                "largest": list(track.largest) if track.largest is not None else None,
-                "cache_bytes": track.cache.bytes,
-                "cache_groups": len(track.cache.order),
-            }
-            for name, track in self._book.tracks.items()
-        ]
+    def describe_tracks(self) -> list[dict[str, object]]:
+        return picture.tracks(self._book)
+
+    def describe_namespaces(self) -> list[dict[str, object]]:
+        return picture.namespaces(self._book)
+
+    def reads_and_feeds(self, session: int) -> tuple[int, int]:
+        return picture.reads_and_feeds(self._book, session)
+
+    def take_join_waits(self) -> list[float]:
+        """How long subscriptions waited for their first object since the last call, seconds."""
+        waits = list(self._book.join_waits_s)
+        self._book.join_waits_s.clear()
+        return waits
 
     def requests(self, session: int) -> AbstractSet[int]:
         """The requests of a session, of both sides, that something is known of here."""
@@ -480,6 +451,7 @@ class Forwarder:
     def _malformed(self, track: Track, reason: str, now: float) -> None:
         """End a track whose sources contradict each other, up and down ("Malformed Tracks")."""
         book = self._book
+        book.malformed += 1
         for member in book.members.values():
             for stream in [stream for stream, (found, _) in member.inlets.items() if found is track]:
                 del member.inlets[stream]

@@ -53,11 +53,11 @@ class Subscribing:
             peer.reject(party.request, RequestCode.DUPLICATE_SUBSCRIPTION, "already subscribed to this track")
             return
         if track.established:
-            self._establish(party, track, parameters, now)
+            self._establish(party, track, parameters, now, now)
             if not any(source.established for source in track.sources.values()):
                 self._ask_all(track)
             return
-        waiting = Waiting(party, track, parameters)
+        waiting = Waiting(party, track, parameters, now)
         book.wait(waiting)
         asked = any(not source.established for source in track.sources.values()) or self._ask_all(track)
         if asked:
@@ -116,7 +116,7 @@ class Subscribing:
         track.knows_largest(parameters.largest)
         for waiting in tuple(self._book.waiting.get(track, ())):
             self._book.stop_waiting(waiting)
-            self._establish(waiting.party, track, waiting.parameters, now)
+            self._establish(waiting.party, track, waiting.parameters, waiting.since, now)
 
     def refused(self, party: Party, feeding: Feeding, code: int, reason: str, now: float) -> None:
         """A publisher refused: when none is left to answer, so do we."""
@@ -151,7 +151,7 @@ class Subscribing:
         sessions = {entry.party.session for entry in waiting}
         for entry in tuple(waiting):
             book.stop_waiting(entry)
-            self._establish(entry.party, track, entry.parameters, now)
+            self._establish(entry.party, track, entry.parameters, entry.since, now)
         self._discovery.offer_everywhere(track, sessions)
         self._match_forward(track)
 
@@ -167,7 +167,7 @@ class Subscribing:
             object_timeout_ms=parameters.object_timeout_ms,
         )
         if offered.track.established:
-            self._serve(party, offered.track, merged, now)
+            self._serve(party, offered.track, merged, now, now)
             self._match_forward(offered.track)
         else:
             self._book.take(party)
@@ -240,20 +240,21 @@ class Subscribing:
             return True
         return any(entry.party.session == session for entry in self._book.waiting.get(track, ()))
 
-    def _establish(self, party: Party, track: Track, parameters: Parameters, now: float) -> None:
+    def _establish(self, party: Party, track: Track, parameters: Parameters, since: float, now: float) -> None:
         """SUBSCRIBE_OK, and everything that follows from it."""
         peer = self._book.peer(party)
         properties = () if parameters.include_properties is False else track.properties
         peer.accept_subscribe(party.request, track.alias, Parameters(largest=track.largest), properties)
-        self._serve(party, track, parameters, now)
+        self._serve(party, track, parameters, since, now)
         if parameters.new_group is not None:
             self._pass_new_group(track, parameters.new_group)
         self._match_forward(track)
 
-    def _serve(self, party: Party, track: Track, parameters: Parameters, now: float) -> None:
+    def _serve(self, party: Party, track: Track, parameters: Parameters, since: float, now: float) -> None:
         book = self._book
         member = book.members[party.session]
         subscription = self._subscription(member, party, track, parameters)
+        subscription.asked_at, subscription.join_waits_s = since, book.join_waits_s
         book.give(party, Serving(track, subscription))
         track.subscribe(party, subscription, now)
         if subscription.from_group_start:

@@ -6,6 +6,7 @@ subgroup and datagram; `forwarder` makes, updates and ends it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from relay.forwarding.cache import CachedObject, CachedSubgroup
@@ -33,6 +34,7 @@ class Subscription:
     __slots__ = (
         "_ended",
         "alias",
+        "asked_at",
         "cursors",
         "datagram_timeout_s",
         "dead",
@@ -41,6 +43,7 @@ class Subscription:
         "fetches",
         "forward",
         "from_group_start",
+        "join_waits_s",
         "largest_at_start",
         "max_datagrams",
         "max_lag_s",
@@ -103,6 +106,9 @@ class Subscription:
         self.fetches: list[FetchCursor] = []
         """Its fill fetch streams."""
         self.dead: dict[tuple[int, int], None] = {}
+        self.asked_at: float | None = None
+        """When it was asked for; None once its first object was handed over."""
+        self.join_waits_s: deque[float] | None = None
         self.streams_opened = 0
         self.ending: tuple[int, str] | None = None
         """The status and reason of the PUBLISH_DONE that follows its last stream."""
@@ -178,6 +184,12 @@ class Subscription:
         for cursor in tuple(self.cursors.values()):
             if cursor.subgroup.group < newest_group and cursor.lag_s(now) > max_lag_s:
                 cursor.abandon(ResetCode.TOO_FAR_BEHIND, DropReason.TOO_FAR_BEHIND)
+
+    def joined(self, now: float) -> None:
+        """The first object is handed over."""
+        if self.asked_at is not None and self.join_waits_s is not None:
+            self.join_waits_s.append(now - self.asked_at)
+        self.asked_at = None
 
     def bury(self, key: tuple[int, int]) -> None:
         """Never open a stream for this subgroup again."""

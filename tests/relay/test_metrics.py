@@ -75,16 +75,16 @@ def test_values() -> None:
     metrics.media.objects_sent.add(2)
     metrics.sessions.open.of("quic", "20").set(7)
     for value in (0.0001, 0.0002, 5.0):
-        metrics.media.forward_latency.observe(value)
+        metrics.turns.duration.observe(value)
     lines = render(metrics.snapshot())[0].decode().splitlines()
     for line in (
         "tradewind_objects_sent_total 3.0",
         'tradewind_sessions{draft="20",transport="quic"} 7.0',
-        'tradewind_forward_latency_seconds_bucket{le="0.0001"} 1.0',
-        'tradewind_forward_latency_seconds_bucket{le="0.00025"} 2.0',
-        'tradewind_forward_latency_seconds_bucket{le="1.0"} 2.0',
-        'tradewind_forward_latency_seconds_bucket{le="+Inf"} 3.0',
-        "tradewind_forward_latency_seconds_count 3.0",
+        'tradewind_turn_duration_seconds_bucket{le="0.0001"} 1.0',
+        'tradewind_turn_duration_seconds_bucket{le="0.00025"} 2.0',
+        'tradewind_turn_duration_seconds_bucket{le="1.0"} 2.0',
+        'tradewind_turn_duration_seconds_bucket{le="+Inf"} 3.0',
+        "tradewind_turn_duration_seconds_count 3.0",
     ):
         assert line in lines or line.replace('draft="20",transport="quic"', 'transport="quic",draft="20"') in lines
 

@@ -26,6 +26,7 @@ BACKLOG_BYTES = 4 * 1024 * 1024
 """What waits here while the kernel's buffer is full; past it the newest are dropped and counted."""
 SOL_UDP = 17
 UDP_SEGMENT = 103
+SO_MEMINFO = 55
 SEGMENTS = 48
 SEGMENT_BYTES = 60_000
 """One offloaded send: the kernel takes 64 segments and 64 kB with headers."""
@@ -44,6 +45,8 @@ class SocketStatistics:
     dropped_errors: int
     """Datagrams the kernel refused (no route, too long, filtered)."""
     backlog_bytes: int
+    receive_drops: int
+    """Datagrams that the kernel dropped because its receive buffer was full; 0 where it does not say."""
     segmentation_offload: bool
 
 
@@ -139,6 +142,7 @@ class UdpSocket:
             dropped_backlog=self._dropped_backlog,
             dropped_errors=self._dropped_errors,
             backlog_bytes=self._backlog_bytes,
+            receive_drops=_receive_drops(self._socket),
             segmentation_offload=self._offload,
         )
 
@@ -204,6 +208,15 @@ def _configure(raw: socket.socket, family: socket.AddressFamily, reuse_port: boo
         raw.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
     else:
         raw.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+
+
+def _receive_drops(raw: socket.socket) -> int:
+    """What the kernel counts for this socket (SO_MEMINFO: Linux from 4.12)."""
+    try:
+        counts = struct.unpack("@9I", raw.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
+    except (OSError, struct.error):
+        return 0
+    return int(counts[8])
 
 
 def _has_offload(raw: socket.socket) -> bool:
