@@ -6,8 +6,9 @@ from itertools import product
 
 import pytest
 
-from tests.sim.client import TRACK
-from tests.sim.network import Weather
+from tests.sim.client import TRACK, Client
+from tests.sim.network import Network, Weather
+from tests.sim.relay import Relay
 from tests.sim.world import World
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import DoneCode, RequestCode
@@ -24,6 +25,7 @@ from tradewind.moqt.model import (
     Parameters,
     RangeEnd,
 )
+from tradewind.quic.config import Address
 
 DRAFTS = (20, 22, 18, 16)
 PAIRS = list(product(DRAFTS, DRAFTS))
@@ -331,3 +333,60 @@ def test_over_a_bad_network_nothing_is_lost_or_disordered(draft: int) -> None:
     for location, payload in viewer.objects(request):
         found.setdefault(location.group, []).append(payload)
     assert found == by_group
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_updates_pause_and_resume(world: World, draft: int) -> None:
+    """Forward State 0 stops everything at once; 1 goes on with what comes next."""
+    _, served = world.publish(draft)
+    viewer = world.join(draft)
+    request = viewer.subscribe()
+    world.run()
+    served.group(0, [b"seen"])
+    world.run()
+    viewer.do("update", request, Parameters(forward=False))
+    world.run()
+    served.group(1, [b"missed"])
+    world.run()
+    viewer.do("update", request, Parameters(forward=True))
+    world.run()
+    served.group(2, [b"seen again"])
+    world.run()
+    assert viewer.objects(request) == [(Location(0, 0), b"seen"), (Location(2, 0), b"seen again")]
+    assert len(viewer.told(e.UpdateAccepted)) == 2
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_an_update_narrows_what_is_wanted(world: World, draft: int) -> None:
+    _, served = world.publish(draft)
+    viewer = world.join(draft)
+    request = viewer.subscribe()
+    world.run()
+    served.group(0, [b"x"])
+    world.run()
+    until_two = LocationFilter(FilterKind.ABSOLUTE, start=Location(0, 0), end_group=2)
+    viewer.do("update", request, Parameters(filter=until_two))
+    world.run()
+    for group in (1, 2, 3):
+        served.group(group, [b"x"])
+        world.run(0.1)
+    assert [at.group for at in viewer.locations(request)] == [0, 1, 2]
+
+
+def test_a_relay_with_two_ports() -> None:
+    """Two addresses, as IPv4 and IPv6 are: one relay behind both."""
+    both: tuple[Address, Address] = (("198.51.100.1", 4443), ("2001:db8::1", 4443, 0, 0))
+    network = Network()
+    relay = Relay(addresses=both)
+    network.add(relay)
+    publisher = Client(network, ("203.0.113.1", 1), relay=both[0])
+    viewer = Client(network, ("2001:db8::2", 2, 0, 0), relay=both[1])
+    network.until(lambda: publisher.is_open and viewer.is_open)
+    served = publisher.serve()
+    publisher.announce()
+    network.run(0.2)
+    request = viewer.subscribe()
+    network.run(0.2)
+    served.group(0, [KEY_FRAME])
+    network.run(1.0)
+    assert viewer.objects(request) == [(Location(0, 0), KEY_FRAME)]
