@@ -2,6 +2,7 @@
 //
 // A live stream arrives at the rate at which it is made, so throughput alone never shows room to spare. What does is how
 // long a key frame takes: it is many times larger than its neighbours, so its lateness is its size over the link's rate.
+// Everything else that happens to it on the way makes it later still, so the quickest of several is nearest to the truth.
 
 const BEHIND_MS = 150; // this late, for this many frames in a row, and the link is too narrow
 const BEHIND_FRAMES = 3;
@@ -13,10 +14,11 @@ const CLIMB_AFTER_MS = 3000; // keeping up for so long makes a step up worth a t
 const CLIMB_AFTER_MOST_MS = 7000; // however often that went wrong
 const FAILED_WITHIN_MS = 4000; // a step down so soon after a step up: the step up was wrong
 const ROOM_FACTOR = 1.3; // a key frame has to show this much more than the higher rendition needs
+const TRY_AFTER_MS = 8000; // where they show just enough: keep up for so long, and try
 const WIDER_FACTOR = 1.5; // and after a step up that went wrong, this much more than it showed then
 const REMEMBER_MS = 60_000; // for so long
 const LARGE_BYTES = 3000; // smaller frames say nothing about the link's rate
-const LARGE_FRAMES = 5;
+const LARGE_FRAMES = 8;
 
 /**
  * Decides; it neither measures nor switches.
@@ -82,36 +84,38 @@ export class Choice {
     if (this.#index === 0) return undefined;
     if (at - this.#climbedAt < FAILED_WITHIN_MS) {
       this.#climbAfter = Math.min(this.#climbAfter * 2, CLIMB_AFTER_MOST_MS);
-      this.#failed = { at, rate: this.#climbedWith };
+      this.#failed = { at, rate: this.#climbedWith ?? 0 };
     }
     return this.#go(at, this.#index - 1);
   }
 
   #climb(at) {
-    this.#steadySince = at;
     if (this.#index === this.#ladder.length - 1) return undefined;
     if (!this.#hasRoom(at, this.#ladder[this.#index + 1].bitrateKbps)) return undefined;
     if (at - this.#climbedAt > 4 * CLIMB_AFTER_MOST_MS) this.#climbAfter = CLIMB_AFTER_MS;
     this.#climbedAt = at;
-    this.#climbedWith = median(this.#rates);
+    this.#climbedWith = quickest(this.#rates);
     return this.#go(at, this.#index + 1);
   }
 
   #hasRoom(at, neededKbps) {
-    const shown = median(this.#rates);
+    const shown = quickest(this.#rates);
     if (shown === undefined) return true; // no large frame to judge by: only trying tells
-    if (at - (this.#failed?.at ?? Number.NEGATIVE_INFINITY) > REMEMBER_MS) this.#failed = undefined;
-    return shown >= Math.max(ROOM_FACTOR * neededKbps, WIDER_FACTOR * (this.#failed?.rate ?? 0));
+    if (this.#failed && at - this.#failed.at > REMEMBER_MS) this.#failed = undefined;
+    if (this.#failed && shown < WIDER_FACTOR * this.#failed.rate) return false;
+    if (shown >= ROOM_FACTOR * neededKbps) return true;
+    return shown >= neededKbps && !this.#failed && at - this.#steadySince >= TRY_AFTER_MS;
   }
 
   #go(at, index) {
     this.#index = index;
     this.#switchedAt = at;
+    this.#steadySince = undefined;
     this.#rates = [];
     return this.name;
   }
 }
 
-function median(values) {
-  return values.length === 0 ? undefined : [...values].sort((a, b) => a - b)[values.length >> 1];
+function quickest(rates) {
+  return rates.length === 0 ? undefined : Math.max(...rates);
 }
