@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from relay.access import Access
 from relay.attachment import Attachment
 from relay.forwarding.book import ForwardingSettings
-from relay.forwarding.egress_order import Outbox
+from relay.forwarding.egress_order import QUANTUM_BYTES, Outbox
 from relay.forwarding.forwarder import Forwarder
 from relay.limits import Limits, LimitSettings
 from relay.tally import Tally
@@ -29,6 +29,14 @@ from tradewind.quic.endpoint import Endpoint
 from tradewind.quic.events import Closed, Event, Opened, Released
 
 HOUSEKEEPING_S = 1.0
+DATAGRAM_BYTES = 1100
+"""About what a datagram carries, to count what a turn sends."""
+MORE_HELPINGS = 3
+"""How often a session may fill its connection again in one turn of its own."""
+SMALLEST_HELPING_BYTES = 1024
+
+Collected: TypeAlias = list[tuple[int, list[tuple[Address, list[bytes]]]]]
+"""Datagrams to send: by port, and there by destination."""
 
 
 class Stage(Enum):
@@ -55,7 +63,7 @@ class NodeSettings:
 class Output(NamedTuple):
     """What a turn leaves to do: datagrams to send on each port, and whether work is left for another turn at once."""
 
-    datagrams: list[tuple[int, list[tuple[Address, list[bytes]]]]]
+    datagrams: Collected
     more: bool
 
 
@@ -159,34 +167,38 @@ class Node:
 
     # --- Out ---
 
-    def take_output(self, now: float) -> Output:
-        """Let sessions send, in turns of one quantum, until nothing moves or the budget is used up."""
-        budget = self.turn_datagrams
+    def take_output(self, now: float, most: int | None = None) -> Output:
+        """Let sessions send, each one quantum in its turn, until nothing moves or `most` datagrams are there.
+
+        None: as many as a turn may send. Whoever sends what this returns before asking for more spares the first
+        subscriber the wait for the last.
+        """
+        budget = self.turn_datagrams if most is None else min(most, self.turn_datagrams)
         ready = self.forwarder.ready
-        collected: list[tuple[int, list[tuple[Address, list[bytes]]]]] = []
-        while True:
-            filled: list[Outbox] = []
-            while ready and budget > 0:
-                outbox = ready.popleft()
-                try:
-                    size = outbox.fill(now)
-                except Exception as error:  # noqa: BLE001 - see `faults`
-                    self._fault(self.attachments.get(outbox.session), error)
-                    continue
-                budget -= size // 1100 + 1
-                if outbox.has_work:
-                    filled.append(outbox) if size else self._block(outbox)
-            for port, endpoint in enumerate(self.endpoints):
-                batches = endpoint.datagrams_to_send(now)
-                if batches:
-                    collected.append((port, batches))
-            for outbox in filled:
-                if outbox.sink.room(now).session_bytes > 0:
+        collected: Collected = []
+        hungry: list[tuple[Outbox, int]] = []
+        self._collect(collected, now)
+        while ready and budget > 0:
+            outbox = ready.popleft()
+            left = self._help(outbox, QUANTUM_BYTES, hungry, now)
+            budget -= max((QUANTUM_BYTES - left) // DATAGRAM_BYTES, 1)
+        # A connection takes less than a quantum at once: what it has sent makes room for more.
+        for _ in range(MORE_HELPINGS):
+            self._collect(collected, now)
+            if not hungry:
+                break
+            waiting, hungry = hungry, []
+            for outbox, left in waiting:
+                if left < SMALLEST_HELPING_BYTES:
                     outbox.mark()
+                elif outbox.sink.room(now).session_bytes > 0:
+                    self._help(outbox, left, hungry, now)
                 else:
                     self._block(outbox)
-            if not ready or budget <= 0:
-                break
+        for outbox, _ in hungry:
+            outbox.mark()
+        if hungry:
+            self._collect(collected, now)
         self._arm(now)
         return Output(collected, bool(ready))
 
@@ -222,6 +234,23 @@ class Node:
             attachment.check_invariants()
 
     # --- Private ---
+
+    def _help(self, outbox: Outbox, most: int, hungry: list[tuple[Outbox, int]], now: float) -> int:
+        """Let one session hand over up to `most` bytes; returns what is left of them. Who wants more is `hungry`."""
+        try:
+            size = outbox.fill(now, most)
+        except Exception as error:  # noqa: BLE001 - see `faults`
+            self._fault(self.attachments.get(outbox.session), error)
+            return most
+        if outbox.has_work:
+            hungry.append((outbox, most - size)) if size else self._block(outbox)
+        return most - size
+
+    def _collect(self, collected: Collected, now: float) -> None:
+        for port, endpoint in enumerate(self.endpoints):
+            batches = endpoint.datagrams_to_send(now)
+            if batches:
+                collected.append((port, batches))
 
     def _dispatch(self, events: list[Event], port: int, now: float, wall_now: float) -> None:
         by_connection = self._by_connection
