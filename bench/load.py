@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from dataclasses import dataclass, field
 
 from bench.dialing import NAMESPACE, WIDE, Dialed, DialError
 from bench.receiving import AckPolicy, Receiver
-from bench.targets import Server
+from bench.targets import Server, busy_s
 from tests.interop.relay_process import HOST
 from tradewind.moqt.model import DatagramObject, FullTrackName, ObjectHeader, SubgroupHeader
 from tradewind.moqt.objects import encode_datagram, encode_object_header, encode_subgroup_header
@@ -32,6 +34,8 @@ DRAIN_S = 3.0
 """How long the last objects may take after the last tick."""
 KEEP_ALIVE_S = 5.0
 PRIORITY = 128
+SO_TIMESTAMPNS = 35
+ANCILLARY_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,8 @@ class Ticks:
     """From the first packet of a tick to an object whole at a viewer; one for each object and viewer."""
     spans_s: list[float] = field(default_factory=list)
     """From the first viewer that has an object whole to the last."""
+    others_ratio: float = 0.0
+    """How many cores other programs used meanwhile: what they take, nobody here had."""
     wrong: int = 0
     """Streams whose content was not what was published, at the viewer that compares."""
 
@@ -213,6 +219,7 @@ class Load:
         acks = sum(receiver.acks_sent for receiver in self._receivers)
         upstream = self._publisher.datagrams_received
         cpu = self._server.cpu_s()
+        machine, own = busy_s(), time.process_time()
         began = time.monotonic()
         following = began
         for _ in range(count):
@@ -225,6 +232,8 @@ class Load:
         self._drain(ticks)
         ticks.cpu_s = self._server.cpu_s() - cpu
         ticks.wall_s = time.monotonic() - began
+        others = busy_s() - machine - ticks.cpu_s - (time.process_time() - own)
+        ticks.others_ratio = max(others, 0.0) / ticks.wall_s
         ticks.viewer_packets = sum(receiver.packets for receiver in self._receivers) - packets
         ticks.packets = ticks.viewer_packets + self._publisher.datagrams_received - upstream
         ticks.acks = sum(receiver.acks_sent for receiver in self._receivers) - acks
@@ -259,6 +268,8 @@ class Load:
 
     def _hand_over(self) -> None:
         for index, dialed in enumerate(self._dialed):
+            with contextlib.suppress(OSError):
+                dialed.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             receiver = Receiver(index, dialed.detach(), self._policy, self._arrived, keep=index == 0)
             self._receivers.append(receiver)
             self._by_fd[dialed.socket.fileno()] = (receiver, dialed)
@@ -303,13 +314,16 @@ class Load:
             self._keep_alive(now)
 
     def _receive(self, receiver: Receiver, dialed: Dialed) -> None:
-        """Take what has arrived for one viewer."""
+        """Take what has arrived for one viewer; the kernel says when, so that our own turn is nobody's latency."""
         now = time.monotonic()
-        receive = dialed.socket.recv
+        receive = dialed.socket.recvmsg
         owed = receiver.ack_at is not None
+        behind = time.clock_gettime(time.CLOCK_REALTIME) - now
         try:
             while True:
-                if receiver.receive(receive(4096), now):
+                data, said, _, _ = receive(4096, ANCILLARY_BYTES)
+                arrived = arrival(said, behind, now)
+                if receiver.receive(data, arrived):
                     _send(dialed, receiver.ack(now))
         except BlockingIOError:
             pass
@@ -378,6 +392,15 @@ class Load:
         self._kept_alive_at = now
         for receiver, dialed in self._by_fd.values():
             _send(dialed, receiver.ping())
+
+
+def arrival(said: list[tuple[int, int, bytes]], behind_s: float, now: float) -> float:
+    """When the kernel took a datagram, on the monotonic clock, which is `behind_s` behind the wall's; else `now`."""
+    for level, kind, value in said:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
+            seconds, nanoseconds = struct.unpack("@qq", value[:16])
+            return float(min(seconds + nanoseconds * 1e-9 - behind_s, now))
+    return now
 
 
 def _send(dialed: Dialed, data: bytes) -> None:

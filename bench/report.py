@@ -20,11 +20,11 @@ OBJECT_RATIO = 1.15
 LATENCY_P50_MS, LATENCY_P99_MS = 2.0, 10.0
 COST_HEAD = (
     f"{'load':<10} {'subs':>4} {'acks':<6} {'server':<24} {'us/packet':>9} {'Mbit/s/core':>11} {'acks/packet':>11} "
-    f"{'core':>5} {'vs aioquic':>10}  bytes"
+    f"{'core':>5} {'vs aioquic':>10} {'others':>6}  bytes"
 )
 LATENCY_HEAD = (
     f"{'latency':<10} {'subs':>4} {'server':<24} {'p50 ms':>8} {'p99 ms':>8} {'first to last p50 ms':>20} "
-    f"{'p99 ms':>8}  bytes"
+    f"{'p99 ms':>8} {'others':>6}  bytes"
 )
 OURS, YARDSTICK = "ours", "aioquic"
 
@@ -129,7 +129,8 @@ def _cost_rows(cell: Cell, by_target: dict[str, list[Run]], present: list[Target
         against = f"{mid['us_per_packet'] / yardstick:10.2f}" if yardstick else f"{'-':>10}"
         rows.append(
             f"{cell.shape:<10} {cell.subscribers:>4} {cell.acks:<6} {target.title:<24} {mid['us_per_packet']:9.1f} "
-            f"{mid['mbit_per_core']:11.0f} {mid['acks_per_packet']:11.2f} {mid['core_ratio']:5.0%} {against}  "
+            f"{mid['mbit_per_core']:11.0f} {mid['acks_per_packet']:11.2f} {mid['core_ratio']:5.0%} {against} "
+            f"{mid['others_ratio']:6.1f}  "
             f"{_bytes(runs)}"
         )
     return rows
@@ -142,7 +143,8 @@ def _latency_rows(cell: Cell, by_target: dict[str, list[Run]], present: list[Tar
         mid = middle(runs)
         rows.append(
             f"{cell.shape:<10} {cell.subscribers:>4} {target.title:<24} {mid['latency_ms_p50']:8.2f} "
-            f"{mid['latency_ms_p99']:8.2f} {mid['span_ms_p50']:20.2f} {mid['span_ms_p99']:8.2f}  {_bytes(runs)}"
+            f"{mid['latency_ms_p99']:8.2f} {mid['span_ms_p50']:20.2f} {mid['span_ms_p99']:8.2f} "
+            f"{mid['others_ratio']:6.1f}  {_bytes(runs)}"
         )
     return rows
 
