@@ -54,8 +54,7 @@ def compute(lines: Iterable[str]) -> Figures:
         by_viewer[row["viewer"]].append(row)
     joined = {viewer: min(row["received"] for row in seen) for viewer, seen in by_viewer.items()}
     added = [(row["received"] - row["sent"]) * 1000 for row in rows if row["sent"] >= joined[row["viewer"]]]
-    dialled = {row["viewer"]: row["dialled"] for row in rows if "dialled" in row}
-    joins = [(joined[viewer] - at) * 1000 for viewer, at in dialled.items()]
+    joins = [(joined[row["viewer"]] - row["dialled"]) * 1000 for row in rows if "dialled" in row]
     places = [(row["viewer"], row["track"], row["group"], row["object"]) for row in rows]
     return Figures(
         objects=len(rows),

@@ -68,10 +68,11 @@ def test_the_demo_says_the_same(found: list[tuple[str, int, int]], dice: Any) ->
     seen = []
     for viewer, group, number in found:
         sent = dice.uniform(0, 10)
-        seen.append(Seen(viewer, "r", "t", group, number, sent, sent + dice.uniform(0, 2), dice.randrange(5000)))
-    said = summarize(seen, {"a": 0.0, "b": 0.0})
-    computed = compute([json.dumps(json.loads(one.line()) | {"dialled": 0.0}) for one in seen])
-    assert not differences(computed, json.loads(said.line()))
+        received = sent + dice.uniform(0, 2)
+        dialled = {"a": 0.25, "b": 0.5}[viewer]
+        seen.append(Seen(viewer, "r", "t", group, number, sent, received, dice.randrange(5000), dialled))
+    computed = compute([one.line() for one in seen])
+    assert not differences(computed, json.loads(summarize(seen).line()))
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
