@@ -54,8 +54,8 @@ class Subscribing:
             return
         if track.established:
             self._establish(party, track, parameters, now, now)
-            if not any(source.established for source in track.sources.values()):
-                self._ask_all(track)
+            # Whoever feeds it may be dead and not known to be: publishers that came since are asked as well.
+            self._ask_all(track)
             return
         waiting = Waiting(party, track, parameters, now)
         book.wait(waiting)
@@ -122,6 +122,8 @@ class Subscribing:
         """A publisher refused: when none is left to answer, so do we."""
         track = feeding.track
         track.sources.pop(party, None)
+        if track.established or track.sources:
+            track.refused_by.add(party.session)
         if any(not source.established for source in track.sources.values()):
             return
         if track.established:
@@ -174,14 +176,15 @@ class Subscribing:
             self._book.peer(party).publish_done(party.request, DoneCode.TRACK_ENDED, 0, "the track has ended")
 
     def announced(self, party: Party, namespace: Namespace) -> None:
-        """A publisher appeared: ask it for every track under its namespace that we hold or somebody waits for.
+        """A publisher appeared: ask it for every track under its namespace that somebody reads or waits for.
 
-        Also for tracks that nobody reads just now: another publisher feeds them, or did, and it may be dead already.
+        Tracks that are held and nobody reads wait for their next reader: publishers refuse to be asked for nothing.
         """
         for track in tuple(self._book.tracks.values()):
-            held = track.established or self._wanted(track)
-            if track.name.namespace[: len(namespace)] == namespace and held:
-                self._ask(track, party)
+            if track.name.namespace[: len(namespace)] == namespace:
+                track.refused_by.discard(party.session)
+                if self._wanted(track):
+                    self._ask(track, party)
 
     def end_former_lives(self, namespace: Namespace, now: float) -> None:
         """A namespace that was gone is published again: tracks that a former publisher of it still feeds are over.
@@ -299,7 +302,9 @@ class Subscribing:
     def _ask(self, track: Track, publisher: Party) -> bool:
         """SUBSCRIBE, without a filter: publishers answer that with their current group from its first object."""
         book = self._book
-        if any(source.session == publisher.session for source in track.sources):
+        if publisher.session in track.refused_by or any(
+            source.session == publisher.session for source in track.sources
+        ):
             return False
         peer = book.peer(publisher)
         waiting = book.waiting.get(track, ())

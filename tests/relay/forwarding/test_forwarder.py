@@ -662,12 +662,26 @@ def test_track_that_nobody_reads_follows_its_publisher_to_another_session(known_
     world.wait(1.0)
     world.join(3)
     world.announce(3)
-    again = world.agree(3)
+    assert "subscribe" not in world.peers[3].verbs()
     world.subscribe(2)
-    assert known_dead or ("update", again, Parameters(forward=True)) in world.peers[3].said
+    again = world.agree(3)
     stream = world.open(3, again, group=2)
     world.send(3, stream, 0, b"after")
     assert world.sinks[2].streams[-1].objects == [(0, b"after")]
+
+
+def test_publisher_that_refused_is_not_asked_for_every_viewer() -> None:
+    world = World()
+    world.serve()
+    other = world.join(3)
+    world.announce(3)
+    world.forwarder.receive_error(3, world.asked(3), RequestCode.DOES_NOT_EXIST, "not mine", world.now)
+    for viewer in range(4, 8):
+        world.join(viewer)
+        world.subscribe(viewer)
+    assert other.verbs().count("subscribe") == 1
+    world.announce(3, NAMESPACE[:1])
+    assert other.verbs().count("subscribe") == 2
 
 
 def test_publisher_that_begins_anew_in_the_same_group() -> None:
