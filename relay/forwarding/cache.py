@@ -18,6 +18,9 @@ from tradewind.moqt.model import MAX_VARINT, Location, ObjectStatus, Properties
 if TYPE_CHECKING:
     from relay.forwarding.cursors import Cursor
 
+JOINED_BYTES = 32 * 1024
+"""How large a piece of payload may become by joining smaller ones: copying once is cheaper than many parts for all."""
+
 OBJECT_OVERHEAD_BYTES = 512
 """What an object costs beside its payload, so that a flood of empty objects is bounded by bytes as well."""
 
@@ -94,6 +97,24 @@ class CachedObject:
         self.chunks.append(data)
         self.received += len(data)
 
+    def piece(self, offset: int, limit: int) -> bytes | memoryview:
+        """Up to `limit` bytes of the payload from `offset` on, by reference; empty where no more has come.
+
+        Payload comes in packets; whoever finds it in small pieces joins them, once for everybody who reads it later.
+        """
+        chunks, index, start = self.chunks, len(self.chunks), self.received
+        if offset >= start:
+            return b""
+        while start > offset:
+            index -= 1
+            start -= len(chunks[index])
+        data, at = chunks[index], offset - start
+        if not at and len(data) < limit and index + 1 < len(chunks):
+            data = self._join(index)
+        if not at and len(data) <= limit:
+            return data
+        return memoryview(data)[at : at + limit]
+
     def payload(self) -> bytes:
         """All bytes so far, as one."""
         if len(self.chunks) != 1:
@@ -117,6 +138,17 @@ class CachedObject:
                     break
             position = end
         return True
+
+    def _join(self, index: int) -> bytes:
+        """Make one piece of the one at `index` and what follows, as long as it stays small."""
+        chunks = self.chunks
+        end, size = index + 1, len(chunks[index])
+        while end < len(chunks) and size + len(chunks[end]) <= JOINED_BYTES:
+            size += len(chunks[end])
+            end += 1
+        if end > index + 1:
+            chunks[index:end] = [b"".join(chunks[index:end])]
+        return chunks[index]
 
 
 class CachedSubgroup:

@@ -38,11 +38,10 @@ class StreamCursor:
 
     __slots__ = (
         "behind",
-        "chunk",
-        "chunk_at",
         "closed",
         "handle",
         "index",
+        "offset",
         "open_object",
         "previous",
         "queued",
@@ -61,8 +60,8 @@ class StreamCursor:
         self.index = index
         self.open_object = False
         """The header of the object at `index` is sent, its payload not all."""
-        self.chunk = 0
-        self.chunk_at = 0
+        self.offset = 0
+        """Payload bytes of that object that are sent."""
         self.previous: CachedObject | None = None
         """The last object sent on this stream."""
         self.behind: CachedObject | None = None
@@ -221,29 +220,21 @@ class StreamCursor:
                 size += len(header)
                 self.open_object = True
             size += self._payload(item, parts, limit - size)
-            if self.chunk < len(item.chunks) or not item.complete:
+            if self.offset < item.received or not item.complete:
                 break
             self.previous = self.behind = item
             self.index += 1
             self.open_object = False
-            self.chunk = self.chunk_at = 0
+            self.offset = 0
         return size
 
     def _payload(self, item: CachedObject, parts: list[bytes | memoryview], limit: int) -> int:
-        chunks, size = item.chunks, 0
-        while self.chunk < len(chunks) and size < limit:
-            data = chunks[self.chunk]
-            left = len(data) - self.chunk_at
-            if left <= limit - size:
-                parts.append(memoryview(data)[self.chunk_at :] if self.chunk_at else data)
-                self.chunk += 1
-                self.chunk_at = 0
-                size += left
-            else:
-                take = limit - size
-                parts.append(memoryview(data)[self.chunk_at : self.chunk_at + take])
-                self.chunk_at += take
-                size += take
+        size = 0
+        while size < limit and self.offset < item.received:
+            piece = item.piece(self.offset, limit - size)
+            parts.append(piece)
+            self.offset += len(piece)
+            size += len(piece)
         return size
 
     def _follows(self, item: CachedObject) -> bool:
@@ -278,7 +269,7 @@ class StreamCursor:
             self.handle = None
         self.index = self.subgroup.dropped
         self.open_object = False
-        self.chunk = self.chunk_at = 0
+        self.offset = 0
         return 0, Outcome.MORE
 
     def _leave(self) -> None:

@@ -60,9 +60,9 @@ class FetchCursor:
     __slots__ = (
         "_broken",
         "_cache",
-        "_chunk",
         "_finished",
         "_item",
+        "_offset",
         "_pending",
         "_position",
         "default_priority",
@@ -122,7 +122,7 @@ class FetchCursor:
         """The last location passed that is not known to be absent: to be reported as unknown."""
         self._item: CachedObject | None = None
         """The object whose payload is being sent."""
-        self._chunk = 0
+        self._offset = 0
         self._broken = False
         if frontier is not None:
             frontier.waiters.append(self)
@@ -221,16 +221,17 @@ class FetchCursor:
         size = self._mark_unknown(sink, parts)
         header = sink.fetch_header(self.handle, item, self.default_priority)
         parts.append(header)
-        self._item, self._chunk = item, 0
+        self._item, self._offset = item, 0
         return size + len(header), False
 
     def _payload(self, item: CachedObject, parts: list[bytes | memoryview], limit: int) -> tuple[int, bool]:
         size = 0
-        while self._chunk < len(item.chunks) and size < limit:
-            parts.append(item.chunks[self._chunk])
-            size += len(item.chunks[self._chunk])
-            self._chunk += 1
-        if self._chunk < len(item.chunks):
+        while self._offset < item.received and size < limit:
+            piece = item.piece(self._offset, limit - size)
+            parts.append(piece)
+            self._offset += len(piece)
+            size += len(piece)
+        if self._offset < item.received:
             return size, False
         if not item.complete:
             self._watch(item)
