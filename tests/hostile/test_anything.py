@@ -138,13 +138,13 @@ def test_every_request_cut_at_every_byte(honest: Honest, draft: int, end: str) -
     honest.check()
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("draft", [20, 16])
 def test_every_request_with_every_byte_changed(honest: Honest, draft: int) -> None:
     core = honest.core
     codes = set(SessionCode)
     for data in encoded(BY_DRAFT[draft]):
         for position in range(len(data)):
-            for change in (0x01, 0x80, 0xFF):
+            for change in (0x01, 0x80):
                 visitor = core.join(draft)
                 changed = bytearray(data)
                 changed[position] ^= change
@@ -174,7 +174,7 @@ def test_bytes_after_a_message(honest: Honest, draft: int) -> None:
 
 
 @given(data=st.data(), draft=st.sampled_from(DRAFTS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_messages_in_any_order(data: st.DataObject, draft: int) -> None:
     honest = Honest(Core())
     visitor = honest.core.join(draft)
@@ -239,7 +239,7 @@ def _subgroup(data: st.DataObject, profile: Profile) -> bytes:
 
 @given(chunks=st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=60), st.booleans()), max_size=12),
        draft=st.sampled_from(DRAFTS))  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_noise(chunks: list[tuple[int, bytes, bool]], draft: int) -> None:
     honest = Honest(Core())
     visitor = honest.core.join(draft)

@@ -29,6 +29,7 @@ from tradewind.moqt.model import (
     Parameters,
 )
 from tradewind.moqt.parameters import RawParameters
+from tradewind.moqt.settings import SessionSettings
 from tradewind.quic.config import Limits
 from tradewind.quic.endpoint import Endpoint
 
@@ -159,14 +160,14 @@ def test_fills_in_a_flood_of_updates(town: Town) -> None:
     town.run()
 
     def flood() -> int:
-        for _ in range(100):
+        for _ in range(30):
             attacker.session.update(request, Parameters(fill=Fill(filter=EVERYTHING)))
             attacker.touch()
             town.run(0.002)
         town.live(1.0)
-        return 100
+        return 30
 
-    flat(town, flood)
+    flat(town, flood, rounds=5)
     attacker.close()
     town.check()
 
@@ -193,7 +194,7 @@ def test_fetch_of_everything_there_could_be(town: Town, draft: int, order: Group
     town.check()
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("draft", [20, 16])
 def test_ten_thousand_namespaces(draft: int) -> None:
     """A session may have 256 and is told so; forty of them have ten thousand, and whoever looks is answered."""
     town = Town(node_settings(limits=LimitSettings(sessions_per_address=0), quic_limits=Limits(bidi_streams=512)))
@@ -233,13 +234,13 @@ def test_looking_at_ten_thousand_namespaces_in_a_storm() -> None:
     attacker = town.join()
 
     def storm() -> int:
-        for _ in range(20):
+        for _ in range(8):
             request = attacker.ask("subscribe_namespace", ())
             town.run(0.05)
             attacker.do("cancel", request)
             town.run(0.05)
         town.live(0.5)
-        return 20 * 2000
+        return 8 * 2000
 
     flat(town, storm, rounds=2)
     attacker.close()
@@ -266,7 +267,9 @@ def calls(action: Callable[[], object]) -> int:
 def test_two_thousand_idle_requests_cost_nothing_per_packet() -> None:
     """Namespace subscriptions that nothing happens to: an object to the same session takes the work it took before."""
     settings = node_settings(
-        quic_limits=Limits(bidi_streams=4096), limits=LimitSettings(namespaces_per_session=0), session=None
+        quic_limits=Limits(bidi_streams=4096),
+        limits=LimitSettings(namespaces_per_session=0),
+        session=SessionSettings(max_requests=4096),
     )
     town = Town(settings)
     town.relay.checks = False
@@ -275,12 +278,11 @@ def test_two_thousand_idle_requests_cost_nothing_per_packet() -> None:
     town.run()
     town.live(0.5)
     before = calls(lambda: town.live(0.5))
-    requests = [client.session.subscribe_namespace((b"idle", b"%d" % number)) for number in range(1000)]
+    requests = [client.session.subscribe_namespace((b"idle", b"%d" % number)) for number in range(2000)]
     client.touch()
     town.live(2.0)
     assert all(isinstance(client.answer(request), e.RequestAccepted) for request in requests[::100])
-    refused = [event.code for event in client.told(e.RequestRefused)]
-    assert set(refused) <= {RequestCode.EXCESSIVE_LOAD}
+    assert not client.told(e.RequestRefused)
     after = calls(lambda: town.live(0.5))
     assert after < 1.3 * before, f"{before} calls without idle requests, {after} with"
     town.relay.checks = True

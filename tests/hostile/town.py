@@ -66,7 +66,7 @@ class Town(World):
 
     def settle(self) -> None:
         """Live on until the honest track's cache is as full as it gets and nothing is under way."""
-        for _ in range(35):
+        for _ in range(33):
             self.live(1.0)
         self.forget()
 

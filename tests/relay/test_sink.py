@@ -85,7 +85,7 @@ def caches(draw: st.DrawFn) -> TrackCache:
     draft=st.sampled_from(DRAFTS),
     room=st.sampled_from([1, 7, 100, 10_000]),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_fetch_reads_back(
     cache: TrackCache, bounds: tuple[int, int, int, int], order: GroupOrder, draft: int, room: int
 ) -> None:
