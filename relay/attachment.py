@@ -275,7 +275,7 @@ class Attachment:
         self.unanswered.received(event.request, "subscribe_namespace")
         prefix = self._discovering(event.request, event.prefix, event.parameters)
         if prefix is not None and self._count(event.request, namespace=True):
-            self._forwarder.receive_subscribe_namespace(self.id, event.request, prefix)
+            self._forwarder.receive_subscribe_namespace(self.id, event.request, prefix, self._now)
 
     def on_subscribe_tracks(self, event: e.SubscribeTracksRequested) -> None:
         self.unanswered.received(event.request, "subscribe_tracks")

@@ -6,6 +6,7 @@ Source: draft-20, "Namespace Discovery" and "Publisher Interactions".
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from relay.forwarding.book import Announced, Book, Interested, Offered
 from relay.forwarding.range_filters import track_passes, updated
@@ -16,6 +17,11 @@ from tradewind.moqt.model import NO_PARAMETERS, Namespace, Parameters
 
 FLIP_S = 1.0
 """How long after a flip the tracks of the same namespace cause no other: they all begin anew together."""
+
+
+NAMESPACES_AT_ONCE = 128
+PAUSE_S = 0.004
+"""How many namespaces one subscriber is told of at once, and when it is told of more."""
 
 
 class Discovery:
@@ -53,7 +59,7 @@ class Discovery:
                 self._untell(namespace[:length])
                 self._tell(namespace[:length])
 
-    def listen_namespaces(self, party: Party, prefix: Namespace) -> None:
+    def listen_namespaces(self, party: Party, prefix: Namespace, now: float) -> None:
         """SUBSCRIBE_NAMESPACE: accept, and tell what is published under the prefix."""
         book = self._book
         peer = book.peer(party)
@@ -64,8 +70,7 @@ class Discovery:
         book.give(party, Interested(party, tracks=False))
         book.routes.namespace_interests[party] = prefix
         peer.accept(party.request)
-        for namespace in known:
-            peer.notify_namespace(party.request, namespace)
+        self._enumerate(party, prefix, known, now)
 
     def listen_tracks(self, party: Party, prefix: Namespace, parameters: Parameters) -> None:
         """SUBSCRIBE_TRACKS: accept, and offer every published track under the prefix."""
@@ -84,7 +89,7 @@ class Discovery:
             if track.name.namespace[: len(prefix)] == prefix and published(track):
                 self._offer(track, party, interest)
 
-    def update_prefix(self, party: Party, role: Interested, update: int, parameters: Parameters) -> None:
+    def update_prefix(self, party: Party, role: Interested, update: int, parameters: Parameters, now: float) -> None:
         """REQUEST_UPDATE of a namespace subscription: another prefix, or another Forward State for tracks to come."""
         routes = self._book.routes
         peer = self._book.peer(party)
@@ -102,9 +107,8 @@ class Discovery:
         elif parameters.prefix is not None:
             routes.namespace_interests[party] = parameters.prefix
             peer.keep_namespaces(party.request, parameters.prefix)
-            for namespace in routes.under(parameters.prefix):
-                if self._told(namespace, party):
-                    peer.notify_namespace(party.request, namespace)
+            known = [name for name in routes.under(parameters.prefix) if self._told(name, party)]
+            self._enumerate(party, parameters.prefix, known, now)
 
     def stop_listening(self, party: Party) -> None:
         self._book.routes.namespace_interests.pop(party, None)
@@ -142,6 +146,19 @@ class Discovery:
         offered = Party(party.session, request)
         filtered = replace(parameters, range_filters=interest.range_filters)
         book.give(offered, Offered(offered, track, filtered))
+
+    def _enumerate(self, party: Party, prefix: Namespace, known: list[Namespace], now: float) -> None:
+        """Tell of namespaces, so many at a time: nobody else waits for ten thousand of them."""
+        book = self._book
+        if book.routes.namespace_interests.get(party) != prefix:
+            return
+        peer = book.peer(party)
+        for namespace in known[:NAMESPACES_AT_ONCE]:
+            if namespace in book.routes.announced:
+                peer.notify_namespace(party.request, namespace)
+        rest = known[NAMESPACES_AT_ONCE:]
+        if rest:
+            book.timers.at(now + PAUSE_S, partial(self._enumerate, party, prefix, rest))
 
     def _told(self, namespace: Namespace, party: Party) -> bool:
         """Whether this subscriber hears of the namespace: its own are left out where its draft says so."""

@@ -146,8 +146,8 @@ class Forwarder:
             self._subscribing.end_former_lives(namespace, now)
         self._subscribing.announced(party, namespace)
 
-    def receive_subscribe_namespace(self, session: int, request: int, prefix: Namespace) -> None:
-        self._discovery.listen_namespaces(Party(session, request), prefix)
+    def receive_subscribe_namespace(self, session: int, request: int, prefix: Namespace, now: float) -> None:
+        self._discovery.listen_namespaces(Party(session, request), prefix, now)
 
     def receive_subscribe_tracks(
         self, session: int, request: int, prefix: Namespace, parameters: Parameters, now: float
@@ -163,7 +163,7 @@ class Forwarder:
             case Serving():
                 self._subscribing.update(party, role, update, parameters, now)
             case Interested():
-                self._discovery.update_prefix(party, role, update, parameters)
+                self._discovery.update_prefix(party, role, update, parameters, now)
             case Answering():
                 if parameters.priority is not None:
                     role.cursor.priority = parameters.priority

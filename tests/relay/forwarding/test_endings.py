@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.forwarding.book import ForwardingSettings
+from relay.forwarding.discovery import NAMESPACES_AT_ONCE
 from relay.forwarding.forwarder import LONGEST_TIMEOUT_S
 from tests.relay.forwarding.fakes import NAMESPACE, TRACK, World
 from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode
@@ -211,3 +212,33 @@ def test_streams_of_a_cancelled_subscription_are_forgotten() -> None:
     assert ("cancel", ours) in world.peers[1].said
     assert world.forwarder._book.members[1].inlets == {}
     assert world.forwarder.statistics().tracks == 0
+
+
+def test_ten_thousand_namespaces_are_told_in_slices() -> None:
+    """Whoever asks for all of them holds nobody up, and hears of none that has gone meanwhile."""
+    world = World()
+    world.join(1)
+    world.join(2)
+    requests = {number: world.announce(1, (b"n", b"%d" % number)) for number in range(1000)}
+    interest = world.request(2)
+    world.forwarder.receive_subscribe_namespace(2, interest, (), world.now)
+    told = [entry for entry in world.peers[2].said if entry[0] == "namespace"]
+    assert len(told) == NAMESPACES_AT_ONCE
+    world.forwarder.receive_cancel(1, requests[999], world.now)
+    world.wait(1.0)
+    names = [entry[2] for entry in world.peers[2].said if entry[0] == "namespace"]
+    assert len(names) == len(set(names)) == 999
+    assert world.forwarder.next_deadline() is None
+
+
+def test_who_stops_asking_is_told_no_more() -> None:
+    world = World()
+    world.join(1)
+    world.join(2)
+    for number in range(1000):
+        world.announce(1, (b"n", b"%d" % number))
+    interest = world.request(2)
+    world.forwarder.receive_subscribe_namespace(2, interest, (), world.now)
+    world.forwarder.receive_cancel(2, interest, world.now)
+    world.wait(1.0)
+    assert len([entry for entry in world.peers[2].said if entry[0] == "namespace"]) == NAMESPACES_AT_ONCE

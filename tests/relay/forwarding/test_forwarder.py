@@ -603,7 +603,7 @@ def test_publisher_that_begins_anew(old_is_known_dead: bool) -> None:
     world = World()
     listener = world.join(9)
     interest = world.request(9)
-    world.forwarder.receive_subscribe_namespace(9, interest, ())
+    world.forwarder.receive_subscribe_namespace(9, interest, (), world.now)
     ours, request = world.serve()
     for group in range(3):
         stream = world.open(1, ours, group=group)
@@ -663,11 +663,34 @@ def test_track_that_nobody_reads_follows_its_publisher_to_another_session(known_
     world.join(3)
     world.announce(3)
     assert "subscribe" not in world.peers[3].verbs()
-    world.subscribe(2)
-    again = world.agree(3)
-    stream = world.open(3, again, group=2)
+    accepted = world.peers[2].verbs().count("accept_subscribe")
+    viewer = world.subscribe(2)
+    assert world.peers[2].verbs().count("accept_subscribe") == accepted
+    again = world.agree(3, largest=Location(2, 0))
+    assert ("accept_subscribe", viewer, Location(2, 0), ()) in world.peers[2].said
+    stream = world.open(3, again, group=3)
     world.send(3, stream, 0, b"after")
     assert world.sinks[2].streams[-1].objects == [(0, b"after")]
+
+
+@pytest.mark.parametrize("how", ["refuses", "is silent"])
+def test_held_track_is_served_where_the_newcomer_does_not_have_it(how: str) -> None:
+    world = World()
+    ours, request = world.serve()
+    world.forwarder.receive_cancel(2, request, world.now)
+    world.join(3)
+    world.announce(3)
+    viewer = world.subscribe(2)
+    if how == "refuses":
+        world.forwarder.receive_error(3, world.asked(3), RequestCode.DOES_NOT_EXIST, "no", world.now)
+    else:
+        world.wait(4.0)
+        assert ("accept_subscribe", viewer, None, ()) not in world.peers[2].said
+        world.wait(1.5)
+    assert ("accept_subscribe", viewer, None, ()) in world.peers[2].said
+    stream = world.open(1, ours, group=2)
+    world.send(1, stream, 0, b"goes on")
+    assert world.sinks[2].streams[-1].objects == [(0, b"goes on")]
 
 
 def test_publisher_that_refused_is_not_asked_for_every_viewer() -> None:
@@ -919,7 +942,7 @@ def test_namespaces_are_discovered_and_withdrawn() -> None:
     world = World(ForwardingSettings(linger_s=2.0))
     listener = world.join(9)
     interest = world.request(9)
-    world.forwarder.receive_subscribe_namespace(9, interest, (b"live",))
+    world.forwarder.receive_subscribe_namespace(9, interest, (b"live",), world.now)
     world.join(1)
     first = world.announce(1, (b"live", b"a"))
     world.announce(1, (b"other",))
@@ -940,7 +963,7 @@ def test_namespaces_are_discovered_and_withdrawn() -> None:
 def test_namespace_outlives_a_short_absence() -> None:
     world = World(ForwardingSettings(linger_s=2.0))
     listener = world.join(9)
-    world.forwarder.receive_subscribe_namespace(9, world.request(9), ())
+    world.forwarder.receive_subscribe_namespace(9, world.request(9), (), world.now)
     world.join(1)
     world.announce(1)
     world.leave(1)
@@ -955,7 +978,7 @@ def test_own_namespaces_are_left_out_where_the_draft_says_so() -> None:
     world = World()
     peer = world.join(1, echoes_namespaces=False)
     world.announce(1)
-    world.forwarder.receive_subscribe_namespace(1, world.request(1), ())
+    world.forwarder.receive_subscribe_namespace(1, world.request(1), (), world.now)
     assert "namespace" not in peer.verbs()
 
 
