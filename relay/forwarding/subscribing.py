@@ -52,20 +52,23 @@ class Subscribing:
         if not peer.shares_subscriptions and self._reads(party.session, track):
             peer.reject(party.request, RequestCode.DUPLICATE_SUBSCRIPTION, "already subscribed to this track")
             return
-        if track.established:
+        if track.established and (track.subscriptions or not self._newcomers(track)):
             self._establish(party, track, parameters, now, now)
-            # Whoever feeds it may be dead and not known to be: publishers that came since are asked as well.
             self._ask_all(track)
             return
         waiting = Waiting(party, track, parameters, now)
         book.wait(waiting)
         asked = any(not source.established for source in track.sources.values()) or self._ask_all(track)
         if asked:
-            waiting.timer = book.timers.at(now + book.settings.answer_timeout_s, lambda _: self._give_up(waiting))
+            wait_s = book.settings.answer_timeout_s
+            waiting.timer = book.timers.at(now + wait_s, lambda when: self._give_up(waiting, when))
+            return
+        if track.established:
+            self._settle_waiting(track, now)
             return
         patience = self._patience_s(waiting)
         if patience > 0:
-            waiting.timer = book.timers.at(now + patience, lambda _: self._give_up(waiting))
+            waiting.timer = book.timers.at(now + patience, lambda when: self._give_up(waiting, when))
         else:
             self._refuse(waiting, RequestCode.DOES_NOT_EXIST, "nobody publishes this track")
 
@@ -114,9 +117,7 @@ class Subscribing:
         track, source = feeding.track, feeding.source
         self._revive(track, source, properties, now)
         track.knows_largest(parameters.largest)
-        for waiting in tuple(self._book.waiting.get(track, ())):
-            self._book.stop_waiting(waiting)
-            self._establish(waiting.party, track, waiting.parameters, waiting.since, now)
+        self._settle_waiting(track, now)
 
     def refused(self, party: Party, feeding: Feeding, code: int, reason: str, now: float) -> None:
         """A publisher refused: when none is left to answer, so do we."""
@@ -127,6 +128,7 @@ class Subscribing:
         if any(not source.established for source in track.sources.values()):
             return
         if track.established:
+            self._settle_waiting(track, now)
             return
         for waiting in tuple(self._book.waiting.get(track, ())):
             if waiting.parameters.rendezvous_timeout_ms and code == RequestCode.DOES_NOT_EXIST:
@@ -334,8 +336,29 @@ class Subscribing:
         lingering = self._book.routes.lingering(waiting.track.name.namespace)
         return max(min(asked_s, settings.max_rendezvous_s), settings.linger_s if lingering else 0.0)
 
-    def _give_up(self, waiting: Waiting) -> None:
-        self._refuse(waiting, RequestCode.TIMEOUT, "no publisher answered in time")
+    def _give_up(self, waiting: Waiting, now: float) -> None:
+        if waiting.track.established:
+            self._settle_waiting(waiting.track, now)
+        else:
+            self._refuse(waiting, RequestCode.TIMEOUT, "no publisher answered in time")
+
+    def _newcomers(self, track: Track) -> bool:
+        """Whether publishers came since the track was established, for a track that nobody reads.
+
+        Its source may be dead and not known to be, and what it left may be old: a reader that would be shown that first
+        waits for what the newcomers say.
+        """
+        if any(not source.established for source in track.sources.values()):
+            return True
+        feeding = {party.session for party in track.sources}
+        publishers = self._book.routes.publishers(track.name.namespace)
+        return any(party.session not in feeding and party.session not in track.refused_by for party in publishers)
+
+    def _settle_waiting(self, track: Track, now: float) -> None:
+        """Accept everybody who waits for a track that is established."""
+        for waiting in tuple(self._book.waiting.get(track, ())):
+            self._book.stop_waiting(waiting)
+            self._establish(waiting.party, track, waiting.parameters, waiting.since, now)
 
     def _refuse(self, waiting: Waiting, code: int, reason: str) -> None:
         book = self._book
@@ -450,6 +473,7 @@ class Subscribing:
         old.sources.clear()
         self.end_track(old, DoneCode.TRACK_ENDED, "the publisher began anew", now)
         fresh = book.track(old.name)
+        fresh.refused_by = {party.session for party in superseded}
         fresh.sources[source.party] = source
         feeding.track = fresh
         self._revive(fresh, source, old.properties, now)
