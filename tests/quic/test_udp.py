@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from typing import Any
 
 import pytest
@@ -120,6 +122,9 @@ class FullSocket:
         self.room -= 1
         self.sent.append(data)
 
+    def getsockopt(self, *what: int) -> bytes:
+        raise OSError("it does not say")
+
 
 def test_what_the_kernel_does_not_take_waits_in_order_and_is_bounded():
     udp = UdpSocket("127.0.0.1", offload=False, backlog_bytes=40)
@@ -145,6 +150,16 @@ def test_a_refused_datagram_is_counted_and_the_rest_goes(open_socket):
     sender.send([(("127.0.0.1", 0), [b"no such port"]), (receiver.address, [b"fine"])])
     assert sender.statistics().dropped_errors == 1
     assert [data for data, _ in receiver.receive()] == [b"fine"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what it dropped")
+def test_what_the_kernel_drops_is_counted(open_socket):
+    sender, receiver = open_socket("127.0.0.1"), open_socket("127.0.0.1")
+    receiver._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    assert receiver.statistics().receive_drops == 0
+    sender.send([(receiver.address, [bytes(1000)] * 200)])
+    came = len(receiver.receive(200))
+    assert receiver.statistics().receive_drops == 200 - came > 0
 
 
 def test_a_taken_port_raises(open_socket):
