@@ -130,6 +130,26 @@ def test_a_new_subscriber_is_served_by_the_publisher_that_lives(relays: Relays, 
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
+def test_a_new_subscriber_sees_nothing_of_a_former_life(relays: Relays, path: str, draft: int) -> None:
+    url = relays(draft).url("quic")
+    with publisher(url, path, 0, GROUPS) as publishes:
+        with subscriber(url, path) as first:
+            first.wait_for(lambda words: "subscribed" in words)
+            publishes.order("partial")
+            publishes.wait_for(lambda words: "written" in words)
+            first.leave()
+        publishes.kill()
+    # The same group ids again, with other frames: what the relay holds of them is of no use to anyone.
+    anew = clip.frames(0, GROUPS, FRAMES_A_GROUP - 3)
+    with publisher(url, path, 0, GROUPS, FRAMES_A_GROUP - 3) as publishes, subscriber(url, path) as second:
+        second.wait_for(lambda words: "subscribed" in words)
+        publishes.order("write")
+        publishes.order("close")
+        second.wait_for(lambda words: "ended" in words)
+        assert received(second, life=0) == sent(anew)
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
 def test_a_publisher_that_starts_anew_is_a_new_life_of_the_track(relays: Relays, path: str, draft: int) -> None:
     url = relays(draft).url("quic")
     again = clip.frames(0, GROUPS, FRAMES_A_GROUP)
@@ -148,9 +168,9 @@ def test_a_publisher_that_starts_anew_is_a_new_life_of_the_track(relays: Relays,
         assert received(plays, life=life) == sent(again)
 
 
-def publisher(url: str, path: str, first_group: int, groups: int) -> PeerProcess:
+def publisher(url: str, path: str, first_group: int, groups: int, frames_a_group: int = FRAMES_A_GROUP) -> PeerProcess:
     """A publisher that has announced its broadcast and waits for orders."""
-    peer = PeerProcess("moqrs_publish.py", url, path, str(first_group), str(groups), str(FRAMES_A_GROUP))
+    peer = PeerProcess("moqrs_publish.py", url, path, str(first_group), str(groups), str(frames_a_group))
     peer.wait_for(lambda words: "announced" in words)
     return peer
 
