@@ -52,23 +52,18 @@ class Subscribing:
         if not peer.shares_subscriptions and self._reads(party.session, track):
             peer.reject(party.request, RequestCode.DUPLICATE_SUBSCRIPTION, "already subscribed to this track")
             return
-        if track.established and (track.subscriptions or not self._newcomers(track)):
+        if track.established:
             self._establish(party, track, parameters, now, now)
-            self._ask_all(track)
             return
         waiting = Waiting(party, track, parameters, now)
         book.wait(waiting)
         asked = any(not source.established for source in track.sources.values()) or self._ask_all(track)
         if asked:
-            wait_s = book.settings.answer_timeout_s
-            waiting.timer = book.timers.at(now + wait_s, lambda when: self._give_up(waiting, when))
-            return
-        if track.established:
-            self._settle_waiting(track, now)
+            waiting.timer = book.timers.at(now + book.settings.answer_timeout_s, lambda _: self._give_up(waiting))
             return
         patience = self._patience_s(waiting)
         if patience > 0:
-            waiting.timer = book.timers.at(now + patience, lambda when: self._give_up(waiting, when))
+            waiting.timer = book.timers.at(now + patience, lambda _: self._give_up(waiting))
         else:
             self._refuse(waiting, RequestCode.DOES_NOT_EXIST, "nobody publishes this track")
 
@@ -123,12 +118,9 @@ class Subscribing:
         """A publisher refused: when none is left to answer, so do we."""
         track = feeding.track
         track.sources.pop(party, None)
-        if track.established or track.sources:
-            track.refused_by.add(party.session)
         if any(not source.established for source in track.sources.values()):
             return
         if track.established:
-            self._settle_waiting(track, now)
             return
         for waiting in tuple(self._book.waiting.get(track, ())):
             if waiting.parameters.rendezvous_timeout_ms and code == RequestCode.DOES_NOT_EXIST:
@@ -180,13 +172,16 @@ class Subscribing:
     def announced(self, party: Party, namespace: Namespace) -> None:
         """A publisher appeared: ask it for every track under its namespace that somebody reads or waits for.
 
-        Tracks that are held and nobody reads wait for their next reader: publishers refuse to be asked for nothing.
+        Tracks that are held and nobody reads are let go: their source may be dead and not known to be, what it left is
+        of the past, and publishers refuse to be asked for nothing. The next reader asks everybody anew.
         """
         for track in tuple(self._book.tracks.values()):
-            if track.name.namespace[: len(namespace)] == namespace:
-                track.refused_by.discard(party.session)
-                if self._wanted(track):
-                    self._ask(track, party)
+            if track.name.namespace[: len(namespace)] != namespace:
+                continue
+            if self._wanted(track):
+                self._ask(track, party)
+            else:
+                self._release(track)
 
     def end_former_lives(self, namespace: Namespace, now: float) -> None:
         """A namespace that was gone is published again: tracks that a former publisher of it still feeds are over.
@@ -304,9 +299,7 @@ class Subscribing:
     def _ask(self, track: Track, publisher: Party) -> bool:
         """SUBSCRIBE, without a filter: publishers answer that with their current group from its first object."""
         book = self._book
-        if publisher.session in track.refused_by or any(
-            source.session == publisher.session for source in track.sources
-        ):
+        if any(source.session == publisher.session for source in track.sources):
             return False
         peer = book.peer(publisher)
         waiting = book.waiting.get(track, ())
@@ -336,23 +329,8 @@ class Subscribing:
         lingering = self._book.routes.lingering(waiting.track.name.namespace)
         return max(min(asked_s, settings.max_rendezvous_s), settings.linger_s if lingering else 0.0)
 
-    def _give_up(self, waiting: Waiting, now: float) -> None:
-        if waiting.track.established:
-            self._settle_waiting(waiting.track, now)
-        else:
-            self._refuse(waiting, RequestCode.TIMEOUT, "no publisher answered in time")
-
-    def _newcomers(self, track: Track) -> bool:
-        """Whether publishers came since the track was established, for a track that nobody reads.
-
-        Its source may be dead and not known to be, and what it left may be old: a reader that would be shown that first
-        waits for what the newcomers say.
-        """
-        if any(not source.established for source in track.sources.values()):
-            return True
-        feeding = {party.session for party in track.sources}
-        publishers = self._book.routes.publishers(track.name.namespace)
-        return any(party.session not in feeding and party.session not in track.refused_by for party in publishers)
+    def _give_up(self, waiting: Waiting) -> None:
+        self._refuse(waiting, RequestCode.TIMEOUT, "no publisher answered in time")
 
     def _settle_waiting(self, track: Track, now: float) -> None:
         """Accept everybody who waits for a track that is established."""
@@ -473,7 +451,6 @@ class Subscribing:
         old.sources.clear()
         self.end_track(old, DoneCode.TRACK_ENDED, "the publisher began anew", now)
         fresh = book.track(old.name)
-        fresh.refused_by = {party.session for party in superseded}
         fresh.sources[source.party] = source
         feeding.track = fresh
         self._revive(fresh, source, old.properties, now)

@@ -115,7 +115,7 @@ class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
     __slots__ = ("alias", "cache", "drops", "established", "established_at", "fetching", "largest", "lingers_until",
-                 "max_lag_s", "name", "objects_in", "offers", "properties", "refused_by", "sources", "subscriptions",
+                 "max_lag_s", "name", "objects_in", "offers", "properties", "sources", "subscriptions",
                  "warming", "wished_group")  # fmt: skip
 
     def __init__(self, name: FullTrackName, alias: int, budget: CacheBudget, max_lag_s: float) -> None:
@@ -136,8 +136,6 @@ class Track:
         self.largest: Location | None = None
         self.sources: dict[Party, Source] = {}
         self.subscriptions: dict[Party, Subscription] = {}
-        self.refused_by: set[int] = set()
-        """Sessions that publish its namespace and said that they do not have it."""
         self.offers: dict[Party, None] = {}
         """PUBLISH messages of ours for it that nobody has answered yet."""
         self.lingers_until: float | None = None

@@ -673,40 +673,6 @@ def test_track_that_nobody_reads_follows_its_publisher_to_another_session(known_
     assert world.sinks[2].streams[-1].objects == [(0, b"after")]
 
 
-@pytest.mark.parametrize("how", ["refuses", "is silent"])
-def test_held_track_is_served_where_the_newcomer_does_not_have_it(how: str) -> None:
-    world = World()
-    ours, request = world.serve()
-    world.forwarder.receive_cancel(2, request, world.now)
-    world.join(3)
-    world.announce(3)
-    viewer = world.subscribe(2)
-    if how == "refuses":
-        world.forwarder.receive_error(3, world.asked(3), RequestCode.DOES_NOT_EXIST, "no", world.now)
-    else:
-        world.wait(4.0)
-        assert ("accept_subscribe", viewer, None, ()) not in world.peers[2].said
-        world.wait(1.5)
-    assert ("accept_subscribe", viewer, None, ()) in world.peers[2].said
-    stream = world.open(1, ours, group=2)
-    world.send(1, stream, 0, b"goes on")
-    assert world.sinks[2].streams[-1].objects == [(0, b"goes on")]
-
-
-def test_publisher_that_refused_is_not_asked_for_every_viewer() -> None:
-    world = World()
-    world.serve()
-    other = world.join(3)
-    world.announce(3)
-    world.forwarder.receive_error(3, world.asked(3), RequestCode.DOES_NOT_EXIST, "not mine", world.now)
-    for viewer in range(4, 8):
-        world.join(viewer)
-        world.subscribe(viewer)
-    assert other.verbs().count("subscribe") == 1
-    world.announce(3, NAMESPACE[:1])
-    assert other.verbs().count("subscribe") == 2
-
-
 def test_publisher_that_begins_anew_in_the_same_group() -> None:
     world = World()
     ours, request = world.serve()
