@@ -29,7 +29,7 @@ def page_files() -> dict[str, Traversable]:
         {f"/{file.name}": file for file in folder.iterdir() if not file.name.startswith(".")} if folder.is_dir() else {}
     )
     if "/index.html" not in found:
-        raise PagesMissing("the viewer page is not built: run `make web`")
+        raise PagesMissing("the viewer page is not built: run web/build")
     return found
 
 
