@@ -54,12 +54,21 @@ class DialError(Exception):
 class Dialed:
     """One connection. `step` moves it; what the session says goes to `told`."""
 
-    def __init__(self, host: str, port: int, alpn: str, *, moqt: bool = True, path: str = "/") -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setblocking(False)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-        self.socket.connect((host, port))
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        alpn: str,
+        *,
+        moqt: bool = True,
+        path: str = "/",
+        wire: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.socket: Any = _udp_socket(host, port) if wire is None else wire
+        """A connected UDP socket, or what a bench in memory puts in its place (`recv`, `send`, `close`)."""
         self.address = (host, port)
+        self._clock = clock
         self.quic = QuicConnection(configuration=client_configuration(alpn))
         # aioquic never lets a peer open more than 128 streams ahead of those that ended.
         self.quic._local_max_streams_uni.value = self.quic._local_max_streams_uni.sent = WIDE
@@ -76,12 +85,12 @@ class Dialed:
 
     def connect(self) -> None:
         """Send the first datagram."""
-        self.quic.connect(self.address, time.monotonic())
+        self.quic.connect(self.address, self._clock())
         self.flush()
 
     def step(self) -> None:
         """Take what has arrived, act on timers that are due, send what there is."""
-        now = time.monotonic()
+        now = self._clock()
         while True:
             try:
                 data = self.socket.recv(RECEIVE_BYTES)
@@ -97,7 +106,7 @@ class Dialed:
 
     def flush(self) -> None:
         """Send what aioquic has."""
-        datagrams = self.quic.datagrams_to_send(time.monotonic())
+        datagrams = self.quic.datagrams_to_send(self._clock())
         if datagrams and self.before_send is not None:
             told, self.before_send = self.before_send, None
             told()
@@ -225,3 +234,11 @@ def keys_of(quic: QuicConnection) -> Keys:
     spans = tuple((span.start, span.stop - 1) for span in space.ack_queue)
     newest = space.largest_received_packet
     return Keys(quic._cryptos[Epoch.ONE_RTT], quic._peer_cid.cid, quic._packet_number, spans or ((newest, newest),))
+
+
+def _udp_socket(host: str, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+    made.connect((host, port))
+    return made

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import turn
 from bench.fanout import Cell, Run, summary
 from bench.load import Ticks
 from bench.report import middle, tables, verdicts
@@ -60,6 +61,12 @@ def test_a_peer_that_is_missing_is_told(tmp_path: Path) -> None:
     found = run("bench.fanout", "--targets", "moq-relay", "--parts", "cost", "--subscribers", "1", **nowhere)
     assert found.returncode == 3
     assert "peer missing" in found.stdout
+
+
+@pytest.mark.parametrize("load", ["datagrams", "objects"])
+def test_a_turn_in_memory(load: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert turn.main(["--load", load, "--subscribers", "3", "--ticks", "2"]) == 0
+    assert "us/packet" in capsys.readouterr().out
 
 
 @pytest.mark.slow
