@@ -22,6 +22,8 @@ from bench.bare import IN, OUT
 from tests.interop.relay_process import AIOMOQT_BIN, HOST, ROOT, free_port, write_certificate
 
 SERVER_CORE, LOAD_CORE = 0, 1
+CORES = frozenset(os.sched_getaffinity(0))
+"""What this process was given, before it kept itself to one core: its children inherit that one unless told."""
 READY_WITHIN_S = 20.0
 STOPS_WITHIN_S = 5.0
 PEER_BIN_VARIABLE = "TRADEWIND_PEER_BIN"
@@ -157,14 +159,14 @@ def rss_bytes(pid: int) -> int:
 
 def pinning(core: int) -> list[str]:
     """The words before a command that keep it on one core; none where that cannot be."""
-    if shutil.which("taskset") is None or core not in os.sched_getaffinity(0):
+    if shutil.which("taskset") is None or core not in CORES:
         return []
     return ["taskset", "-c", str(core)]
 
 
 def pin_self(core: int) -> bool:
     """Keep this process on one core; False where that cannot be."""
-    if core not in os.sched_getaffinity(0) or len(os.sched_getaffinity(0)) < 2:
+    if core not in CORES or len(CORES) < 2:
         return False
     os.sched_setaffinity(0, {core})
     return True
