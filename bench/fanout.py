@@ -95,12 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     run = _measure(target, cell, options, Path(directory))
                     results[cell][target.name].append(run)
                     _progress(cell, target, number, run)
+            _write(options.json, results, missing, finished=False)
+    _write(options.json, results, missing, finished=True)
     print(report.tables(results, present))
     verdicts = report.verdicts(results)
     print("\n".join(map(str, verdicts)))
-    if options.json:
-        document = report.document(results, verdicts, missing)
-        Path(options.json).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return _exit_code(results, verdicts, missing)
 
 
@@ -118,7 +117,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peer-bin", help="where moq-relay is, besides PATH and $TRADEWIND_PEER_BIN")
     parser.add_argument("--relay-flag", action="append", default=[], help="handed to our relay as it is; may repeat")
     parser.add_argument("--quick", action="store_true", help="one short run of everything: to see that it works")
-    parser.add_argument("--json", help="write everything to this file")
+    parser.add_argument("--json", help="write everything to this file, after every cell")
     options = parser.parse_args(arguments)
     if options.quick:
         options.runs, options.seconds = 1, 1.0
@@ -203,6 +202,17 @@ def _progress(cell: Cell, target: Target, number: int, run: Run) -> None:
         file=sys.stderr,
         flush=True,
     )
+
+
+def _write(name: str | None, results: report.Results, missing: list[str], *, finished: bool) -> None:
+    """Put what is measured so far in the place of what was written before, whole or not at all; no name: nowhere."""
+    if not name:
+        return
+    document = {"finished": finished} | report.document(results, report.verdicts(results), missing)
+    path = Path(name)
+    half = path.with_name(path.name + ".half")
+    half.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    half.replace(path)
 
 
 def _raise_priority() -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import turn
+from bench import fanout, turn
 from bench.fanout import Cell, Run, summary
 from bench.load import Ticks
 from bench.report import middle, tables, verdicts
@@ -69,6 +69,33 @@ def test_a_turn_in_memory(load: str, capsys: pytest.CaptureFixture[str]) -> None
     assert "us/packet" in capsys.readouterr().out
 
 
+def test_an_interrupted_run_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out.json"
+    runs = iter([made(10), made(20)])
+
+    def measure(*_: object) -> Run:
+        try:
+            return next(runs)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(fanout, "_measure", measure)
+    monkeypatch.setattr(fanout, "pin_self", lambda _: False)
+    monkeypatch.setattr(fanout, "_raise_priority", lambda: False)
+    asked = ["--targets", "ours", "--parts", "cost", "--shapes", "datagrams", "--runs", "1", "--json", str(out)]
+    with pytest.raises(KeyboardInterrupt):
+        fanout.main([*asked, "--subscribers", "1,10,100"])
+    document = json.loads(out.read_text())
+    assert not document["finished"]
+    assert [cell["subscribers"] for cell in document["cells"]] == [1, 10]
+    runs = iter([made(40)])
+    assert fanout.main([*asked, "--subscribers", "100"]) == 1
+    document = json.loads(out.read_text())
+    assert document["finished"]
+    assert [cell["subscribers"] for cell in document["cells"]] == [100]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
 @pytest.mark.slow
 def test_fanout(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
@@ -78,6 +105,7 @@ def test_fanout(tmp_path: Path) -> None:
     )
     assert found.returncode in {0, 1, 4}, found.stderr
     document = json.loads(out.read_text())
+    assert document["finished"]
     runs = [run for cell in document["cells"] for runs in cell["targets"].values() for run in runs]
     assert len(runs) == 4
     assert all(run["complete"] or run["void"] for run in runs), found.stdout + found.stderr
