@@ -129,15 +129,27 @@ class Receiver:
         for start, stop in reversed(older):
             parts += (varint(low - stop - 2), varint(stop - start))
             low = start
-        return self._seal(b"".join(parts))
+        return self.seal(b"".join(parts))
 
     def ping(self) -> bytes:
         """One packet that keeps the connection alive."""
-        return self._seal(b"\x01\x00\x00\x00")
+        return self.seal(b"\x01\x00\x00\x00")
 
     def close(self) -> bytes:
         """One packet that says goodbye: an application's CONNECTION_CLOSE without a reason."""
-        return self._seal(b"\x1d\x00\x00\x00")
+        return self.seal(b"\x1d\x00\x00\x00")
+
+    def seal(self, frames: bytes) -> bytes:
+        """One packet with these frames."""
+        number = self._number
+        self._number = number + 1
+        truncated = number & 0xFFFF
+        first = 0x41 | self._phase
+        header = b"%c%b%b" % (first, self._peer_cid, truncated.to_bytes(2, "big"))
+        sealed = self._close((self._send_iv ^ number).to_bytes(12, "big"), frames, header)
+        mask = self._send_mask(sealed[2:18])
+        masked = truncated ^ (mask[1] << 8 | mask[2])
+        return b"%c%b%b%b" % (first ^ mask[0] & 0x1F, self._peer_cid, masked.to_bytes(2, "big"), sealed)
 
     def check_invariants(self) -> None:
         spans = [*self._older, [self._low, self._high]]
@@ -148,17 +160,6 @@ class Receiver:
     def unfinished(self) -> int:
         """Streams that have begun and not ended."""
         return len(self._streams)
-
-    def _seal(self, payload: bytes) -> bytes:
-        number = self._number
-        self._number = number + 1
-        truncated = number & 0xFFFF
-        first = 0x41 | self._phase
-        header = b"%c%b%b" % (first, self._peer_cid, truncated.to_bytes(2, "big"))
-        sealed = self._close((self._send_iv ^ number).to_bytes(12, "big"), payload, header)
-        mask = self._send_mask(sealed[2:18])
-        masked = truncated ^ (mask[1] << 8 | mask[2])
-        return b"%c%b%b%b" % (first ^ mask[0] & 0x1F, self._peer_cid, masked.to_bytes(2, "big"), sealed)
 
     def _load_keys(self) -> None:
         receive, send = self._pair.recv, self._pair.send

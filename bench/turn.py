@@ -18,11 +18,10 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from bench.dialing import NAMESPACE, WIDE, Dialed
+from bench.dialing import NAMESPACE, Dialed
 from bench.load import CONNECT_AT_ONCE, SHAPES, TRACK, Media, Shape
-from bench.receiving import ACK_POLICIES, Receiver
+from bench.receiving import ACK_POLICIES, STREAM_FIN, STREAM_OFFSET, Receiver, varint
 from relay.access import Access
 from relay.config import load
 from relay.node import Node, NodeSettings, Output
@@ -37,6 +36,9 @@ TICK_S = 0.033
 STEPS_A_TICK = 14
 WARM_UP_TICKS = 10
 WALL = 1.0e9
+DATAGRAM_FRAME, STREAM_FRAME = b"\x30", 0x08 | STREAM_OFFSET
+"""Without a length: the frame is the packet's last."""
+PIECE_BYTES = 1190
 
 
 class Wire:
@@ -59,11 +61,12 @@ class Wire:
 
 
 class World:
-    """One node, one publisher and its viewers, and a clock."""
+    """One node, one publisher and its viewers, and a clock. `start`, then `tick` as often as wanted."""
 
-    def __init__(self, viewers: int, shape: Shape, draft: int) -> None:
+    def __init__(self, viewers: int, shape: Shape, draft: int, flags: Sequence[str] = ()) -> None:
+        """With `flags` for the relay."""
         self.now = 1000.0
-        self.node = Node(_settings(draft), _access(), 1)
+        self.node = Node(_settings(draft, flags), _access(), 1)
         self.shape = shape
         self.objects = 0
         self.spent: dict[str, list[float]] = defaultdict(list)
@@ -74,16 +77,26 @@ class World:
         self._group = 0
         self.publisher = self._connect(1)[0]
         self.publisher.announce(NAMESPACE)
-        for start in range(0, viewers, CONNECT_AT_ONCE):
-            for viewer in self._connect(min(CONNECT_AT_ONCE, viewers - start)):
+        self.viewers: list[Dialed] = []
+        for begin in range(0, viewers, CONNECT_AT_ONCE):
+            batch = self._connect(min(CONNECT_AT_ONCE, viewers - begin))
+            for viewer in batch:
                 viewer.subscribe(TRACK)
-            self._pump(12)
-        self._pump(60)
-        assert self.publisher.alias is not None
-        self._media = Media(shape, PROFILES[self._alpn], self.publisher.alias)
-        for index, (address, dialed) in enumerate(tuple(self._dialed.items())[1:]):
-            assert dialed.subscribed and dialed.quiet, dialed.closed
-            self._receivers[address] = Receiver(index, dialed.detach(), ACK_POLICIES["timer"], self._arrived)
+            self.viewers += batch
+            self.pump(12)
+
+    def start(self) -> None:
+        """Wait until all is quiet, and put receivers in everybody's place: what clients do should not be felt."""
+        self.pump(60)
+        publisher = self.publisher
+        assert publisher.alias is not None
+        self._media = Media(self.shape, PROFILES[self._alpn], publisher.alias)
+        self._stream = publisher.quic.get_next_available_stream_id(is_unidirectional=True)
+        for index, dialed in enumerate((publisher, *self.viewers)):
+            assert dialed.quiet and not dialed.closed, dialed.closed
+            receiver = Receiver(index, dialed.detach(), ACK_POLICIES["timer"], self._arrived)
+            self._receivers[dialed.address] = receiver
+        assert all(dialed.subscribed for dialed in self.viewers)
 
     def tick(self) -> None:
         """Publish once, and follow what comes of it until all is quiet."""
@@ -104,13 +117,30 @@ class World:
         self._follow([output for _, output in made])
         self.now += TICK_S - STEPS_A_TICK * STEP_S
 
+    def pump(self, rounds: int) -> None:
+        """Step everybody and the node some times, before `start`."""
+        for _ in range(rounds):
+            batch = []
+            for address, dialed in self._dialed.items():
+                dialed.step()
+                batch += [(data, address) for data in _taken(dialed)]
+            self.now += STEP_S
+            for start in range(0, len(batch), BATCH_DATAGRAMS):
+                self.node.receive_datagrams(0, batch[start : start + BATCH_DATAGRAMS], self.now, WALL)
+            for output in self._turn():
+                for _, batches in output.datagrams:
+                    for destination, datagrams in batches:
+                        self._dialed[destination].socket.inbox += datagrams
+            self.now += STEP_S
+
     def _follow(self, outputs: list[Output]) -> None:
         """Deliver, acknowledge, let timers act, for some milliseconds."""
         node = self.node
         acks = timers = 0.0
         for _ in range(STEPS_A_TICK):
-            batch = self._deliver(outputs)
+            self._deliver(outputs)
             self.now += STEP_S
+            batch = []
             for address, receiver in self._receivers.items():
                 if receiver.ack_at is not None and receiver.ack_at <= self.now:
                     batch.append((receiver.ack(self.now), address))
@@ -135,19 +165,13 @@ class World:
             outputs.append(node.take_output(self.now))
         return outputs
 
-    def _deliver(self, outputs: list[Output]) -> list[tuple[bytes, tuple[Any, ...]]]:
-        """Hand the node's datagrams over; returns what the publisher sends at once."""
+    def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:
             for _, batches in output.datagrams:
                 for address, datagrams in batches:
-                    receiver = self._receivers.get(address)
-                    if receiver is None:
-                        self._dialed[address].socket.inbox += datagrams
-                        continue
+                    receiver = self._receivers[address]
                     for data in datagrams:
                         receiver.receive(data, self.now)
-        self.publisher.step()
-        return [(data, self.publisher.address) for data in _taken(self.publisher)]
 
     def _connect(self, count: int) -> list[Dialed]:
         made = []
@@ -157,38 +181,25 @@ class World:
             self._dialed[address] = dialed
             made.append(dialed)
             dialed.connect()
-        self._pump(12)
+        self.pump(12)
         assert all(dialed.ready for dialed in made), [dialed.closed for dialed in made]
         return made
 
-    def _pump(self, rounds: int) -> None:
-        for _ in range(rounds):
-            batch = []
-            for address, dialed in self._dialed.items():
-                dialed.step()
-                batch += [(data, address) for data in _taken(dialed)]
-            self.now += STEP_S
-            for start in range(0, len(batch), BATCH_DATAGRAMS):
-                self.node.receive_datagrams(0, batch[start : start + BATCH_DATAGRAMS], self.now, WALL)
-            for output in self._turn():
-                for _, batches in output.datagrams:
-                    for destination, datagrams in batches:
-                        self._dialed[destination].socket.inbox += datagrams
-            self.now += STEP_S
-
     def _publish(self) -> list[bytes]:
-        quic = self.publisher.quic
-        quic._loss._cc.congestion_window = WIDE
-        quic._loss._pacer.packet_time = None
-        for _ in range(self.shape.objects):
-            if self.shape.datagrams:
-                quic.send_datagram_frame(self._media.datagram(self._group))
-            else:
-                stream = quic.get_next_available_stream_id(is_unidirectional=True)
-                quic.send_stream_data(stream, self._media.stream(self._group), end_stream=True)
-            self._group += 1
-        self.publisher.flush()
-        return _taken(self.publisher)
+        """The packets of one tick's objects."""
+        seal = self._receivers[self.publisher.address].seal
+        groups = range(self._group, self._group + self.shape.objects)
+        self._group = groups.stop
+        if self.shape.datagrams:
+            return [seal(DATAGRAM_FRAME + self._media.datagram(group)) for group in groups]
+        packets = []
+        for group in groups:
+            stream, self._stream = self._stream, self._stream + 4
+            data = self._media.stream(group)
+            for at in range(0, len(data), PIECE_BYTES):
+                kind = STREAM_FRAME | (STREAM_FIN if at + PIECE_BYTES >= len(data) else 0)
+                packets.append(seal(varint(kind) + varint(stream) + varint(at) + data[at : at + PIECE_BYTES]))
+        return packets
 
     def _arrived(self, index: int, group: int, number: int, size: int, now: float) -> None:
         self.objects += 1
@@ -203,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draft", type=int, default=20)
     options = parser.parse_args(arguments)
     world = World(options.subscribers, SHAPES[options.load], options.draft)
+    world.start()
     gc.collect()
     gc.freeze()
     for _ in range(WARM_UP_TICKS):
@@ -240,8 +252,8 @@ def _taken(dialed: Dialed) -> list[bytes]:
     return list(taken)
 
 
-def _settings(draft: int) -> NodeSettings:
-    config = load(["--dev", "--drafts", str(draft)]).config
+def _settings(draft: int, flags: Sequence[str]) -> NodeSettings:
+    config = load(["--dev", "--drafts", str(draft), *flags]).config
     return NodeSettings(
         quic=replace(quic_settings(config), certificate=CERTIFICATE),
         forwarding=forwarding_settings(config),
