@@ -19,10 +19,11 @@ from aioquic.tls import CipherSuite, Epoch
 
 from bench.receiving import Keys
 from tradewind.moqt import events as e
-from tradewind.moqt.model import Namespace, Parameters
+from tradewind.moqt.model import FullTrackName, Namespace, Parameters
 from tradewind.moqt.parameters import SetupOptions
 from tradewind.moqt.profiles import PROFILES
 from tradewind.moqt.session import Session
+from tradewind.moqt.settings import SessionSettings
 from tradewind.quic.udp import SOCKET_BUFFER_BYTES
 
 DATAGRAM_BYTES = 1232
@@ -71,16 +72,18 @@ class Dialed:
         self._clock = clock
         self.quic = QuicConnection(configuration=client_configuration(alpn))
         # aioquic never lets a peer open more than 128 streams ahead of those that ended.
-        self.quic._local_max_streams_uni.value = self.quic._local_max_streams_uni.sent = WIDE
+        for limit in (self.quic._local_max_streams_uni, self.quic._local_max_streams_bidi):
+            limit.value = limit.sent = WIDE
         self.session: Session | None = None
         self.opened = False
         self.alias: int | None = None
-        """The Track Alias under which our track goes upstream, once the relay has subscribed."""
+        """The Track Alias under which our track goes upstream, once the relay has subscribed: the first, of several."""
         self.subscribed = False
         self.closed = ""
         self.datagrams_received = 0
         self.before_send: Callable[[], None] | None = None
         """Called once, just before the next datagrams leave: whoever stamps an object's departure."""
+        self._aliases: dict[FullTrackName, int] = {}
         self._alpn, self._moqt, self._path = alpn, moqt, path
 
     def connect(self) -> None:
@@ -192,7 +195,8 @@ class Dialed:
     def _begin(self, now: float) -> None:
         self.opened = True
         if self._moqt:
-            self.session = Session(self, PROFILES[self._alpn], is_client=True, webtransport=False)
+            settings = SessionSettings(max_requests=WIDE)
+            self.session = Session(self, PROFILES[self._alpn], is_client=True, webtransport=False, settings=settings)
             self.session.start(SetupOptions(path=self._path, authority="localhost", implementation="bench"), now)
 
     def _pass_on(self, session: Session, event: q.QuicEvent, now: float) -> None:
@@ -211,9 +215,9 @@ class Dialed:
         for event in told:
             match event:
                 case e.SubscribeRequested():
-                    if self.alias is None:
-                        self.alias = 1
-                    session.accept_subscribe(event.request, self.alias)
+                    alias = self._aliases.setdefault(event.track, len(self._aliases) + 1)
+                    self.alias = self.alias or alias
+                    session.accept_subscribe(event.request, alias)
                 case e.UpdateRequested():
                     session.accept_update(event.request, event.update)
                 case e.SubscribeAccepted():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import fanout, turn
+from bench import fanout, idle_streams, turn
 from bench.fanout import Cell, Run, summary
 from bench.load import Ticks
 from bench.report import middle, tables, verdicts
@@ -67,6 +67,22 @@ def test_a_peer_that_is_missing_is_told(tmp_path: Path) -> None:
 def test_a_turn_in_memory(load: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert turn.main(["--load", load, "--subscribers", "3", "--ticks", "2"]) == 0
     assert "us/packet" in capsys.readouterr().out
+
+
+def test_idle_streams_in_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    """So few streams and rounds say nothing about the ratio: all is open, and all arrived."""
+    few = ("--streams", "20", "--viewers", "1", "--loads", "datagrams", "--rounds", "1", "--ticks", "1")
+    assert idle_streams.main(few) in {0, 1}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:3] for line in lines[1:-1]] == [
+        [viewers, kind] for viewers in ("1", "2") for kind in ("none", *idle_streams.KINDS)
+    ]
+
+
+@pytest.mark.parametrize(("cost_us", "code"), [(13.0, 0), (13.2, 1)])
+def test_the_floor_of_idle_streams(cost_us: float, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle_streams, "measure", lambda *_: {"none": 10.0, "waiting": cost_us, "unfinished": 9.0})
+    assert idle_streams.main([]) == code
 
 
 def test_an_interrupted_run_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
