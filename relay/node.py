@@ -191,7 +191,7 @@ class Node:
             for outbox, left in waiting:
                 if left < SMALLEST_HELPING_BYTES:
                     outbox.mark()
-                elif outbox.sink.room(now).session_bytes > 0:
+                elif outbox.sink.room(now) > 0:
                     self._help(outbox, left, hungry, now)
                 else:
                     self._block(outbox)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from relay.forwarding.cache import CachedObject
-from relay.forwarding.peers import Room
 from tradewind.moqt.fetched import FetchEncoder, encode_fetch_header
 from tradewind.moqt.model import (
     DatagramObject,
@@ -39,8 +38,8 @@ class SessionSink:
         self.datagrams_out = 0
         self.bytes_out = 0
 
-    def room(self, now: float) -> Room:
-        return Room(*self._connection.writable(now))
+    def room(self, now: float) -> int:
+        return self._connection.writable_bytes(now)
 
     def open_subgroup(self, header: SubgroupHeader) -> int | None:
         stream = self._connection.open_uni()

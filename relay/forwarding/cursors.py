@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from relay.forwarding.cache import CachedObject, CachedSubgroup
 from relay.forwarding.egress_order import DATAGRAM, STREAM_UNSENT_BYTES, SUBGROUP, Key, Outcome
-from relay.forwarding.peers import DropReason, Room, Sink
+from relay.forwarding.peers import DropReason, Sink
 from tradewind.moqt.errors import ResetCode
 from tradewind.moqt.model import GroupOrder, SubgroupHeader
 
@@ -91,7 +91,7 @@ class StreamCursor:
             return now - self.subgroup.at(self.index).started_at
         return 0.0
 
-    def send(self, sink: Sink, limit: int, room: Room, now: float) -> tuple[int, Outcome]:
+    def send(self, sink: Sink, limit: int, now: float) -> tuple[int, Outcome]:
         """Hand over objects from where the last call stopped; see `Schedulable.send`."""
         subgroup = self.subgroup
         if self.closed:
@@ -301,7 +301,7 @@ class DatagramItem:
         group = item.group if subscription.order is GroupOrder.ASCENDING else -item.group
         return subscription.priority, priority, 0, group, DATAGRAM, item.id
 
-    def send(self, sink: Sink, limit: int, room: Room, now: float) -> tuple[int, Outcome]:
+    def send(self, sink: Sink, limit: int, now: float) -> tuple[int, Outcome]:
         outbox, item = self.subscription.outbox, self.item
         outbox.waiting_datagrams -= 1
         if now > self.expires:

@@ -12,7 +12,7 @@ from enum import Enum
 from heapq import heapify, heappop, heappush
 from typing import Protocol, TypeAlias
 
-from relay.forwarding.peers import DropReason, Room, Sink
+from relay.forwarding.peers import DropReason, Sink
 
 QUANTUM_BYTES = 24_576
 """The most a session hands over before the next session has its turn: most video frames whole, so that nobody's frame
@@ -89,15 +89,15 @@ class Schedulable(Protocol):
     def key(self) -> Key:
         """Its place in the order; it may only change in `send`, or before `Outbox.reorder`."""
 
-    def send(self, sink: Sink, limit: int, room: Room, now: float) -> tuple[int, Outcome]:
+    def send(self, sink: Sink, limit: int, now: float) -> tuple[int, Outcome]:
         """Hand at most about `limit` bytes to the sink; returns the bytes handed over and how it came out."""
 
 
 class Outbox:
     """Everything one session has to send, in order."""
 
-    __slots__ = ("_heap", "_ready", "_served", "_stale", "_tick", "_waiting", "drops", "ready", "session", "sink",
-                 "waiting_datagrams")  # fmt: skip
+    __slots__ = ("_heap", "_lone", "_ready", "_served", "_stale", "_tick", "_waiting", "drops", "ready", "session",
+                 "sink", "waiting_datagrams")  # fmt: skip
 
     def __init__(self, session: int, sink: Sink, ready: deque[Outbox]) -> None:
         self.session = session
@@ -108,6 +108,8 @@ class Outbox:
         self.waiting_datagrams = 0
         self._ready = ready
         self._heap: list[Place] = []
+        self._lone: Schedulable | None = None
+        """The only item that waits, where there was none before it: it needs no place among others."""
         self._stale = 0
         """Entries of the heap that do not count any more."""
         self._waiting = 0
@@ -122,8 +124,14 @@ class Outbox:
     def push(self, item: Schedulable) -> None:
         """Put an item into the order, unless it stands there."""
         if not item.queued:
-            self._list(item)
-            self._place(item.turn)
+            if not self._waiting:
+                item.queued = True
+                self._waiting = 1
+                self._lone = item
+            else:
+                self._list_lone()
+                self._list(item)
+                self._place(item.turn)
         if not self.ready:
             self.ready = True
             self._ready.append(self)
@@ -133,6 +141,9 @@ class Outbox:
         if item.queued:
             item.queued = False
             self._waiting -= 1
+            if item is self._lone:
+                self._lone = None
+                return
             item.turn.gone += 1
             item.turn.tidy()
 
@@ -155,6 +166,7 @@ class Outbox:
             self._place(turn)
 
     def clear(self) -> None:
+        self._list_lone()
         for turn in self._turns():
             for _, _, item in turn.items:
                 item.queued = False
@@ -168,14 +180,14 @@ class Outbox:
         """Send up to one quantum in order; returns the bytes handed over. The caller took it off the ready queue."""
         self.ready = False
         sink = self.sink
-        room = sink.room(now)
-        left = start = min(quantum, room.session_bytes)
+        left = start = min(quantum, sink.room(now))
         blocked: list[Schedulable] = []
-        while left > 0 and (turn := self._next()) is not None:
-            _, _, item = heappop(turn.items)
-            item.queued = False
-            self._waiting -= 1
-            sent, outcome = item.send(sink, left, room, now)
+        while left > 0:
+            item = self._take()
+            if item is None:
+                break
+            sent, outcome = item.send(sink, left, now)
+            turn = item.turn
             left -= sent
             if sent:
                 self._served += 1
@@ -184,6 +196,7 @@ class Outbox:
                 if outcome is Outcome.BLOCKED:
                     blocked.append(item)
                 else:
+                    self._list_lone()
                     self._list(item)
             if turn.items:
                 self._place(turn)
@@ -191,6 +204,7 @@ class Outbox:
                 break
         for item in blocked:
             if not item.queued:
+                self._list_lone()
                 self._list(item)
                 self._place(item.turn)
         return start - left
@@ -198,12 +212,37 @@ class Outbox:
     def check_invariants(self) -> None:
         turns = self._turns()
         listed = [item for turn in turns for _, _, item in turn.items]
+        if self._lone is not None:
+            assert self._waiting == 1, "a lone item among others"
+            listed.append(self._lone)
         assert sum(item.queued for item in listed) == self._waiting, "items that wait"
         assert sum(entry is not entry[4].place for entry in self._heap) == self._stale, "stale entries"
         for turn in turns:
             assert sum(not item.queued for _, _, item in turn.items) == turn.gone, "items withdrawn"
             first = turn.first()
             assert first is None or (turn.place is not None and turn.place[:2] <= first[:2]), "a request's place"
+
+    def _take(self) -> Schedulable | None:
+        """The item that comes next, taken off."""
+        item = self._lone
+        if item is not None:
+            self._lone = None
+        else:
+            turn = self._next()
+            if turn is None:
+                return None
+            item = heappop(turn.items)[2]
+        item.queued = False
+        self._waiting -= 1
+        return item
+
+    def _list_lone(self) -> None:
+        """The item that waited alone does not any more: give it its place."""
+        item, self._lone = self._lone, None
+        if item is not None:
+            self._waiting -= 1
+            self._list(item)
+            self._place(item.turn)
 
     def _list(self, item: Schedulable) -> None:
         """List an item with its request."""

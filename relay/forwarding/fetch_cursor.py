@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.forwarding.cache import CachedObject, CachedSubgroup, TrackCache, after, before
 from relay.forwarding.egress_order import FILL, STREAM_UNSENT_BYTES, Key, Outbox, Outcome, Turn
-from relay.forwarding.peers import Room, Sink
+from relay.forwarding.peers import Sink
 from relay.forwarding.range_filters import Sieve
 from tradewind.moqt.errors import ResetCode
 from tradewind.moqt.model import MAX_VARINT, GroupOrder, Location, ObjectStatus, RangeEnd
@@ -147,7 +147,7 @@ class FetchCursor:
         """See `Cursor.evict`: half of an object was sent and the rest will not come."""
         self.abandon(ResetCode.UNKNOWN_OBJECT_STATUS)
 
-    def send(self, sink: Sink, limit: int, room: Room, now: float) -> tuple[int, Outcome]:
+    def send(self, sink: Sink, limit: int, now: float) -> tuple[int, Outcome]:
         """Hand over what is settled from where the last call stopped; see `Schedulable.send`."""
         if self.handle is None:
             if self._position is None and self._item is None:

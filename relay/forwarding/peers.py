@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tradewind.moqt.model import (
     FullTrackName,
@@ -39,14 +39,6 @@ class DropReason(Enum):
     DATAGRAM_TOO_LARGE = "datagram_too_large"
     DATAGRAM_EXPIRED = "datagram_expired"
     DATAGRAM_QUEUE_FULL = "datagram_queue_full"
-
-
-class Room(NamedTuple):
-    """How much a sink takes now: bytes on all streams, new streams, and the largest datagram."""
-
-    session_bytes: int
-    streams: int
-    datagram_bytes: int
 
 
 class Peer(Protocol):
@@ -101,7 +93,8 @@ class Peer(Protocol):
 class Sink(Protocol):
     """A session as a way out for media. `handle` names one stream that was opened here."""
 
-    def room(self, now: float) -> Room: ...
+    def room(self, now: float) -> int:
+        """Bytes that may be offered now, on all streams together."""
 
     def open_subgroup(self, header: SubgroupHeader) -> int | None:
         """Open a stream and write its header; None where no stream may be opened now."""

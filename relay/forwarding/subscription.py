@@ -168,7 +168,11 @@ class Subscription:
 
     def offer_datagram(self, item: CachedObject, now: float) -> None:
         """Queue one object that goes as a datagram, if it is wanted."""
-        if not self.forward or self.ending is not None or item.location not in self.range or not self.passes(item):
+        if not self.forward or self.ending is not None:
+            return
+        start, end = self.range
+        location = (item.group, item.id)
+        if location < start or (end is not None and location > end) or not self.passes(item):
             return
         outbox = self.outbox
         if outbox.waiting_datagrams >= self.max_datagrams:
@@ -181,6 +185,8 @@ class Subscription:
         and whenever they would be sent.
         """
         self.newest_group, self.max_lag_s = newest_group, max_lag_s
+        if not self.cursors:
+            return
         for cursor in tuple(self.cursors.values()):
             if cursor.subgroup.group < newest_group and cursor.lag_s(now) > max_lag_s:
                 cursor.abandon(ResetCode.TOO_FAR_BEHIND, DropReason.TOO_FAR_BEHIND)

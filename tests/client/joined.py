@@ -59,6 +59,9 @@ class Egress:
     def datagram(self, parts: Sequence[Part], expires: float) -> bool:
         raise NotImplementedError
 
+    def writable_bytes(self, now: float) -> int:
+        return self.writable(now).session_bytes
+
     def writable(self, now: float) -> Writable:
         return Writable(self.session_bytes, self.streams, 0)
 

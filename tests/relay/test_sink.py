@@ -47,6 +47,9 @@ class Egress:
     def reset(self, stream: int, code: int) -> None:
         raise AssertionError("nothing is given up here")
 
+    def writable_bytes(self, now: float) -> int:
+        return self._room
+
     def writable(self, now: float) -> Writable:
         return Writable(self._room, 1, 1200)
 

@@ -145,7 +145,12 @@ class Connection:
         core = self._core
         if core.ended:
             return Writable(0, 0, 0)
-        return core.queue.writable(core.streams_openable(), self._datagram_room())
+        return Writable(core.queue.writable_bytes(), core.streams_openable(), self._datagram_room())
+
+    def writable_bytes(self, now: float) -> int:
+        """The first of what `writable` says, for less."""
+        core = self._core
+        return 0 if core.ended else core.queue.writable_bytes()
 
     # For operators and for proving who is who.
 
@@ -215,10 +220,11 @@ class Connection:
 
     def _queue_datagram(self, payload: bytes, expires: float) -> bool:
         size = len(payload)
-        if self._core.ended or size > self._core.datagram_room():
+        core = self._core
+        if core.ended or size > core.datagram_room():
             return False
         self._touched.add(self.id)
-        self._core.queue.datagram(b"\x31" + (size | 0x4000).to_bytes(2, "big") + payload, expires)
+        core.queue.datagram(b"\x31" + (size | 0x4000).to_bytes(2, "big") + payload, expires)
         return True
 
     def _outgoing(self, stream: int) -> Outgoing | None:

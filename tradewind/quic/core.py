@@ -33,7 +33,9 @@ from aioquic.tls import Encoding, Epoch  # type: ignore[attr-defined]
 
 from tradewind.quic.config import Address, Limits
 from tradewind.quic.credit import PeerStreams, ReceiveCredit
+from tradewind.quic.ingest import PacketReader
 from tradewind.quic.packets import PacketWriter
+from tradewind.quic.recovery import Recovery
 from tradewind.quic.sending import SendQueue
 from tradewind.quic.signals import Signals
 from tradewind.quic.statistics import ConnectionStatistics, Counters
@@ -89,6 +91,9 @@ class Face(Protocol):
 class QuicCore(QuicConnection):
     """One QUIC connection. `face` hears what happens; `endpoint` feeds datagrams and time."""
 
+    # aioquic's hundred attributes fill a large dictionary; what every packet needs stands apart.
+    __slots__ = ("_reader", "_writer", "ended", "face", "queue", "recovery", "steady", "streams")
+
     def __init__(
         self,
         configuration: QuicConfiguration,
@@ -107,6 +112,9 @@ class QuicCore(QuicConnection):
         self.make_face: Callable[[QuicCore], Face] | None = None
         """Builds the face once the protocol is known, where it is not known from the start (servers)."""
         self.limits = limits
+        self.steady = False
+        """The handshake is behind us, there is one path, and aioquic has nothing to send: what is usual may go our own
+        short ways. Whatever lets aioquic act ends it; `collect` finds out whether it holds again."""
         self.streams: dict[int, Stream] = {}
         self.queue = SendQueue(self._on_stream_delivery, limits.datagram_backlog_bytes)
         self.credit = ReceiveCredit(limits.session_window_bytes)
@@ -114,17 +122,24 @@ class QuicCore(QuicConnection):
         self._signals = Signals(self.queue, self.credit, self.peer_streams, self._settle)
         self.issued: list[bytes] = []
         self.retired: list[bytes] = []
-        self.counters = Counters()
         self.ended = False
         """The close was announced; nothing more reaches the face."""
+        self.recovery = Recovery(
+            configuration.congestion_control_algorithm,
+            initial_rtt_s=configuration.initial_rtt,
+            packet_bytes=self._max_datagram_size,
+            peer_completed_address_validation=not self._is_client,
+            send_probe=self._send_probe,
+            others_lost=self._unsettle,
+        )
+        self._loss = self.recovery
         self._logger = SILENCE
-        self._loss._logger = None
         self._pinned_sha256 = pinned_sha256
         self._writer: PacketWriter | None = None
+        self._reader: PacketReader | None = None
         self._unsent_cids = False
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = limits.bidi_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = limits.uni_streams
-        self._count_losses()
 
     # What endpoint calls.
 
@@ -153,37 +168,72 @@ class QuicCore(QuicConnection):
         """Whether nothing is left to do, not even the closing period."""
         return self._state is QuicConnectionState.TERMINATED
 
+    @property
+    def counters(self) -> Counters:
+        """What is counted as it goes."""
+        return self.recovery.counters
+
+    @property
+    def receiving(self) -> bool:
+        """Whether packets of the peer still count."""
+        return self._state is QuicConnectionState.CONNECTED and not self._close_pending
+
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
         """Take one UDP datagram."""
-        counters = self.counters
+        counters = self.recovery.counters
+        counters.bytes_received += len(data)
         if data and not data[0] & 0x80:
             counters.packets_received += 1
-        counters.bytes_received += len(data)
+            if self.steady and self._reader is not None and self._reader.receive(data, addr, now):
+                if self._events:
+                    self._drain()
+                return
+        self.steady = False
         super().receive_datagram(data, addr, now)
         if self._events:
             self._drain()
 
+    def get_timer(self) -> float | None:
+        """When `handle_timer` wants to be called. A steady connection has four reasons."""
+        if not self.steady or self._reader is None or self._close_at is None:
+            timer: float | None = super().get_timer()
+            return timer
+        at = self._close_at
+        space = self._reader.space
+        if space.ack_at is not None and space.ack_at < at:
+            at = space.ack_at
+        self._loss_at = due = self.recovery.next_deadline(space)
+        if due is not None and due < at:
+            at = due
+        if self._pacing_at is not None and self._pacing_at < at:
+            at = self._pacing_at
+        return at
+
     def handle_timer(self, now: float) -> None:
-        """Let aioquic's timers act."""
+        """Let aioquic's timers act. Acknowledgements and paced packets that are due `collect` sees itself."""
+        ends, probes = self._close_at, self._loss_at
+        if self.steady and ends is not None and now < ends and (probes is None or now < probes):
+            return
+        self.steady = False
         super().handle_timer(now)
         if self._events:
             self._drain()
 
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """UDP datagrams to send now: aioquic's own frames first, then our packets as congestion and pacing allow."""
-        if not self._network_paths:
-            return []
-        datagrams: list[tuple[bytes, Address]] = []
-        if self._has_own_frames():
-            datagrams = super().datagrams_to_send(now)
-            self.counters.packets_sent += len(datagrams)
-            self.counters.bytes_sent += sum(len(data) for data, _ in datagrams)
-            self._unsent_cids = any(not connection_id.was_sent for connection_id in self._host_cids)
-        else:
-            self._pacing_at = None
-        if self._writer is not None and self._state not in END_STATES:
-            self._writer.write(datagrams, now)
-        return datagrams
+    def collect(self, batches: list[tuple[Address, list[bytes]]], now: float) -> None:
+        """Append what to send now, by destination: aioquic's own frames, then our packets as pacing allows."""
+        if not self.steady:
+            if not self._network_paths:
+                return
+            if self._has_own_frames():
+                self._collect_own(batches, now)
+            self.steady = self._is_settled() and not self._has_own_frames()
+            if self._writer is None or self._state in END_STATES:
+                return
+        assert self._writer is not None
+        self._pacing_at = None
+        datagrams = self._writer.write(now)
+        if datagrams:
+            batches.append((self._network_paths[0].addr, datagrams))
 
     def give_up(self, reason: str) -> None:
         """End without a word to the peer."""
@@ -196,10 +246,16 @@ class QuicCore(QuicConnection):
         reason_phrase: str = "",
     ) -> None:
         """Close; `frame_type` None says with an application's error code."""
+        self.steady = False
         if self._close_event is None and self._state not in END_STATES:
             reason_phrase = reason_phrase.encode()[:REASON_BYTES].decode(errors="ignore")
             super().close(error_code, frame_type, reason_phrase)
             self._announce(error_code if frame_type is None else None, reason_phrase, by_peer=False)
+
+    def ping(self) -> None:
+        """Keep the connection alive."""
+        self.steady = False
+        self.send_ping(0)
 
     # What connection and webtransport call.
 
@@ -273,7 +329,7 @@ class QuicCore(QuicConnection):
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot for metrics, links and logs."""
-        recovery, counters, queue = self._loss, self.counters, self.queue
+        recovery, counters, queue = self.recovery, self.counters, self.queue
         space = self._spaces.get(ONE_RTT)
         return ConnectionStatistics(
             rtt_s=recovery._rtt_smoothed,
@@ -312,10 +368,40 @@ class QuicCore(QuicConnection):
         assert control == self.queue.control_unsent_bytes, "control unsent"
         assert sum(half.unsent_bytes for half in media) == self.queue.media_unsent_bytes, "media unsent"
         assert sum(half.blocked_bytes for half in media) == self.queue.blocked_bytes, "blocked"
+        if self.steady:
+            assert self._is_settled() and not self._has_own_frames(), "steady"
+            assert self.get_timer() == super().get_timer(), "timers"
         assert not self._streams, "aioquic owns a stream"
         assert not self._datagrams_pending, "aioquic holds a datagram"
 
     # Sending.
+
+    def _collect_own(self, batches: list[tuple[Address, list[bytes]]], now: float) -> None:
+        counters = self.recovery.counters
+        last: Address | None = None
+        for data, address in super().datagrams_to_send(now):
+            if address != last:
+                group: list[bytes] = []
+                batches.append((address, group))
+                last = address
+            group.append(data)
+            counters.packets_sent += 1
+            counters.bytes_sent += len(data)
+        self._unsent_cids = any(not connection_id.was_sent for connection_id in self._host_cids)
+
+    def _unsettle(self) -> None:
+        """Aioquic has something to send again."""
+        self.steady = False
+
+    def _is_settled(self) -> bool:
+        """Whether the handshake is behind us, and there is one path, known to be the peer's."""
+        paths = self._network_paths
+        return (
+            self._handshake_confirmed
+            and self._state is QuicConnectionState.CONNECTED
+            and len(paths) == 1
+            and paths[0].is_validated
+        )
 
     def _has_own_frames(self) -> bool:
         """Whether aioquic itself may have something to send; its writer is dear, so it is not asked in vain."""
@@ -350,10 +436,13 @@ class QuicCore(QuicConnection):
         stream_id = buf.pull_uint_var()
         offset = buf.pull_uint_var() if frame_type & 4 else 0
         length = buf.pull_uint_var() if frame_type & 2 else buf.capacity - buf.tell()
-        end = offset + length
+        self.receive_stream_frame(frame_type, stream_id, offset, buf.pull_bytes(length))
+
+    def receive_stream_frame(self, frame_type: int, stream_id: int, offset: int, data: bytes) -> None:
+        """Act on a STREAM frame. Raises QuicConnectionError, and StreamFinishedError where the stream is over."""
+        end = offset + len(data)
         if end > UINT_VAR_MAX:
             raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, frame_type, "stream offset out of range")
-        data = buf.pull_bytes(length)
         stream = self._receiving(frame_type, stream_id)
         incoming = stream.incoming
         assert incoming is not None
@@ -408,7 +497,10 @@ class QuicCore(QuicConnection):
 
     def _handle_datagram_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         length = buf.pull_uint_var() if frame_type == QuicFrameType.DATAGRAM_WITH_LENGTH else buf.capacity - buf.tell()
-        data = buf.pull_bytes(length)
+        self.receive_datagram_frame(buf.pull_bytes(length))
+
+    def receive_datagram_frame(self, data: bytes) -> None:
+        """Pass a datagram on; an empty one says nothing."""
         if data and self.face is not None and not self.ended:
             self.face.datagram_received(data)
 
@@ -527,7 +619,7 @@ class QuicCore(QuicConnection):
     def _begin(self) -> None:
         """Keys and the peer's limits are there: our packets may leave."""
         self.queue.max_data = max(self.queue.max_data, self._remote_max_data)
-        self._writer = PacketWriter(self, self.queue, self.counters)
+        self._writer = PacketWriter(self)
         if self.face is None and self.make_face is not None:
             self.face = self.make_face(self)
         if self.face is not None:
@@ -536,6 +628,7 @@ class QuicCore(QuicConnection):
     def _open(self) -> None:
         if self._writer is None:
             self._begin()
+        self._reader = PacketReader(self)
         if self._pinned_sha256 is not None and self.certificate_sha256() != self._pinned_sha256:
             self.close(BAD_CERTIFICATE, QuicFrameType.CRYPTO, "the certificate is not the pinned one")
         elif self.face is not None:
@@ -553,7 +646,8 @@ class QuicCore(QuicConnection):
 
     def _on_new_connection_id_delivery(self, delivery: QuicDeliveryState, connection_id: QuicConnectionId) -> None:
         super()._on_new_connection_id_delivery(delivery, connection_id)
-        self._unsent_cids = True
+        if delivery is not ACKED:
+            self._unsent_cids = True
 
     def _announce(self, code: int | None, reason: str, by_peer: bool) -> None:
         if self.ended:
@@ -563,16 +657,3 @@ class QuicCore(QuicConnection):
         self.streams.clear()
         if self.face is not None:
             self.face.closed(code, reason, by_peer)
-
-    def _count_losses(self) -> None:
-        """Aioquic counts no losses: have recovery's own calls pass through a counter."""
-        recovery, counters = self._loss, self.counters
-        original = recovery._on_packets_lost
-
-        def counting(*, packets: Any, **rest: Any) -> None:
-            lost = tuple(packets)
-            if rest.get("congestion_event", True):
-                counters.packets_lost += len(lost)
-            original(packets=lost, **rest)
-
-        recovery._on_packets_lost = counting  # type: ignore[method-assign]

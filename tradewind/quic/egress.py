@@ -56,3 +56,6 @@ class Egress(Protocol):
 
     def writable(self, now: float) -> Writable:
         """What may be offered now. Bytes on a stream that its own flow control blocks count for at most 4 kB."""
+
+    def writable_bytes(self, now: float) -> int:
+        """The first of what `writable` says, for less."""

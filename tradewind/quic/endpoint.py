@@ -53,6 +53,8 @@ class Endpoint:
         self._touched: set[int] = set()
         self._events: list[Event] = []
         self._deadlines: list[tuple[float, int]] = []
+        self._unarmed: dict[int, _Entry] = {}
+        """Entries whose deadline may have moved: looked at when the next one is asked for, after sending."""
         self._gate = Gate(settings)
         self._replies: list[tuple[Address, list[bytes]]] = []
         self._number = 0
@@ -140,6 +142,10 @@ class Endpoint:
 
     def next_deadline(self) -> float | None:
         """When `handle_deadline` wants to be called next (monotonic seconds)."""
+        if self._unarmed:
+            for entry in self._unarmed.values():
+                self._arm(entry)
+            self._unarmed.clear()
         if self._events or self._gate.waiting:
             return self._now
         return self._deadlines[0][0] if self._deadlines else None
@@ -166,24 +172,20 @@ class Endpoint:
         self._replies = []
         touched = tuple(self._touched)
         self._touched.clear()
+        entries = self._entries
         for number in touched:
-            entry = self._entries.get(number)
+            entry = entries.get(number)
             if entry is None:
                 continue
-            last: Address | None = None
+            core = entry.core
             try:
-                datagrams = entry.core.datagrams_to_send(now)
+                core.collect(batches, now)
             except Exception as error:  # noqa: BLE001 - see _fault
                 self._fault(entry, error)
                 continue
-            for data, address in datagrams:
-                if address != last:
-                    group: list[bytes] = []
-                    batches.append((address, group))
-                    last = address
-                group.append(data)
-            self._settle(entry)
-            self._arm(entry, now)
+            if not core.steady:
+                self._settle(entry)
+            self._unarmed[number] = entry
         return batches
 
     @property
@@ -364,7 +366,7 @@ class Endpoint:
             del self._routes[cid]
         self._touched.discard(entry.number)
 
-    def _arm(self, entry: _Entry, now: float) -> None:
+    def _arm(self, entry: _Entry) -> None:
         """See to it that the heap wakes us in time; an earlier entry that still waits will do."""
         if entry.number not in self._entries:
             return
@@ -394,7 +396,7 @@ class Endpoint:
             entry.connection.handle_deadline(now)
         if entry.keep_alive_s is not None and not entry.pending and now >= entry.keep_alive_at:
             entry.keep_alive_at = now + entry.keep_alive_s
-            entry.core.send_ping(0)
+            entry.core.ping()
         timer = entry.core.get_timer()
         if timer is not None and timer <= now:
             try:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from aioquic.buffer import encode_uint_var
-
-from tradewind.quic.egress import Part, Writable
+from tradewind.quic.egress import Part
 from tradewind.quic.streams import Stream
+from tradewind.quic.wire import push_varint
 
 EGRESS_BYTES = 16 * 1024
 """Media bytes that may wait unsent in one connection."""
@@ -26,19 +24,12 @@ SMALLEST_STREAM_ROOM = 24
 """Below this much room in a packet no further STREAM frame is started: header and a few bytes would not pay."""
 STREAM_FRAME = 0x08
 OFFSET_BIT, LENGTH_BIT, FIN_BIT = 0x04, 0x02, 0x01
+TYPE_AND_LENGTH_BYTES = 3
 DATAGRAM_FRAME = 0x31
 
 Handler: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 """Called with the delivery state and these arguments when the packet is acknowledged or lost."""
 Delivered: TypeAlias = Callable[..., None]
-
-
-@dataclass(slots=True)
-class Datagram:
-    """One datagram that waits: its frame, and when it is not worth sending any more."""
-
-    frame: bytes
-    expires: float
 
 
 class SendQueue:
@@ -67,7 +58,8 @@ class SendQueue:
         self._resend: deque[Stream] = deque()
         self._control: deque[Stream] = deque()
         self._media: deque[Stream] = deque()
-        self._datagrams: deque[Datagram] = deque()
+        self._datagrams: deque[tuple[bytes, float]] = deque()
+        """Frames, and when each is not worth sending any more."""
         self.signals: deque[tuple[bytes, Handler]] = deque()
         """Frames ready to go with what to do on their delivery: credit, resets, stops."""
         self.backlog_limit = backlog_limit
@@ -140,18 +132,17 @@ class SendQueue:
 
     def datagram(self, frame: bytes, expires: float) -> None:
         """Queue one whole DATAGRAM frame; past the backlog limit the oldest waiting one is dropped."""
-        self._datagrams.append(Datagram(frame, expires))
+        self._datagrams.append((frame, expires))
         self.datagram_bytes += len(frame)
         while self.datagram_bytes > self.backlog_limit and len(self._datagrams) > 1:
-            self.datagram_bytes -= len(self._datagrams.popleft().frame)
+            self.datagram_bytes -= len(self._datagrams.popleft()[0])
             self.datagrams_dropped += 1
 
-    def writable(self, streams: int, datagram_room: int) -> Writable:
-        """What media may be offered now, given how many streams may be opened and how large a datagram may be."""
+    def writable_bytes(self) -> int:
+        """Bytes of media that may be offered now on all streams together."""
         blocked = self.blocked_bytes
-        ready = self.media_unsent_bytes - blocked
-        room = EGRESS_BYTES - ready - (min(BLOCKED_BYTES, blocked))
-        return Writable(max(0, room), streams, datagram_room)
+        room = EGRESS_BYTES - self.media_unsent_bytes + blocked - min(BLOCKED_BYTES, blocked)
+        return max(0, room)
 
     def fill(self, room: int, now: float, frames: list[bytes | memoryview], handlers: list[Handler]) -> int:
         """Put at most `room` bytes of frames into `frames`, their handlers into `handlers`; returns the room left."""
@@ -189,14 +180,14 @@ class SendQueue:
     def _fill_datagrams(self, room: int, now: float, frames: list[bytes | memoryview]) -> int:
         datagrams = self._datagrams
         while datagrams:
-            first = datagrams[0]
-            size = len(first.frame)
-            if first.expires <= now:
+            frame, expires = datagrams[0]
+            size = len(frame)
+            if expires <= now:
                 self.datagrams_expired += 1
             elif size > room:
                 break
             else:
-                frames.append(first.frame)
+                frames.append(frame)
                 room -= size
             datagrams.popleft()
             self.datagram_bytes -= size
@@ -212,12 +203,15 @@ class SendQueue:
             if outgoing.lost is None:
                 resend.popleft()
                 continue
-            overhead = _overhead(stream.id, outgoing.lost[0].start)
-            offset, slices, size, more = outgoing.take_lost(room - overhead)
+            start = _start(stream, outgoing.lost[0].start)
+            room -= len(start) + TYPE_AND_LENGTH_BYTES
+            offset, slices, size, more = outgoing.take_lost(room)
             fin = outgoing.fin and not outgoing.fin_sent and offset + size == outgoing.end
             outgoing.fin_sent = outgoing.fin_sent or fin
-            self._push(stream, offset, slices, size, fin, frames, handlers)
-            room -= overhead + size
+            frames.append(_header(start, offset, size, fin))
+            frames += slices
+            handlers.append((self._delivered, (stream, offset, offset + size, fin)))
+            room -= size
             if not more:
                 resend.popleft()
                 if not outgoing.queued and outgoing.pending:
@@ -235,11 +229,11 @@ class SendQueue:
                 outgoing.queued = False
                 queue.popleft()
                 continue
-            overhead = _overhead(stream.id, outgoing.sent)
+            start = _start(stream, outgoing.sent)
+            left = room - len(start) - TYPE_AND_LENGTH_BYTES
             credit = self.max_data - self.max_data_used
-            most = room - overhead
-            offset, slices, size = outgoing.take(min(credit, most))
-            fin = outgoing.fin and outgoing.sent == outgoing.end
+            offset, slices, size = outgoing.take(min(left, credit))
+            fin = outgoing.fin and offset + size == outgoing.end
             if not size and not fin:
                 break
             outgoing.fin_sent = fin
@@ -248,33 +242,21 @@ class SendQueue:
                 self.control_unsent_bytes -= size
             else:
                 self.media_unsent_bytes -= size
-            self._push(stream, offset, slices, size, fin, frames, handlers)
-            room -= overhead + size
+            frames.append(_header(start, offset, size, fin))
+            frames += slices
+            handlers.append((self._delivered, (stream, offset, offset + size, fin)))
+            room = left - size
         return room
 
-    def _push(
-        self,
-        stream: Stream,
-        offset: int,
-        slices: list[memoryview],
-        size: int,
-        fin: bool,
-        frames: list[bytes | memoryview],
-        handlers: list[Handler],
-    ) -> None:
-        kind = STREAM_FRAME | LENGTH_BIT | (FIN_BIT if fin else 0)
-        if offset:
-            header = bytes((kind | OFFSET_BIT,)) + encode_uint_var(stream.id) + encode_uint_var(offset)
-        else:
-            header = bytes((kind,)) + encode_uint_var(stream.id)
-        frames.append(header + (size | 0x4000).to_bytes(2, "big"))
-        frames += slices
-        handlers.append((self._delivered, (stream, offset, offset + size, fin)))
+
+def _start(stream: Stream, offset: int) -> bytes:
+    """Stream id and offset of a STREAM frame; a stream's first frame leaves the offset out."""
+    if stream.wire_id is None:
+        stream.wire_id = push_varint(stream.id)
+    return stream.wire_id + push_varint(offset) if offset else stream.wire_id
 
 
-def _overhead(stream_id: int, offset: int) -> int:
-    """Bytes of a STREAM frame's header with an explicit two-byte length."""
-    size = 4 if stream_id < 64 else 5 if stream_id < 16384 else 7 if stream_id < 1 << 30 else 11
-    if offset:
-        size += 1 if offset < 64 else 2 if offset < 16384 else 4 if offset < 1 << 30 else 8
-    return size
+def _header(start: bytes, offset: int, size: int, fin: bool) -> bytes:
+    """A STREAM frame up to its data, with a two-byte length."""
+    kind = STREAM_FRAME | LENGTH_BIT | (OFFSET_BIT if offset else 0) | (FIN_BIT if fin else 0)
+    return b"%c%b%c%c" % (kind, start, size >> 8 | 0x40, size & 0xFF)

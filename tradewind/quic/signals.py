@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aioquic.buffer import encode_uint_var
 from aioquic.quic.packet_builder import QuicDeliveryState
 
 from tradewind.quic.credit import PeerStreams, ReceiveCredit
 from tradewind.quic.sending import SendQueue
 from tradewind.quic.streams import Stream
+from tradewind.quic.wire import push_varint
 
 ACKED = QuicDeliveryState.ACKED
 
@@ -96,4 +96,4 @@ class Signals:
 
 
 def _frame(*values: int) -> bytes:
-    return b"".join(map(encode_uint_var, values))
+    return b"".join(map(push_varint, values))

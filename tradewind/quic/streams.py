@@ -108,8 +108,13 @@ class Outgoing:
         size = min(most, self.end - offset, self.limit - offset)
         if size <= 0:
             return offset, [], 0
-        slices, self._cursor = self._slices(self._cursor, offset, size)
         self.sent = offset + size
+        index = self._cursor
+        skip = offset - self._starts[index]
+        part = self._parts[index]
+        if len(part) - skip > size:
+            return offset, [part[skip : skip + size]], size
+        slices, self._cursor = self._slices(index, offset, size)
         return offset, slices, size
 
     def take_lost(self, most: int) -> tuple[int, list[memoryview], int, bool]:
@@ -336,13 +341,15 @@ class Incoming:
 class Stream:
     """Both halves under one id; `kind` belongs to the layer above (WebTransport marks what a stream carries)."""
 
-    __slots__ = ("id", "incoming", "kind", "outgoing")
+    __slots__ = ("id", "incoming", "kind", "outgoing", "wire_id")
 
     def __init__(self, stream_id: int, outgoing: Outgoing | None, incoming: Incoming | None) -> None:
         self.id = stream_id
         self.outgoing = outgoing
         self.incoming = incoming
         self.kind: object = None
+        self.wire_id: bytes | None = None
+        """The id as frames carry it, once one has."""
 
     @property
     def finished(self) -> bool:

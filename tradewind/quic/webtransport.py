@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from aioquic.buffer import encode_uint_var
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 
 from tradewind.quic.config import ConnectRequest, QuicSettings
@@ -40,6 +39,7 @@ from tradewind.quic.wire import (
     encode_protocols,
     from_http_code,
     pull_varint,
+    push_varint,
     stream_header,
     to_http_code,
 )
@@ -466,12 +466,12 @@ class WebTransportConnection(Connection):
     def _datagram_room(self) -> int:
         if self._session is None:
             return 0
-        return max(0, self._core.datagram_room() - len(encode_uint_var(self._session // 4)))
+        return max(0, self._core.datagram_room() - len(push_varint(self._session // 4)))
 
     def _queue_datagram(self, payload: bytes, expires: float) -> bool:
         if self._state is not State.OPEN or self._session is None:
             return False
-        return super()._queue_datagram(encode_uint_var(self._session // 4) + payload, expires)
+        return super()._queue_datagram(push_varint(self._session // 4) + payload, expires)
 
 
 def _text(headers: dict[bytes, list[bytes]], name: bytes) -> str | None:

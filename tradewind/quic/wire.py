@@ -1,15 +1,13 @@
-"""WebTransport's bytes: stream headers, capsules, error codes and protocol lists. Pure functions and one small reader.
+"""Variable-length integers, and WebTransport's bytes: stream headers, capsules, error codes and protocol lists.
 
-Values are those of draft-ietf-webtrans-http3-02, which every client that we know accepts; error codes use the 32-bit
-range of later drafts, of which the older 8-bit one is the beginning.
+Pure functions and one small reader. WebTransport's values are those of draft-ietf-webtrans-http3-02, which every client
+that we know accepts; error codes use the 32-bit range of later drafts, of which the older 8-bit one is the beginning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from aioquic.buffer import encode_uint_var
 
 UNI_STREAM_TYPE = 0x54
 BIDI_FRAME_TYPE = 0x41
@@ -19,6 +17,7 @@ CLOSE_MESSAGE_BYTES = 1024
 FIRST_CODE = 0x52E4A40FA8DB
 LAST_CODE = 0x52E5AC983162
 PROTOCOLS = 64
+SMALL = tuple(bytes((value,)) for value in range(0x40))
 PROTOCOL_LIST_BYTES = 4096
 
 
@@ -41,7 +40,23 @@ class DrainCapsule:
 
 def stream_header(unidirectional: bool, session: int) -> bytes:
     """What every WebTransport stream begins with."""
-    return encode_uint_var(UNI_STREAM_TYPE if unidirectional else BIDI_FRAME_TYPE) + encode_uint_var(session)
+    return push_varint(UNI_STREAM_TYPE if unidirectional else BIDI_FRAME_TYPE) + push_varint(session)
+
+
+def push_varint(value: int) -> bytes:
+    """A QUIC variable-length integer in its shortest form (RFC 9000, "Variable-Length Integer Encoding").
+
+    Raises ValueError from 2^62 on.
+    """
+    if value < 0x40:
+        return SMALL[value]
+    if value < 0x4000:
+        return (value | 0x4000).to_bytes(2, "big")
+    if value < 0x40000000:
+        return (value | 0x80000000).to_bytes(4, "big")
+    if value >= 1 << 62:
+        raise ValueError("too large for a variable-length integer")
+    return (value | 0xC000000000000000).to_bytes(8, "big")
 
 
 def pull_varint(data: bytes | bytearray, offset: int) -> tuple[int, int] | None:
@@ -73,7 +88,7 @@ def encode_close(code: int, reason: str) -> bytes:
     """A CLOSE_WEBTRANSPORT_SESSION capsule; the reason is cut to what it may hold."""
     message = reason.encode()[:CLOSE_MESSAGE_BYTES].decode(errors="ignore").encode()
     body = (code & 0xFFFFFFFF).to_bytes(4, "big") + message
-    return encode_uint_var(CLOSE_CAPSULE) + encode_uint_var(len(body)) + body
+    return push_varint(CLOSE_CAPSULE) + push_varint(len(body)) + body
 
 
 class CapsuleReader:

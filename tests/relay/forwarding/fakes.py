@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.cache import CachedObject
 from relay.forwarding.forwarder import Forwarder
-from relay.forwarding.peers import Room
 from tradewind.moqt.model import (
     NO_PARAMETERS,
     FullTrackName,
@@ -55,8 +54,8 @@ class FakeSink:
         self.stopped: set[int] = set()
         self._headers: dict[bytes, tuple[str, object]] = {}
 
-    def room(self, now: float) -> Room:
-        return Room(self.session_bytes, self.credit, self.max_datagram)
+    def room(self, now: float) -> int:
+        return self.session_bytes
 
     def open_subgroup(self, header: SubgroupHeader) -> int | None:
         if self.credit <= 0:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.forwarding.egress_order import Key, Outbox, Outcome, Turn
-from relay.forwarding.peers import Room
 from tests.relay.forwarding.fakes import FakeSink
 
 
@@ -31,7 +30,7 @@ class Item:
         subscriber, publisher, group = self.place
         return subscriber, publisher, 0, group, 0, self.name
 
-    def send(self, sink: Any, limit: int, room: Room, now: float) -> tuple[int, Outcome]:
+    def send(self, sink: Any, limit: int, now: float) -> tuple[int, Outcome]:
         if self.blocked:
             return 0, Outcome.BLOCKED
         self.log.append(self.name)

@@ -1,0 +1,261 @@
+"""Loss recovery of one connection: aioquic's, with its dear parts done once a burst instead of once a packet.
+
+aioquic lists and bisects everything in flight for each ACK frame, asks every packet number space for every timer, and
+looks for lost packets where there can be none. What is decided here is what it decides (RFC 9002, Loss Detection);
+`tests/quic/test_recovery.py` lets both hear the same history. Congestion control stays its; pacing is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
+from aioquic.tls import Epoch
+
+from tradewind.quic.sending import Handler
+from tradewind.quic.statistics import Counters
+
+ACKED = QuicDeliveryState.ACKED
+GRANULARITY_S = 0.001
+"""Timers are no finer (RFC 9002, kGranularity), so a burst may be what the rate gives in this time."""
+BURST_PACKETS = 16
+LONGEST_BURST_BYTES = 64 * 1024
+PACKET_THRESHOLD = 3
+TIME_THRESHOLD = 9 / 8
+
+
+class Sent:
+    """One 1-RTT packet in flight; the names are those of aioquic's `QuicSentPacket`, which stands beside it."""
+
+    __slots__ = ("delivery_handlers", "in_flight", "packet_number", "sent_bytes", "sent_time")
+
+    epoch = Epoch.ONE_RTT
+    packet_type = QuicPacketType.ONE_RTT
+    is_crypto_packet = False
+
+    def __init__(self, number: int, size: int, now: float, eliciting: bool, handlers: Sequence[Handler]) -> None:
+        self.packet_number = number
+        self.sent_bytes = size
+        self.sent_time = now
+        self.in_flight = eliciting
+        self.delivery_handlers = handlers
+
+    @property
+    def is_ack_eliciting(self) -> bool:
+        """Ours are in flight exactly when they ask for an acknowledgement."""
+        return self.in_flight
+
+
+class Pacer:
+    """Spreads packets over the round trip; a burst is a quarter of the window, or what a millisecond's rate gives.
+
+    RFC 9002, "Pacing". The first four calls are aioquic's, which uses them for the handshake.
+    """
+
+    __slots__ = ("_packet_bytes", "bucket_bytes", "evaluated_at", "largest_bytes", "packet_time", "rate")
+
+    def __init__(self, packet_bytes: int) -> None:
+        self._packet_bytes = packet_bytes
+        self.rate = inf
+        """Bytes a second."""
+        self.packet_time: float | None = None
+        """Seconds a packet; None before the first round trip: then nothing is paced."""
+        self.largest_bytes = 0.0
+        self.bucket_bytes = 0.0
+        self.evaluated_at = 0.0
+
+    def next_send_time(self, now: float) -> float | None:
+        """None where a packet may leave now, else when."""
+        if self.packet_time is None or self.allowance(now):
+            return None
+        return now + self.wait_s()
+
+    def update_after_send(self, now: float) -> None:
+        """One packet has left."""
+        self.spend(self._packet_bytes)
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        """The window, or the round trip, is another."""
+        rate = congestion_window / max(smoothed_rtt, 1e-6)
+        packet = self._packet_bytes
+        self.rate = rate
+        self.packet_time = packet / rate
+        largest = max(2 * packet, min(congestion_window // 4, BURST_PACKETS * packet), rate * GRANULARITY_S)
+        self.largest_bytes = largest = min(largest, LONGEST_BURST_BYTES)
+        self.bucket_bytes = min(self.bucket_bytes, largest)
+
+    def allowance(self, now: float) -> int:
+        """Packets that may leave now, at least one where any time was saved up."""
+        if self.packet_time is None:
+            return LONGEST_BURST_BYTES // self._packet_bytes
+        if now > self.evaluated_at:
+            self.bucket_bytes = min(self.bucket_bytes + (now - self.evaluated_at) * self.rate, self.largest_bytes)
+            self.evaluated_at = now
+        return -int(-self.bucket_bytes // self._packet_bytes)
+
+    def spend(self, size: int) -> None:
+        """So many bytes have left."""
+        self.bucket_bytes = max(0.0, self.bucket_bytes - size)
+
+    def wait_s(self) -> float:
+        """How long to wait where nothing is allowed: for a packet, and for several where they come quickly."""
+        assert self.packet_time is not None
+        return max(self.packet_time, min(GRANULARITY_S, self.largest_bytes / self.rate))
+
+
+class Recovery(QuicPacketRecovery):
+    """What a connection has in flight, in all packet number spaces."""
+
+    __slots__ = ("_others_lost", "counters", "pacer", "probe_timeout_s")
+
+    def __init__(
+        self,
+        algorithm: str,
+        *,
+        initial_rtt_s: float,
+        packet_bytes: int,
+        others_lost: Callable[[], None],
+        **rest: Any,
+    ) -> None:
+        super().__init__(
+            congestion_control_algorithm=algorithm, initial_rtt=initial_rtt_s, max_datagram_size=packet_bytes, **rest
+        )
+        self.pacer = Pacer(packet_bytes)
+        self._pacer = self.pacer  # type: ignore[assignment]
+        self.counters = Counters()
+        self.probe_timeout_s: float = self.get_probe_timeout()
+        """Without backoff, with the peer's `max_ack_delay`."""
+        self._others_lost = others_lost
+        """Told when a packet was lost that aioquic wrote: its frames are to be sent again, by aioquic."""
+
+    # Sending.
+
+    def allowance(self, packet_bytes: int, now: float) -> int:
+        """Whole packets of `packet_bytes` that congestion control and pacing let go now."""
+        room: int = self._cc.congestion_window - self._cc.bytes_in_flight
+        if room < packet_bytes:
+            return 0
+        return min(room // packet_bytes, self.pacer.allowance(now))
+
+    def paced_until(self, packet_bytes: int, now: float) -> float | None:
+        """When pacing lets the next packet go, where it is pacing that keeps it back."""
+        if self._cc.congestion_window - self._cc.bytes_in_flight < packet_bytes:
+            return None
+        return self.pacer.next_send_time(now)
+
+    def note_sent(self, packets: Sequence[Sent], space: QuicPacketSpace) -> tuple[int, int]:
+        """Packets with application data have left at once; returns how many ask to be acknowledged, and all bytes.
+
+        Bare acknowledgements are not kept: whoever only sends is never asked to acknowledge them, so they would stay.
+        """
+        sent_packets = space.sent_packets
+        eliciting = size = in_flight = 0
+        for packet in packets:
+            size += packet.sent_bytes
+            if packet.in_flight:
+                sent_packets[packet.packet_number] = packet  # type: ignore[assignment]
+                eliciting += 1
+                in_flight += packet.sent_bytes
+        if eliciting:
+            now = packets[0].sent_time
+            space.ack_eliciting_in_flight += eliciting
+            if self.handshake_confirmed:
+                self._time_of_last_sent_ack_eliciting_packet = now
+            # Controllers ask for the size and the time only: a burst is one packet to them.
+            self._cc.on_packet_sent(packet=Sent(0, in_flight, now, True, ()))  # type: ignore[arg-type]
+            self.pacer.spend(in_flight)
+        return eliciting, size
+
+    # Acknowledgements and timers.
+
+    def on_ack_received(self, *, ack_rangeset: Any, ack_delay: float, now: float, space: QuicPacketSpace) -> None:
+        """An ACK frame, by aioquic's way in: ranges in rising order."""
+        self.receive_ack([(found.start, found.stop) for found in ack_rangeset], ack_delay, now, space)
+
+    def receive_ack(
+        self, ranges: Sequence[tuple[int, int]], ack_delay_s: float, now: float, space: QuicPacketSpace
+    ) -> None:
+        """Packets in these half-open, rising ranges arrived. RFC 9002, "On Receiving an Acknowledgment"."""
+        largest = ranges[-1][1] - 1
+        space.largest_acked_packet = max(space.largest_acked_packet, largest)
+        sent = space.sent_packets
+        if not sent:
+            return
+        # Numbers rise in the order of sending: what is acknowledged again lies below the oldest in flight.
+        oldest = next(iter(sent))
+        newest = next(reversed(sent))
+        acked: list[Any] = []
+        for start, stop in ranges:
+            if stop <= oldest or start > newest:
+                continue
+            for number in range(max(start, oldest), min(stop, newest + 1)):
+                packet = sent.pop(number, None)
+                if packet is not None:
+                    acked.append(packet)
+        if not acked:
+            return
+        eliciting = 0
+        for packet in acked:
+            if packet.in_flight:
+                self._cc.on_packet_acked(packet=packet, now=now)
+            if packet.is_ack_eliciting:
+                eliciting += 1
+            for handler, arguments in packet.delivery_handlers:
+                handler(ACKED, *arguments)
+        space.ack_eliciting_in_flight -= eliciting
+        last = acked[-1]
+        if last.packet_number == largest and eliciting:
+            self._take_sample(now - last.sent_time, ack_delay_s, now)
+        self._detect_loss(now=now, space=space)
+        if self.peer_completed_address_validation:
+            self._pto_count = 0
+
+    def next_deadline(self, space: QuicPacketSpace) -> float | None:
+        """`get_loss_detection_time` of a connection whose handshake is confirmed: one space is left."""
+        if space.loss_time is not None:
+            return space.loss_time
+        if not space.ack_eliciting_in_flight:
+            return None
+        return self._time_of_last_sent_ack_eliciting_packet + self.probe_timeout_s * (1 << self._pto_count)
+
+    def _take_sample(self, rtt_s: float, ack_delay_s: float, now: float) -> None:
+        """A round trip was measured. RFC 9002, "Estimating the Round-Trip Time"; less than 1 ms counts as 1 ms."""
+        latest = max(rtt_s, GRANULARITY_S)
+        self._rtt_min = min(self._rtt_min, latest)
+        delay = min(ack_delay_s, self.max_ack_delay)
+        if latest > self._rtt_min + delay:
+            latest -= delay
+        self._rtt_latest = latest
+        if not self._rtt_initialized:
+            self._rtt_initialized = True
+            self._rtt_first_sample_time = now
+            self._rtt_variance = rtt_s / 2
+            self._rtt_smoothed = rtt_s
+        else:
+            self._rtt_variance = 0.75 * self._rtt_variance + 0.25 * abs(self._rtt_smoothed - latest)
+            self._rtt_smoothed = 0.875 * self._rtt_smoothed + 0.125 * latest
+        self.probe_timeout_s = self.get_probe_timeout()
+        self._cc.on_rtt_measurement(now=now, rtt=rtt_s)
+        self.pacer.update_rate(self._cc.congestion_window, self._rtt_smoothed)
+
+    def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
+        """RFC 9002, "Determining When Packets Are Lost": only packets older than the newest acknowledged may be."""
+        space.loss_time = None
+        for number in space.sent_packets:
+            if number < space.largest_acked_packet:
+                super()._detect_loss(now=now, space=space)
+            return
+
+    def _on_packets_lost(self, *, packets: Any, **rest: Any) -> None:
+        lost = tuple(packets)
+        if not lost:
+            return
+        if rest.get("congestion_event", True):
+            self.counters.packets_lost += len(lost)
+        super()._on_packets_lost(packets=lost, **rest)
+        if not all(isinstance(packet, Sent) for packet in lost):
+            self._others_lost()
