@@ -184,7 +184,7 @@ def test_attributes_exist_on_a_live_connection(opened):
         "_spin_bit",
         "_state",
     ]:
-        assert name in vars(core), name
+        assert hasattr(core, name), name
     assert core._handshake_confirmed
     assert not core._close_pending
     assert core._network_paths[0].is_validated
