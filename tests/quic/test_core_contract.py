@@ -12,9 +12,10 @@ from pathlib import Path
 
 import aioquic
 import pytest
+from aioquic._crypto import AEAD, HeaderProtection
 from aioquic.h3.connection import H3Connection
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.crypto import CryptoContext, CryptoPair
 from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
 from aioquic.tls import CipherSuite, Epoch
@@ -25,11 +26,13 @@ from tradewind.quic.core import QuicCore
 from tradewind.quic.events import Closed, DatagramReceived, StreamData
 from tradewind.quic.http3 import _Streams
 from tradewind.quic.packets import seal
+from tradewind.quic.stream_core import StreamCore
 
-LEANING = {"core.py", "ingest.py", "packets.py"}
+LEANING = {"core.py", "ingest.py", "packets.py", "stream_core.py"}
 OVERRIDDEN = {
     "__init__",
     "_get_or_create_stream",
+    "_handle_ack_frame",
     "_handle_connection_close_frame",
     "_handle_crypto_frame",
     "_handle_datagram_frame",
@@ -38,6 +41,7 @@ OVERRIDDEN = {
     "_handle_reset_stream_frame",
     "_handle_stop_sending_frame",
     "_handle_stream_frame",
+    "_idle_timeout",
     "_on_new_connection_id_delivery",
     "_parse_transport_parameters",
     "_replenish_connection_ids",
@@ -51,6 +55,7 @@ DIGESTS = {
     QuicConnection.close: "f24ea1b2912e",
     QuicConnection.datagrams_to_send: "f4eb22c8add2",
     QuicConnection.get_timer: "07184a05f894",
+    QuicConnection.handle_timer: "8ebd76a179bf",
     QuicConnection.receive_datagram: "3c7f29826050",
     QuicConnection._close_end: "7e32d95840a6",
     QuicConnection._flush_builder: "ac4bd66d7c38",
@@ -62,6 +67,8 @@ DIGESTS = {
     QuicConnection._handle_reset_stream_frame: "0a1801842064",
     QuicConnection._handle_stop_sending_frame: "57b0b54a8467",
     QuicConnection._handle_stream_frame: "8c79348a854e",
+    QuicConnection._handle_ack_frame: "a9cf2707aa0f",
+    QuicConnection._idle_timeout: "8549f45b0941",
     QuicConnection._on_ack_delivery: "14648d79ecc5",
     QuicConnection._parse_transport_parameters: "0da95a03bd5b",
     QuicConnection._payload_received: "612b67759a96",
@@ -69,10 +76,18 @@ DIGESTS = {
     QuicConnection._serialize_transport_parameters: "be651f3ddfcd",
     QuicConnection._write_ack_frame: "dc0bde63adda",
     QuicConnection._write_application: "c37bf64378f7",
+    CryptoContext.decrypt_packet: "fe94c52f762d",
     CryptoPair.encrypt_packet: "f244294823e4",
+    AEAD: "f9a6d1839453",
+    HeaderProtection: "3c96518aef24",
     QuicPacketBuilder._end_packet: "585948d03825",
     QuicPacketPacer: "d845e32503fb",
+    QuicPacketRecovery.__init__: "11dd9eddeac7",
+    QuicPacketRecovery.get_loss_detection_time: "de155cb9bef9",
+    QuicPacketRecovery.get_probe_timeout: "782ca5036a10",
+    QuicPacketRecovery.on_ack_received: "1a7c69347908",
     QuicPacketRecovery.on_packet_sent: "a83baa6e0570",
+    QuicPacketRecovery._detect_loss: "56e5a246bb22",
     QuicPacketRecovery._on_packets_lost: "77a0ba759513",
     QuicPacketSpace: "c7cc186fce73",
     QuicSentPacket: "cf8cb41c7ff0",
@@ -102,7 +117,7 @@ def test_what_we_replace_or_follow_has_not_changed(thing):
     assert digest(thing) == DIGESTS[thing]
 
 
-def test_private_names_of_others_are_used_in_three_files_only():
+def test_private_names_of_others_are_used_in_few_files_only():
     found = []
     for file in Path(tradewind.quic.__path__[0]).glob("*.py"):
         if file.name in LEANING:
@@ -116,9 +131,10 @@ def test_private_names_of_others_are_used_in_three_files_only():
 
 
 def test_we_override_what_we_mean_to_and_nothing_else():
-    ours = {name for name, value in vars(QuicCore).items() if callable(value) or isinstance(value, property)}
+    written = vars(QuicCore) | vars(StreamCore)
+    ours = {name for name, value in written.items() if callable(value) or isinstance(value, property)}
     assert {name for name in ours if hasattr(QuicConnection, name)} == OVERRIDDEN
-    names = set(vars(make_pair().at_client._core)) - set(vars(QuicCore))
+    names = set(vars(make_pair().at_client._core)) - set(written)
     assert not {name for name in names if hasattr(QuicConnection, name)}
 
 
@@ -152,6 +168,7 @@ def test_attributes_exist_on_a_live_connection(opened):
         "_close_at",
         "_close_event",
         "_close_pending",
+        "_ack_delay",
         "_configuration",
         "_cryptos",
         "_events",
@@ -171,6 +188,7 @@ def test_attributes_exist_on_a_live_connection(opened):
         "_peer_cid",
         "_ping_pending",
         "_probe_pending",
+        "_remote_ack_delay_exponent",
         "_remote_max_data",
         "_remote_max_datagram_frame_size",
         "_remote_max_stream_data_bidi_local",
@@ -181,8 +199,11 @@ def test_attributes_exist_on_a_live_connection(opened):
         "_remote_preferred_address",
         "_retire_connection_ids",
         "_spaces",
+        "_remote_max_idle_timeout",
         "_spin_bit",
+        "_spin_highest_pn",
         "_state",
+        "_version",
     ]:
         assert hasattr(core, name), name
     assert core._handshake_confirmed
@@ -218,6 +239,15 @@ def test_our_seal_is_aioquics(suite, updated):
         expected = theirs.encrypt_packet(bytes([first]) + cid + (number & 0xFFFF).to_bytes(2, "big"), payload, number)
         assert seal(ours, cid, True, number, [payload]) == [expected]
         assert reader.decrypt_packet(expected, 9, number)[1:] == (payload, number)
+
+
+@pytest.mark.parametrize("suite", list(CipherSuite)[:3], ids=lambda suite: suite.name)
+def test_a_burst_is_sealed_as_its_packets_are(suite):
+    pair = CryptoPair()
+    pair.send.setup(cipher_suite=suite, secret=bytes(48 if suite == CipherSuite.AES_256_GCM_SHA384 else 32), version=1)
+    payloads = [bytes([size]) * (size + 20) for size in range(5)]
+    one_by_one = [seal(pair, b"12345678", False, 0xFFFE + at, [payload])[0] for at, payload in enumerate(payloads)]
+    assert seal(pair, b"12345678", False, 0xFFFE, payloads) == one_by_one
 
 
 @pytest.mark.parametrize(

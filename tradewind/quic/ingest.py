@@ -118,6 +118,8 @@ class PacketReader:
         """An ACK frame, from after its type; returns where it ends. RFC 9000, "ACK Frames"."""
         core = self._core
         largest, at = _varint(ACK, plain, at)
+        if largest >= core._packet_number:
+            raise never_sent(ACK)
         delay, at = _varint(ACK, plain, at)
         count, at = _varint(ACK, plain, at)
         length, at = _varint(ACK, plain, at)
@@ -131,8 +133,6 @@ class PacketReader:
             ranges.append((start, stop))
         if start < 0:
             raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, ACK, "a packet number below zero")
-        if largest >= core._packet_number:
-            raise QuicConnectionError(QuicErrorCode.PROTOCOL_VIOLATION, ACK, "a packet that was never sent")
         if count:
             ranges.reverse()
         delay_s = (delay << core._remote_ack_delay_exponent) / 1_000_000
@@ -183,6 +183,11 @@ def _varint(kind: int, data: bytes, at: int) -> tuple[int, int]:
     if found is None:
         raise _malformed(kind)
     return found
+
+
+def never_sent(kind: int) -> QuicConnectionError:
+    """An acknowledgement of what does not exist (RFC 9000, "Sending ACK Frames")."""
+    return QuicConnectionError(QuicErrorCode.PROTOCOL_VIOLATION, kind, "a packet that was never sent")
 
 
 def _malformed(kind: int) -> QuicConnectionError:

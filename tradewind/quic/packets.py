@@ -132,22 +132,21 @@ def seal(crypto: CryptoPair, cid: bytes, spin: bool, number: int, payloads: Sequ
     if send.aead is None or crypto._update_key_requested:
         return [_seal_by_aioquic(crypto, cid, spin, full, payload) for full, payload in enumerate(payloads, number)]
     first = 0x41 | spin << 5 | send.key_phase << 2
-    start = b"%c%b" % (first, cid)
     encrypt, iv = send.aead._aead.encrypt, send.aead._iv
     protected = []
     full = number
     for payload in payloads:
-        header = b"%b%c%c" % (start, full >> 8 & 0xFF, full & 0xFF)
+        header = b"%c%b%c%c" % (first, cid, full >> 8 & 0xFF, full & 0xFF)
         protected.append(encrypt((iv ^ full).to_bytes(12, "big"), payload, header))
         full += 1
     hp = send.hp
     assert hp is not None
-    if len(protected) == 1:
-        masks = hp._mask(protected[0][2:18])
-    elif hp._is_chacha20:
+    if hp._is_chacha20:
         masks = b"".join([hp._mask(body[2:18]).ljust(SAMPLE_BYTES) for body in protected])
+    elif len(protected) == 1:
+        masks = hp._encryptor.update(protected[0][2:18])
     else:
-        masks = hp._mask(b"".join([body[2:18] for body in protected]))
+        masks = hp._encryptor.update(b"".join([body[2:18] for body in protected]))
     datagrams = []
     at = 0
     for body in protected:

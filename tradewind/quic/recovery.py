@@ -8,7 +8,6 @@ looks for lost packets where there can be none. What is decided here is what it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Any
 
 from aioquic.quic.packet import QuicPacketType
@@ -60,10 +59,10 @@ class Pacer:
 
     def __init__(self, packet_bytes: int) -> None:
         self._packet_bytes = packet_bytes
-        self.rate = inf
+        self.rate = 0.0
         """Bytes a second."""
         self.packet_time: float | None = None
-        """Seconds a packet; None before the first round trip: then nothing is paced."""
+        """Seconds a packet; None before the first round trip: then nothing is paced, and nobody asks for more."""
         self.largest_bytes = 0.0
         self.bucket_bytes = 0.0
         self.evaluated_at = 0.0
@@ -89,17 +88,19 @@ class Pacer:
         self.bucket_bytes = min(self.bucket_bytes, largest)
 
     def allowance(self, now: float) -> int:
-        """Packets that may leave now, at least one where any time was saved up."""
-        if self.packet_time is None:
-            return LONGEST_BURST_BYTES // self._packet_bytes
+        """Packets that may leave now, at least one where anything was saved up."""
+        saved = self.bucket_bytes
         if now > self.evaluated_at:
-            self.bucket_bytes = min(self.bucket_bytes + (now - self.evaluated_at) * self.rate, self.largest_bytes)
+            saved += (now - self.evaluated_at) * self.rate
+            saved = min(saved, self.largest_bytes)
+            self.bucket_bytes = saved
             self.evaluated_at = now
-        return -int(-self.bucket_bytes // self._packet_bytes)
+        return -int(-saved // self._packet_bytes)
 
     def spend(self, size: int) -> None:
         """So many bytes have left."""
-        self.bucket_bytes = max(0.0, self.bucket_bytes - size)
+        left = self.bucket_bytes - size
+        self.bucket_bytes = max(0.0, left)
 
     def wait_s(self) -> float:
         """How long to wait where nothing is allowed: for a packet, and for several where they come quickly."""
@@ -136,10 +137,12 @@ class Recovery(QuicPacketRecovery):
 
     def allowance(self, packet_bytes: int, now: float) -> int:
         """Whole packets of `packet_bytes` that congestion control and pacing let go now."""
-        room: int = self._cc.congestion_window - self._cc.bytes_in_flight
-        if room < packet_bytes:
+        controller, pacer = self._cc, self.pacer
+        most: int = (controller.congestion_window - controller.bytes_in_flight) // packet_bytes
+        if most <= 0:
             return 0
-        return min(room // packet_bytes, self.pacer.allowance(now))
+        paced = most if pacer.packet_time is None else pacer.allowance(now)
+        return min(most, paced)
 
     def paced_until(self, packet_bytes: int, now: float) -> float | None:
         """When pacing lets the next packet go, where it is pacing that keeps it back."""
