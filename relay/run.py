@@ -34,8 +34,8 @@ SLICE_DATAGRAMS = 16
 LAST_WORDS_S = 0.2
 """How long the closing datagrams have to leave."""
 COLLECTIONS = (10_000, 5, 2)
-"""When Python looks for cycles: of what a relay makes, only ended sessions are any, and some hundreds of those may wait.
-By its defaults it would look through all sessions every few seconds, 20 ms at a time."""
+"""When Python looks for cycles: only ended sessions are any, and some hundreds of those may wait. By its defaults it
+would look through all that live every few seconds, 20 ms at a time."""
 
 
 class Relay:

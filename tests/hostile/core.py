@@ -82,6 +82,9 @@ class Recorder:
     def datagram(self, parts: Sequence[Part], expires: float) -> bool:
         return sum(map(len, parts)) < 1200
 
+    def writable_bytes(self, now: float) -> int:
+        return self.writable(now).session_bytes
+
     def writable(self, now: float) -> Writable:
         return Writable(0 if self.closed else 16_384, 100, 1200)
 

@@ -185,6 +185,7 @@ def test_a_publisher_that_contradicts_itself(town: Town, draft: int) -> None:
     request = viewer.subscribe(track)
     town.run()
     attacker.send_group(7, 0, [b"one"])
+    town.run()
     attacker.send_group(7, 0, [b"two"])
     town.live()
     assert [done.status for done in viewer.told(e.PublishDone)] == [DoneCode.MALFORMED_TRACK]

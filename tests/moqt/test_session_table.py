@@ -153,3 +153,9 @@ def test_fin_before_what_must_come_first_is_a_failure(draft: int) -> None:
     assert ending(Kind.PUBLISH, Side.RESPONDER, Phase.ESTABLISHED, rules) is Ending.NOTHING
     expected = Ending.FAILED if draft <= 18 else Ending.NOTHING
     assert ending(Kind.SUBSCRIBE, Side.REQUESTER, Phase.ESTABLISHED, rules) is expected
+
+
+@pytest.mark.parametrize("message", [m.RequestOk, m.RequestError, m.Goaway])
+def test_what_was_said_beside_the_objects_may_come_after_them(message: type[m.Message]) -> None:
+    """A FETCH is over with its data stream, and streams overtake each other."""
+    assert step(Kind.FETCH, Side.RESPONDER, Phase.DONE, message) is Step.LATE

@@ -49,9 +49,13 @@ class One:
 
 def ours() -> Recovery:
     return Recovery(
-        "cubic", initial_rtt_s=0.1, packet_bytes=PACKET, others_lost=lambda: None, peer_completed_address_validation=True,
+        "cubic",
+        initial_rtt_s=0.1,
+        packet_bytes=PACKET,
+        others_lost=lambda: None,
+        peer_completed_address_validation=True,
         send_probe=lambda: None,
-    )  # fmt: skip
+    )
 
 
 def theirs() -> QuicPacketRecovery:

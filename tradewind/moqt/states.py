@@ -202,6 +202,8 @@ STEPS: Final[Cells] = {
     **_publish(),
     **_track_status(),
     **_plain(Kind.FETCH, m.FetchOk, {}),
+    # The objects have a stream of their own, which may be over before what was said beside it has come.
+    (Kind.FETCH, Side.RESPONDER, Phase.DONE): _late(_UPDATE_ANSWERS),
     **_plain(Kind.PUBLISH_NAMESPACE, m.RequestOk, {}),
     **_plain(
         Kind.SUBSCRIBE_NAMESPACE,
