@@ -157,8 +157,7 @@ class World:
 
     def _turn(self) -> list[Output]:
         node = self.node
-        due = node.next_deadline()
-        if due is not None and due <= self.now:
+        if node.next_deadline() <= self.now:
             node.handle_deadline(self.now, WALL)
         outputs = [node.take_output(self.now)]
         while outputs[-1].more:

@@ -112,7 +112,8 @@ class Node:
         self._deadlines: list[tuple[float, int, Attachment]] = []
         self._count = 0
         self._drain_ends: float | None = None
-        self._housekeeping_at: float | None = None
+        self._housekeeping_at = 0.0
+        """At once, and from then on by the clock."""
 
     # --- In ---
 
@@ -144,7 +145,7 @@ class Node:
                 except Exception as error:  # noqa: BLE001 - see `faults`
                     self._fault(attachment, error)
                 self._looked_at[attachment] = None
-        if self._housekeeping_at is None or now >= self._housekeeping_at:
+        if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self._keep_house(now, wall_now)
 
@@ -202,14 +203,19 @@ class Node:
         self._arm(now)
         return Output(collected, bool(ready))
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self) -> float:
         """When `handle_deadline` wants to be called."""
-        deadlines = [endpoint.next_deadline() for endpoint in self.endpoints]
-        deadlines.append(self.forwarder.next_deadline())
-        deadlines.append(self._housekeeping_at)
-        if self._deadlines:
-            deadlines.append(self._deadlines[0][0])
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        at = self._housekeeping_at
+        for endpoint in self.endpoints:
+            due = endpoint.next_deadline()
+            if due is not None and due < at:
+                at = due
+        due = self.forwarder.next_deadline()
+        if due is not None and due < at:
+            at = due
+        if self._deadlines and self._deadlines[0][0] < at:
+            at = self._deadlines[0][0]
+        return at
 
     def replace_access(self, access: Access) -> None:
         """Other keys count for sessions and requests from now on."""

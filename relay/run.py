@@ -70,7 +70,7 @@ class Relay:
     async def keep_time(self) -> None:
         """Do what is due when it is due, for ever."""
         while True:
-            with trio.CancelScope(deadline=self._deadline()) as self._timer:
+            with trio.CancelScope(deadline=self.node.next_deadline()) as self._timer:
                 await trio.sleep_forever()
             while self.turn(None, []):
                 await trio.lowlevel.checkpoint()
@@ -92,11 +92,10 @@ class Relay:
         wall_now = time.time()
         if port is not None:
             node.receive_datagrams(port, batch, start, wall_now)
-        due = node.next_deadline()
-        if due is not None and due <= start:
+        if node.next_deadline() <= start:
             node.handle_deadline(start, wall_now)
         more = self._send_slices(start)
-        self._timer.deadline = self._deadline()
+        self._timer.deadline = node.next_deadline()
         metrics = self._metrics.turns
         metrics.duration.observe(trio.current_time() - start)
         if more:
@@ -128,10 +127,6 @@ class Relay:
             socket.send(batches)
             if socket.backlogged:
                 self._writable[port].set()
-
-    def _deadline(self) -> float:
-        due = self.node.next_deadline()
-        return trio.current_time() + 1.0 if due is None else due
 
 
 def main(config: Config) -> int:

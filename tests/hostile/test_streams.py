@@ -312,6 +312,7 @@ def test_the_end_of_every_window_byte_by_byte() -> None:
         limit = core.streams[stream].outgoing.limit
         frame = b"\x0e" + _varint(stream) + _varint(limit - 1) + b"\x01" + b"x"
         core.queue.signals.append((frame, (lambda *_: None, ())))
+        attacker.endpoint.touch(attacker.connection)
         attacker.touch()
     town.live()
     held = next(a for a in town.node.attachments.values() if a.connection.peer_address == attacker.addresses[0])
@@ -320,6 +321,7 @@ def test_the_end_of_every_window_byte_by_byte() -> None:
     assert stream is not None
     frame = b"\x0e" + _varint(stream) + _varint(core.streams[stream].outgoing.limit) + b"\x01" + b"x"
     core.queue.signals.append((frame, (lambda *_: None, ())))
+    attacker.endpoint.touch(attacker.connection)
     attacker.touch()
     town.live(1.0)
     assert attacker.closed is not None, "one byte beyond it is a violation"

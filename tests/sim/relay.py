@@ -73,8 +73,7 @@ class Relay:
 
     def receive(self, address: Address, batch: Sequence[tuple[bytes, Address]], now: float, wall_now: float) -> None:
         self.node.receive_datagrams(self.addresses.index(address), batch, now, wall_now)
-        due = self.node.next_deadline()
-        if due is not None and due <= now:
+        if self.node.next_deadline() <= now:
             self.node.handle_deadline(now, wall_now)
 
     def next_deadline(self) -> float | None:

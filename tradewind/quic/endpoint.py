@@ -143,12 +143,23 @@ class Endpoint:
     def next_deadline(self) -> float | None:
         """When `handle_deadline` wants to be called next (monotonic seconds)."""
         if self._unarmed:
-            for entry in self._unarmed.values():
-                self._arm(entry)
+            for touched in self._unarmed.values():
+                self._arm(touched)
             self._unarmed.clear()
         if self._events or self._gate.waiting:
             return self._now
-        return self._deadlines[0][0] if self._deadlines else None
+        deadlines = self._deadlines
+        while deadlines:
+            due, number = deadlines[0]
+            entry = self._entries.get(number)
+            if entry is not None and entry.wanted <= due:
+                return due
+            # A deadline that moved away: do not wake for it.
+            heappop(deadlines)
+            if entry is not None:
+                entry.armed.pop()
+                self._push(entry)
+        return None
 
     def handle_deadline(self, now: float) -> list[Event]:
         """Let the timers that are due act, and return what happened."""
@@ -379,9 +390,12 @@ class Endpoint:
         if entry.connection is not None and entry.connection.deadline is not None:
             deadline = min(deadline, entry.connection.deadline)
         entry.wanted = deadline
-        if deadline < (entry.armed[-1] if entry.armed else _NEVER):
-            entry.armed.append(deadline)
-            heappush(self._deadlines, (deadline, entry.number))
+        self._push(entry)
+
+    def _push(self, entry: _Entry) -> None:
+        if entry.wanted < (entry.armed[-1] if entry.armed else _NEVER):
+            entry.armed.append(entry.wanted)
+            heappush(self._deadlines, (entry.wanted, entry.number))
 
     def _fire(self, entry: _Entry, now: float) -> None:
         if entry.wanted > now:
