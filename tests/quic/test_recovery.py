@@ -124,6 +124,14 @@ def test_a_range_far_beyond_what_is_in_flight_costs_nothing() -> None:
     assert len(mine.fates) == 10
 
 
+def test_a_range_over_many_packets_that_are_not_kept_costs_nothing() -> None:
+    mine = One(ours())
+    for number in (1, 1 << 40):
+        mine.recovery.note_sent([mine.packet(number, 1.0)], mine.space)  # type: ignore[attr-defined]
+    mine.recovery.receive_ack([(0, 5), (7, 1 << 39), ((1 << 39) + 2, 1 << 40)], 0.0, 1.1, mine.space)  # type: ignore[attr-defined]
+    assert list(mine.space.sent_packets) == [1 << 40]
+
+
 @given(
     st.integers(2 * PACKET, 4_000_000),
     st.floats(0.0002, 0.5),

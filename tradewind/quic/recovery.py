@@ -7,7 +7,8 @@ looks for lost packets where there can be none. What is decided here is what it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aioquic.quic.packet import QuicPacketType
@@ -23,8 +24,7 @@ GRANULARITY_S = 0.001
 """Timers are no finer (RFC 9002, kGranularity), so a burst may be what the rate gives in this time."""
 BURST_PACKETS = 16
 LONGEST_BURST_BYTES = 64 * 1024
-PACKET_THRESHOLD = 3
-TIME_THRESHOLD = 9 / 8
+FEW = 64
 
 
 class Sent:
@@ -188,17 +188,7 @@ class Recovery(QuicPacketRecovery):
         sent = space.sent_packets
         if not sent:
             return
-        # Numbers rise in the order of sending: what is acknowledged again lies below the oldest in flight.
-        oldest = next(iter(sent))
-        newest = next(reversed(sent))
-        acked: list[Any] = []
-        for start, stop in ranges:
-            if stop <= oldest or start > newest:
-                continue
-            for number in range(max(start, oldest), min(stop, newest + 1)):
-                packet = sent.pop(number, None)
-                if packet is not None:
-                    acked.append(packet)
+        acked: list[Any] = [sent.pop(number) for number in _among(sent, ranges)]
         if not acked:
             return
         eliciting = 0
@@ -262,3 +252,18 @@ class Recovery(QuicPacketRecovery):
         super()._on_packets_lost(packets=lost, **rest)
         if not all(isinstance(packet, Sent) for packet in lost):
             self._others_lost()
+
+
+def _among(sent: Mapping[int, object], ranges: Sequence[tuple[int, int]]) -> list[int]:
+    """The packet numbers of `sent`, which rise, that lie in the ranges; in time of both, whatever a peer claims."""
+    oldest, newest = next(iter(sent)), next(reversed(sent.keys()))  # type: ignore[call-overload]
+    inside = [(max(start, oldest), min(stop, newest + 1)) for start, stop in ranges]
+    if sum(stop - start for start, stop in inside if stop > start) <= 2 * len(sent) + FEW:
+        return [number for start, stop in inside for number in range(start, stop) if number in sent]
+    numbers = list(sent)
+    return [
+        number
+        for start, stop in inside
+        if stop > start
+        for number in numbers[bisect_left(numbers, start) : bisect_left(numbers, stop)]
+    ]
