@@ -27,7 +27,7 @@ from relay.observe import Observer
 from relay.settings import access_settings, forwarding_settings, limit_settings, quic_settings, quirks, session_settings
 from relay.values import Address
 from tradewind.contract.token import Key
-from tradewind.quic.udp import UdpSocket
+from tradewind.quic.udp import BATCH_DATAGRAMS, UdpSocket
 
 SLICE_DATAGRAMS = 16
 """What a turn makes before it sends: the first subscriber does not wait for the last, the kernel gets whole runs."""
@@ -62,6 +62,7 @@ class Relay:
             batch = socket.receive()
             if batch or more:
                 more = self.turn(port, batch)
+            if more or len(batch) == BATCH_DATAGRAMS:
                 # The others have their turn too: timers, the other socket, a scrape.
                 await trio.lowlevel.checkpoint()
             else:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 CID_END = 9
 SAMPLE_START, SAMPLE_END = CID_END + 4, CID_END + 4 + 16
 RESERVED_BITS = 0x18
+ACKNOWLEDGED_AT_ONCE = 10
+"""So many packets are acknowledged without waiting for the timer: a burst in the turn that brought it."""
 PADDING, PING, ACK = 0x00, 0x01, 0x02
 STREAM, LAST_STREAM = 0x08, 0x0F
 DATAGRAM, DATAGRAM_WITH_LENGTH = 0x30, 0x31
@@ -35,12 +37,13 @@ OFFSET_BIT, LENGTH_BIT = 0x04, 0x02
 class PacketReader:
     """Reads the packets of one established connection."""
 
-    __slots__ = ("_core", "_crypto", "space")
+    __slots__ = ("_core", "_crypto", "_unacknowledged", "space")
 
     def __init__(self, core: QuicCore) -> None:
         self._core = core
         self._crypto = core._cryptos[Epoch.ONE_RTT]
         self.space = core._spaces[Epoch.ONE_RTT]
+        self._unacknowledged = 0
 
     def receive(self, data: bytes, address: Address, now: float) -> bool:
         """Take one datagram of a steady connection; False leaves it, untouched, to aioquic."""
@@ -76,6 +79,12 @@ class PacketReader:
             return True
         if not core.receiving:
             return True
+        self._note(number, eliciting, now)
+        return True
+
+    def _note(self, number: int, eliciting: bool, now: float) -> None:
+        """A packet was read: it is to be acknowledged some time, and the connection lives."""
+        core, space = self._core, self.space
         core._close_at = now + core._idle_timeout()
         core._ack_eliciting_sent_since_receipt = False
         if number > space.largest_received_packet:
@@ -85,9 +94,13 @@ class PacketReader:
         space.received_packets.add(number)
         if len(space.ack_queue) > MAX_ACK_RANGES:
             space.ack_queue.shift()
-        if eliciting and space.ack_at is None:
-            space.ack_at = now + core._ack_delay
-        return True
+        if eliciting:
+            self._unacknowledged += 1
+            if space.ack_at is None:
+                self._unacknowledged = 1
+                space.ack_at = now + core._ack_delay
+            elif self._unacknowledged >= ACKNOWLEDGED_AT_ONCE:
+                space.ack_at = now
 
     def _read(self, plain: bytes, now: float) -> bool:
         """Act on the frames of one packet; returns whether any asks for an acknowledgement."""
