@@ -29,7 +29,7 @@ from relay.values import Address
 from tradewind.contract.token import Key
 from tradewind.quic.udp import BATCH_DATAGRAMS, UdpSocket
 
-SLICE_DATAGRAMS = 16
+SLICE_DATAGRAMS = 8
 """What a turn makes before it sends: the first subscriber does not wait for the last, the kernel gets whole runs."""
 LAST_WORDS_S = 0.2
 """How long the closing datagrams have to leave."""
