@@ -10,9 +10,10 @@ Reported are the processor time of the server's process for each packet it sent,
 and acknowledgements received for each packet. Receivers acknowledge a burst once (`timer`) or every other packet
 (`second`), count every byte, and one of them compares it. Figures are medians of `--runs` runs, targets taking turns.
 
-Latency runs publish one datagram, or one object, a tick: from its first packet leaving the publisher to the object
-whole at a viewer's socket, by the kernel's stamp. A run whose generator was late (20 ms at p99) is void and repeated.
-What other programs took from the machine meanwhile stands beside each figure, in cores: latencies want it to be 0.
+Latency runs publish one datagram, 50 times a second as audio does, or one object, 30 times as video does: from its
+first packet leaving the publisher to the object whole at a viewer's socket, by the kernel's stamp. A run whose
+generator was late (20 ms at p99) is void and repeated. What other programs took from the machine meanwhile stands
+beside each figure, in cores: latencies want it to be 0.
 
 Exit code: 0, 1 where a floor was missed or bytes were, 3 where a peer is missing, 4 where too many runs were void.
 """
@@ -39,6 +40,7 @@ RETRIES = 4
 VOID_LAG_S = 0.020
 PRIORITY = -10
 LATENCY_CELLS = (("datagram", 100), ("objects", 5), ("objects", 100))
+TICKS_PER_S = {"datagrams": 30.0, "datagram": 50.0, "objects": 30.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", default="cost,acks,latency", help="cost, acks (every other packet), latency")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="measured time of a run")
-    parser.add_argument("--rate", type=float, default=30.0, help="ticks a second")
+    parser.add_argument("--rate", type=float, help="ticks a second, for every load")
     parser.add_argument("--packets-per-s", type=float, default=12_000.0, help="upper bound of what a server sends")
     parser.add_argument("--draft", type=int, default=20)
     parser.add_argument("--peer-bin", help="where moq-relay is, besides PATH and $TRADEWIND_PEER_BIN")
@@ -144,7 +146,7 @@ def _cells(options: argparse.Namespace) -> Iterator[Cell]:
 def _measure(target: Target, cell: Cell, options: argparse.Namespace, directory: Path) -> Run:
     """One run that is not void, or the last of several that were."""
     shape = SHAPES[cell.shape]
-    rate = min(options.rate, options.packets_per_s / (cell.subscribers * shape.packets()))
+    rate = min(options.rate or TICKS_PER_S[cell.shape], options.packets_per_s / (cell.subscribers * shape.packets()))
     run = None
     for _ in range(1 + RETRIES):
         try:
