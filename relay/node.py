@@ -180,7 +180,9 @@ class Node:
         hungry: list[tuple[Outbox, int]] = []
         self._collect(collected, now)
         while ready and budget > 0:
-            outbox = ready.popleft()
+            outbox = ready.pop()
+            if outbox is None:
+                break
             left = self._help(outbox, QUANTUM_BYTES, hungry, now)
             budget -= max((QUANTUM_BYTES - left) // DATAGRAM_BYTES, 1)
         # A connection takes less than a quantum at once: what it has sent makes room for more.

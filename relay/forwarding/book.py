@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import TypeAlias
 
 from relay.forwarding.cache import CacheBudget, CacheLimits
-from relay.forwarding.egress_order import Outbox
+from relay.forwarding.egress_order import Outbox, ReadyQueue
 from relay.forwarding.fetch_cursor import FetchCursor, Frontier
 from relay.forwarding.peers import DropReason, Peer
 from relay.forwarding.routes import Party, Routes
@@ -229,7 +229,7 @@ class Book:
         """Tracks that have ended, kept while streams still read them."""
         self.timers = Timers()
         self.budget = CacheBudget(settings.cache)
-        self.ready: deque[Outbox] = deque()
+        self.ready = ReadyQueue()
         self.join_waits_s: deque[float] = deque(maxlen=MOST_WAITS)
         """How long subscriptions waited for their first object, since somebody last looked."""
         self.drops: Counter[DropReason] = Counter()
@@ -244,7 +244,7 @@ class Book:
         found = self.tracks.get(name)
         if found is None:
             self._aliases += 1
-            found = Track(name, self._aliases, self.budget, self.settings.max_lag_s)
+            found = Track(name, self._aliases, self.budget, self.settings.max_lag_s, self.ready)
             self.tracks[name] = found
         return found
 

@@ -93,13 +93,63 @@ class Schedulable(Protocol):
         """Hand at most about `limit` bytes to the sink; returns the bytes handed over and how it came out."""
 
 
+class Fan(Protocol):
+    """Something for many sessions that gets to one after the other; their outboxes stand in the queue for it."""
+
+    def advance(self) -> bool:
+        """Get to the next; False where there is none."""
+
+
+MOST_FANS = 64
+"""How many may be under way: where there are more, the oldest gets to everybody at once, and outboxes drop."""
+
+
+class ReadyQueue:
+    """Outboxes with something to send, in the order of their turns.
+
+    What goes to many sessions is handed out here, one session at a time: the first has sent before the last is looked
+    at.
+    """
+
+    __slots__ = ("_fans", "_outboxes")
+
+    def __init__(self) -> None:
+        self._outboxes: deque[Outbox] = deque()
+        self._fans: deque[Fan] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._outboxes or self._fans)
+
+    def __len__(self) -> int:
+        return len(self._outboxes)
+
+    def append(self, outbox: Outbox) -> None:
+        """Its turn is after those that stand here."""
+        self._outboxes.append(outbox)
+
+    def spread(self, fan: Fan) -> None:
+        """Hand something out, after what is being handed out."""
+        self._fans.append(fan)
+        if len(self._fans) > MOST_FANS:
+            oldest = self._fans.popleft()
+            while oldest.advance():
+                pass
+
+    def pop(self) -> Outbox | None:
+        """Whose turn it is; None where nobody has anything."""
+        while not self._outboxes and self._fans:
+            if not self._fans[0].advance():
+                self._fans.popleft()
+        return self._outboxes.popleft() if self._outboxes else None
+
+
 class Outbox:
     """Everything one session has to send, in order."""
 
     __slots__ = ("_heap", "_lone", "_ready", "_served", "_stale", "_tick", "_waiting", "drops", "ready", "session",
                  "sink", "waiting_datagrams")  # fmt: skip
 
-    def __init__(self, session: int, sink: Sink, ready: deque[Outbox]) -> None:
+    def __init__(self, session: int, sink: Sink, ready: ReadyQueue) -> None:
         self.session = session
         self.sink = sink
         self.ready = False

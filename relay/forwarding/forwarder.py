@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
@@ -29,7 +28,7 @@ from relay.forwarding.book import (
 )
 from relay.forwarding.cursors import Cursor, StreamCursor
 from relay.forwarding.discovery import Discovery
-from relay.forwarding.egress_order import Outbox
+from relay.forwarding.egress_order import Outbox, ReadyQueue
 from relay.forwarding.fetching import Fetching
 from relay.forwarding.peers import Peer, Sink
 from relay.forwarding.picture import ForwardingStatistics
@@ -69,7 +68,7 @@ class Forwarder:
         self._status = Status(self._book)
 
     @property
-    def ready(self) -> deque[Outbox]:
+    def ready(self) -> ReadyQueue:
         """Outboxes with something to send, in the order of their turns; the caller pops them."""
         return self._book.ready
 

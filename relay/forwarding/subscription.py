@@ -7,7 +7,7 @@ subgroup and datagram; `forwarder` makes, updates and ends it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from relay.forwarding.cache import CachedObject, CachedSubgroup
 from relay.forwarding.cursors import DatagramItem, StreamCursor
@@ -15,6 +15,7 @@ from relay.forwarding.egress_order import Outbox, Turn
 from relay.forwarding.fetch_cursor import FetchCursor
 from relay.forwarding.peers import DropReason, Peer
 from relay.forwarding.range_filters import Sieve, sieve
+from relay.forwarding.routes import Party
 from tradewind.moqt.errors import ResetCode
 from tradewind.moqt.model import GroupOrder, Location, Range, RangeFilter
 
@@ -251,3 +252,28 @@ class Subscription:
         for key, cursor in self.cursors.items():
             assert key == (cursor.subgroup.group, cursor.subgroup.id)
             assert cursor in cursor.subgroup.cursors or cursor.subgroup.evicted
+
+
+class DatagramFan:
+    """Datagrams of one track on their way to its subscribers: what came in one turn goes to each of them together."""
+
+    __slots__ = ("_all", "_waiting", "items", "under_way")
+
+    def __init__(self, subscriptions: Mapping[Party, Subscription]) -> None:
+        self.items: list[tuple[CachedObject, float]] = []
+        """Objects, and when they came."""
+        self.under_way = False
+        """Somebody has been offered what is here: nothing may join it."""
+        self._all = subscriptions
+        self._waiting = iter(tuple(subscriptions.items()))
+
+    def advance(self) -> bool:
+        """See `egress_order.Fan`."""
+        self.under_way = True
+        for party, subscription in self._waiting:
+            if self._all.get(party) is subscription:
+                for item, now in self.items:
+                    subscription.offer_datagram(item, now)
+                return True
+        self.items.clear()
+        return False

@@ -18,10 +18,11 @@ from relay.forwarding.cache import (
     CachedSubgroup,
     TrackCache,
 )
+from relay.forwarding.egress_order import ReadyQueue
 from relay.forwarding.fetch_cursor import Frontier
 from relay.forwarding.peers import DropReason
 from relay.forwarding.routes import Party
-from relay.forwarding.subscription import Subscription
+from relay.forwarding.subscription import DatagramFan, Subscription
 from tradewind.moqt.model import (
     DatagramObject,
     FetchObject,
@@ -114,12 +115,16 @@ class FetchInlet:
 class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
-    __slots__ = ("alias", "cache", "drops", "established", "established_at", "fetching", "largest", "lingers_until",
-                 "max_lag_s", "name", "objects_in", "offers", "properties", "sources", "subscriptions",
+    __slots__ = ("_fan", "_ready", "alias", "cache", "drops", "established", "established_at", "fetching", "largest",
+                 "lingers_until", "max_lag_s", "name", "objects_in", "offers", "properties", "sources", "subscriptions",
                  "warming", "wished_group")  # fmt: skip
 
-    def __init__(self, name: FullTrackName, alias: int, budget: CacheBudget, max_lag_s: float) -> None:
+    def __init__(
+        self, name: FullTrackName, alias: int, budget: CacheBudget, max_lag_s: float, ready: ReadyQueue
+    ) -> None:
         self.name = name
+        self._ready = ready
+        self._fan: DatagramFan | None = None
         self.alias = alias
         """The Track Alias under which every session gets it: one number, so that headers are encoded once."""
         self.cache = TrackCache(budget)
@@ -313,8 +318,12 @@ class Track:
         self._object_complete(group, item)
         if cache.bytes > cache.limits.track_bytes:
             self.tidy(now)
-        for subscription in self.subscriptions.values():
-            subscription.offer_datagram(item, now)
+        if not self.subscriptions:
+            return
+        if self._fan is None or self._fan.under_way:
+            self._fan = DatagramFan(self.subscriptions)
+            self._ready.spread(self._fan)
+        self._fan.items.append((item, now))
 
     # --- Fetches ---
 

@@ -126,9 +126,9 @@ class Core:
         """Let everybody send, see who was closed, and check everything."""
         ready = self.forwarder.ready
         for _ in range(10_000):
-            if not ready:
+            outbox = ready.pop()
+            if outbox is None:
                 break
-            outbox = ready.popleft()
             if outbox.fill(self.now):
                 outbox.mark()
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import cast
 
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.forwarding.cache import CacheBudget, CachedObject, CachedSubgroup, CacheLimits, TrackCache
-from relay.forwarding.egress_order import Outbox
+from relay.forwarding.egress_order import Outbox, ReadyQueue
 from relay.forwarding.fetch_cursor import FetchCursor
 from relay.sink import SessionSink
 from tests.moqt.pair import BY_DRAFT
@@ -95,7 +94,7 @@ def test_any_fetch_reads_back(
     start, end = sorted((Location(*bounds[:2]), Location(*bounds[2:])))
     profile = BY_DRAFT[draft]
     egress = Egress(room)
-    outbox = Outbox(1, SessionSink(cast("Connection", egress), profile), deque())
+    outbox = Outbox(1, SessionSink(cast("Connection", egress), profile), ReadyQueue())
     cursor = FetchCursor(
         outbox, cache, 4, start, end, order=order, priority=1, default_priority=128, frontier=None
     )  # fmt: skip

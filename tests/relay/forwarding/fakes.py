@@ -297,9 +297,9 @@ class World:
         """Let every outbox send until nothing moves, and check what must always hold."""
         ready = self.forwarder.ready
         for _ in range(10_000):
-            if not ready:
+            outbox = ready.pop()
+            if outbox is None:
                 break
-            outbox = ready.popleft()
             if outbox.fill(self.now):
                 outbox.mark()
         else:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.cache import CacheLimits
+from relay.forwarding.egress_order import MOST_FANS
 from relay.forwarding.peers import DropReason
 from tests.relay.forwarding.fakes import NAMESPACE, TRACK, FakeSink, World
 from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode
@@ -393,6 +394,46 @@ def test_datagrams() -> None:
     world.settle()
     assert world.sinks[2].datagrams == [(5, 0, b"data"), (5, 1, b"data"), (5, 2, b"data")]
     assert world.forwarder.statistics().drops[DropReason.DATAGRAM_TOO_LARGE] == 1
+
+
+def audience(*, size: int) -> tuple[World, int]:
+    """A track with so many subscribers, sessions from 2 on; returns our request to its publisher too."""
+    world = World()
+    ours, _ = world.serve()
+    for session in range(3, 2 + size):
+        world.join(session)
+        world.subscribe(session)
+    world.settle()
+    return world, ours
+
+
+def test_the_first_viewer_has_a_datagram_before_the_last_is_looked_at() -> None:
+    world, ours = audience(size=4)
+    for number in range(2):
+        found = DatagramObject(1, 5, ObjectHeader(number, 4), None, False, b"data")
+        world.forwarder.receive_datagram(1, (ours,), found, world.now)
+    outbox = world.forwarder.ready.pop()
+    assert outbox is not None and outbox.session == 2
+    outbox.fill(world.now)
+    assert world.sinks[2].datagrams == [(5, 0, b"data"), (5, 1, b"data")], "what came in one turn goes together"
+    assert not any(world.forwarder._book.members[session].outbox.has_work for session in (3, 4, 5))
+    world.leave(4)
+    assert not world.sinks[4].datagrams
+    assert world.sinks[3].datagrams == world.sinks[5].datagrams == world.sinks[2].datagrams
+
+
+def test_a_storm_of_datagrams_waits_where_it_is_bounded() -> None:
+    """Nobody sends for thousands of turns: what is handed out later is no way around each subscriber's bound."""
+    world, ours = audience(size=2)
+    for number in range(3000):
+        found = DatagramObject(1, 5, ObjectHeader(number, 4), None, False, b"data")
+        world.forwarder.receive_datagram(1, (ours,), found, world.now)
+        outbox = world.forwarder.ready.pop()
+        if outbox is not None:
+            outbox.ready = False
+    waiting = [world.forwarder._book.members[session].outbox.waiting_datagrams for session in (2, 3)]
+    assert max(waiting) <= ForwardingSettings().max_datagrams
+    assert len(world.forwarder.ready._fans) <= MOST_FANS
 
 
 def test_datagram_queue_is_bounded_and_old_ones_expire() -> None:
