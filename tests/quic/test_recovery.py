@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.quic.pair import make_pair
 from tradewind.quic.recovery import BURST_PACKETS, LONGEST_BURST_BYTES, Pacer, Recovery, Sent
 
 PACKET = 1232
@@ -165,3 +167,26 @@ def test_a_frame_leaves_at_once_on_a_short_path() -> None:
     assert pacer.allowance(10.0) >= 20_000 // PACKET + 1 > BURST_PACKETS
     pacer.update_rate(64 * 1024, 0.150)
     assert pacer.allowance(20.0) <= BURST_PACKETS
+
+
+def test_what_pacing_holds_back_leaves_when_pacing_allows_it() -> None:
+    """Nothing else wakes the sender: no acknowledgement, no timer, nobody who looks again."""
+    pair = make_pair()
+    pair.run(1.0)
+    core, link = pair.at_client._core, pair.link
+    core.recovery._cc.congestion_window = 1 << 20
+    core.recovery.pacer.set_rate(500_000.0)
+    stream = pair.at_client.open_uni()
+    assert stream is not None
+    pair.at_client.offer(stream, [bytes(60_000)], True)
+    sent, began = 0, link.now
+    while True:
+        sent += sum(len(datagrams) for _, datagrams in pair.client.endpoint.datagrams_to_send(link.now))
+        if not core.queue:
+            break
+        due = pair.client.endpoint.next_deadline()
+        assert due is not None and link.now < due < link.now + 0.01
+        link.now = due
+        pair.client.endpoint.handle_deadline(link.now)
+    assert sent == pytest.approx(60_000 / 1200, abs=3)
+    assert link.now - began == pytest.approx((60_000 - BURST_PACKETS * PACKET) / 500_000, abs=0.01)

@@ -91,9 +91,10 @@ class PacketWriter:
             wanted = bool(queue)
             if not wanted:
                 break
+        datagrams = self._send(payloads, sent, now) if sent else []
         if wanted and paced <= len(sent):
             core._pacing_at = self._recovery.paced_until(size, now)
-        return self._send(payloads, sent, now) if sent else []
+        return datagrams
 
     def _acknowledge(self, frames: list[bytes | memoryview], handlers: list[Handler], now: float) -> int:
         """Put an ACK frame in front; returns its size. It only counts once the packet is sealed."""

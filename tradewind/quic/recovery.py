@@ -50,7 +50,7 @@ class Sent:
 
 
 class Pacer:
-    """Spreads packets over the round trip; a burst is a quarter of the window, or what a millisecond's rate gives.
+    """Spreads packets over the round trip; a burst is 16 packets, or what a millisecond's rate gives.
 
     RFC 9002, "Pacing". The first four calls are aioquic's, which uses them for the handshake.
     """
@@ -79,33 +79,33 @@ class Pacer:
 
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
         """The window, or the round trip, is another."""
-        rate = congestion_window / max(smoothed_rtt, 1e-6)
+        self.set_rate(congestion_window / max(smoothed_rtt, 1e-6))
+
+    def set_rate(self, rate: float) -> None:
+        """So many bytes a second from now on."""
         packet = self._packet_bytes
         self.rate = rate
         self.packet_time = packet / rate
-        largest = max(2 * packet, min(congestion_window // 4, BURST_PACKETS * packet), rate * GRANULARITY_S)
-        self.largest_bytes = largest = min(largest, LONGEST_BURST_BYTES)
+        self.largest_bytes = largest = min(max(BURST_PACKETS * packet, rate * GRANULARITY_S), LONGEST_BURST_BYTES)
         self.bucket_bytes = min(self.bucket_bytes, largest)
 
     def allowance(self, now: float) -> int:
-        """Packets that may leave now, at least one where anything was saved up."""
+        """Packets that may leave now: one for any part of itself that was saved up, and the rest is owed."""
         saved = self.bucket_bytes
         if now > self.evaluated_at:
             saved += (now - self.evaluated_at) * self.rate
             saved = min(saved, self.largest_bytes)
             self.bucket_bytes = saved
             self.evaluated_at = now
-        return -int(-saved // self._packet_bytes)
+        return max(0, -int(-saved // self._packet_bytes))
 
     def spend(self, size: int) -> None:
         """So many bytes have left."""
-        left = self.bucket_bytes - size
-        self.bucket_bytes = max(0.0, left)
+        self.bucket_bytes -= size
 
     def wait_s(self) -> float:
-        """How long to wait where nothing is allowed: for a packet, and for several where they come quickly."""
-        assert self.packet_time is not None
-        return max(self.packet_time, min(GRANULARITY_S, self.largest_bytes / self.rate))
+        """How long to wait where nothing is allowed: until nothing is owed, and for several where they come quickly."""
+        return max(-self.bucket_bytes / self.rate, min(GRANULARITY_S, self.largest_bytes / self.rate))
 
 
 class Recovery(QuicPacketRecovery):
