@@ -362,6 +362,7 @@ def test_nobody_is_told_what_broke_a_session(town: Town) -> None:
     town.run()
     stream = attacker.open_subgroup(7, 0)
     stream.object(0, b"good")
+    town.run()
     stream.raw(b"\x00\x01\x02\x04" + bytes(40))
     town.live()
     assert closed_with(attacker) == SessionCode.KEY_VALUE_FORMATTING_ERROR

@@ -421,3 +421,19 @@ def test_packets_are_as_large_as_the_settings_say(size):
     pair.run(2.0)
     assert seen.count(size) > 2
     assert sum(len(event.data) for event in pair.server.told(StreamData)) == 30_000
+
+
+def test_packets_of_one_stream_that_come_together_are_told_together():
+    pair = make_pair()
+    pair.run(1.0)
+    first, second = pair.at_client.open_uni(), pair.at_client.open_uni()
+    assert first is not None and second is not None
+    for stream, data, fin in ((first, b"a" * 5000, False), (second, b"b" * 3000, True), (first, b"c" * 2000, True)):
+        pair.at_client.offer(stream, (data,), fin)
+        sent = [(data, CLIENT) for _, batch in pair.client.endpoint.datagrams_to_send(pair.link.now) for data in batch]
+        pair.server.events += pair.server.endpoint.receive_datagrams(sent[:1], pair.link.now)
+        pair.server.events += pair.server.endpoint.receive_datagrams(sent[1:], pair.link.now)
+    told = pair.server.told(StreamData)
+    assert [event.stream for event in told] == [first, first, second, second, first, first]
+    assert b"".join(event.data for event in told if event.stream == first) == b"a" * 5000 + b"c" * 2000
+    assert [event.fin for event in told] == [False, False, False, True, False, True]

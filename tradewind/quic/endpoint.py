@@ -20,7 +20,7 @@ from aioquic.quic.packet import QuicHeader, QuicPacketType, encode_quic_version_
 from tradewind.quic.config import CID_BYTES, SMALLEST_DATAGRAM_BYTES, WEBTRANSPORT_ALPN, Address, QuicSettings
 from tradewind.quic.connection import Connection
 from tradewind.quic.core import QuicCore
-from tradewind.quic.events import Event
+from tradewind.quic.events import Event, StreamData
 from tradewind.quic.gate import Gate
 from tradewind.quic.statistics import EndpointStatistics
 from tradewind.quic.translate import VERSIONS, client_configuration, server_configuration
@@ -244,7 +244,7 @@ class Endpoint:
     def _take_events(self) -> list[Event]:
         events = self._events[:]
         self._events.clear()
-        return events
+        return _joined(events) if len(events) > 1 else events
 
     def _receive(self, entry: _Entry, data: bytes, address: Address, now: float) -> None:
         try:
@@ -455,6 +455,32 @@ class _Entry:
         """Heap entries that stand for this connection, the earliest last: none is ever pushed later than another."""
         self.wanted = _NEVER
         """When it really wants to be woken; later than the earliest entry after the deadline moved away."""
+
+
+def _joined(events: list[Event]) -> list[Event]:
+    """What came in one call, packet after packet of one stream, as one event: everybody above deals with it once."""
+    joined: list[Event] = []
+    run: list[StreamData] = []
+    for event in events:
+        if run and not (
+            isinstance(event, StreamData) and event.stream == run[0].stream and event.connection is run[0].connection
+        ):
+            joined.append(_join(run))
+            run = []
+        if isinstance(event, StreamData):
+            run.append(event)
+        else:
+            joined.append(event)
+    if run:
+        joined.append(_join(run))
+    return joined
+
+
+def _join(run: list[StreamData]) -> StreamData:
+    if len(run) == 1:
+        return run[0]
+    last = run[-1]
+    return StreamData(last.connection, last.stream, b"".join([event.data for event in run]), last.fin)
 
 
 def _version_negotiation(header: QuicHeader) -> bytes:
