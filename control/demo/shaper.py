@@ -90,6 +90,7 @@ class Narrow:
     overflowed: int = 0
     passed: int = 0
     waiting: deque[tuple[float, bytes, Any]] = field(default_factory=deque)
+    queue_s: float = QUEUE_S
 
     def put(self, data: bytes, where: Any, now: float) -> None:
         """Let one datagram in, or lose it."""
@@ -98,7 +99,7 @@ class Narrow:
             return
         start = max(now, self.free_at)
         if self.shape.rate_bit_per_s is not None:
-            if start - now > QUEUE_S:
+            if start - now > self.queue_s:
                 self.overflowed += 1
                 return
             self.free_at = start + len(data) * 8 / self.shape.rate_bit_per_s

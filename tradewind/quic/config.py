@@ -115,6 +115,7 @@ class QuicSettings:
     max_datagram_size: int = 1232
     """UDP payload of our packets; 1232 passes every IPv6 path and leaves 1,202 bytes for one datagram."""
     congestion_control: str = "cubic"
+    """`cubic` and `reno` are aioquic's, `rate` is ours (`congestion`)."""
     initial_rtt_s: float = 0.1
     keep_alive_s: float | None = None
     """Send a PING this often on open connections, so that a silent one outlives both ends' idle timeout."""

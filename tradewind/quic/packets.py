@@ -92,7 +92,9 @@ class PacketWriter:
             if not wanted:
                 break
         datagrams = self._send(payloads, sent, now) if sent else []
-        if wanted and paced <= len(sent):
+        if not wanted:
+            self._recovery.run_dry(now)
+        elif paced <= len(sent):
             core._pacing_at = self._recovery.paced_until(size, now)
         return datagrams
 

@@ -16,6 +16,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.tls import Epoch
 
+from tradewind.quic.congestion import RateController, Stamp
 from tradewind.quic.sending import Handler
 from tradewind.quic.statistics import Counters
 
@@ -30,7 +31,7 @@ FEW = 64
 class Sent:
     """One 1-RTT packet in flight; the names are those of aioquic's `QuicSentPacket`, which stands beside it."""
 
-    __slots__ = ("delivery_handlers", "in_flight", "packet_number", "sent_bytes", "sent_time")
+    __slots__ = ("delivery_handlers", "in_flight", "packet_number", "sent_bytes", "sent_time", "stamp")
 
     epoch = Epoch.ONE_RTT
     packet_type = QuicPacketType.ONE_RTT
@@ -42,6 +43,8 @@ class Sent:
         self.sent_time = now
         self.in_flight = eliciting
         self.delivery_handlers = handlers
+        self.stamp: Stamp | None = None
+        """The controller's, one for a burst."""
 
     @property
     def is_ack_eliciting(self) -> bool:
@@ -111,7 +114,7 @@ class Pacer:
 class Recovery(QuicPacketRecovery):
     """What a connection has in flight, in all packet number spaces."""
 
-    __slots__ = ("_others_lost", "counters", "pacer", "probe_timeout_s")
+    __slots__ = ("_others_lost", "_rates", "counters", "pacer", "probe_timeout_s")
 
     def __init__(
         self,
@@ -127,6 +130,7 @@ class Recovery(QuicPacketRecovery):
         )
         self.pacer = Pacer(packet_bytes)
         self._pacer = self.pacer  # type: ignore[assignment]
+        self._rates = self._cc if isinstance(self._cc, RateController) else None
         self.counters = Counters()
         self.probe_timeout_s: float = self.get_probe_timeout()
         """Without backoff, with the peer's `max_ack_delay`."""
@@ -169,9 +173,17 @@ class Recovery(QuicPacketRecovery):
             if self.handshake_confirmed:
                 self._time_of_last_sent_ack_eliciting_packet = now
             # Controllers ask for the size and the time only: a burst is one packet to them.
-            self._cc.on_packet_sent(packet=Sent(0, in_flight, now, True, ()))  # type: ignore[arg-type]
+            burst = Sent(0, in_flight, now, True, ())
+            self._cc.on_packet_sent(packet=burst)  # type: ignore[arg-type]
+            for packet in packets:
+                packet.stamp = burst.stamp
             self.pacer.spend(in_flight)
         return eliciting, size
+
+    def run_dry(self, now: float) -> None:
+        """Everything there was to send has left."""
+        if self._rates is not None and self._cc.bytes_in_flight < self._cc.congestion_window:
+            self._rates.run_dry(now)
 
     # Acknowledgements and timers.
 
@@ -203,6 +215,9 @@ class Recovery(QuicPacketRecovery):
         last = acked[-1]
         if last.packet_number == largest and eliciting:
             self._take_sample(now - last.sent_time, ack_delay_s, now)
+        if self._rates is not None:
+            self._rates.finish_ack(now)
+        self._pace()
         self._detect_loss(now=now, space=space)
         if self.peer_completed_address_validation:
             self._pto_count = 0
@@ -233,7 +248,14 @@ class Recovery(QuicPacketRecovery):
             self._rtt_smoothed = 0.875 * self._rtt_smoothed + 0.125 * latest
         self.probe_timeout_s = self.get_probe_timeout()
         self._cc.on_rtt_measurement(now=now, rtt=rtt_s)
-        self.pacer.update_rate(self._cc.congestion_window, self._rtt_smoothed)
+
+    def _pace(self) -> None:
+        """The window, the rate or the round trip may be another."""
+        rate = self._cc.congestion_window / max(self._rtt_smoothed, 1e-6)
+        if self._rates is not None and self._rates.pacing_rate is not None:
+            rate = self._rates.pacing_rate
+        if self._rtt_initialized:
+            self.pacer.set_rate(rate)
 
     def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
         """RFC 9002, "Determining When Packets Are Lost": only packets older than the newest acknowledged may be."""
@@ -250,6 +272,7 @@ class Recovery(QuicPacketRecovery):
         if rest.get("congestion_event", True):
             self.counters.packets_lost += len(lost)
         super()._on_packets_lost(packets=lost, **rest)
+        self._pace()
         if not all(isinstance(packet, Sent) for packet in lost):
             self._others_lost()
 
