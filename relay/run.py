@@ -33,7 +33,7 @@ SLICE_DATAGRAMS = 8
 """What a turn makes before it sends: the first subscriber does not wait for the last, the kernel gets whole runs."""
 LAST_WORDS_S = 0.2
 """How long the closing datagrams have to leave."""
-COLLECTIONS = (10_000, 5, 2)
+COLLECTIONS = (2_500, 5, 2)
 """When Python looks for cycles: only ended sessions are any, and some hundreds of those may wait. By its defaults it
 would look through all that live every few seconds, 20 ms at a time."""
 
