@@ -12,7 +12,7 @@ help:
 	@echo "make clean      remove what these left behind"
 
 demo:
-	@scripts/install
+	@scripts/install control
 	@if [ -x web/build ]; then web/build; fi
 	@.venv/bin/tradewind demo $(ARGS)
 

@@ -89,7 +89,7 @@ ROOMS = [
     Room("relay.run", ("tradewind", "relay"), ("trio",)),
     Room("relay.__main__", ("relay",)),
     Room("control", CONTROL_PURE),
-    Room("control.topology", (*CONTROL_PURE, "control.registry")),
+    Room("control.topology", (*CONTROL_PURE, "control.registry"), ("numpy",)),
     *(
         Room(f"control.{name}", (*CONTROL_PURE, "control.registry", "control.topology"))
         for name in ("placement", "rebalance", "capacity", "commands")
