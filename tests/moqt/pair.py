@@ -106,14 +106,14 @@ class Side:
 
     def __init__(
         self,
-        draft: int = 20,
+        draft: int | Profile = 20,
         *,
         is_client: bool,
         webtransport: bool = False,
         settings: SessionSettings | None = None,
         quirks: frozenset[str] = frozenset(),
     ) -> None:
-        self.profile: Profile = BY_DRAFT[draft]
+        self.profile: Profile = BY_DRAFT[draft] if isinstance(draft, int) else draft
         self.transport = FakeTransport(is_client)
         self.quirks = QuirkSet(quirks)
         self.session = Session(
@@ -165,7 +165,7 @@ class Side:
 class Pair:
     """A client and a server session, and the wire between them."""
 
-    def __init__(self, draft: int = 20, *, split: int = 0, start: bool = True, **options: object) -> None:
+    def __init__(self, draft: int | Profile = 20, *, split: int = 0, start: bool = True, **options: object) -> None:
         settings = options.get("settings")
         quirks = options.get("quirks", frozenset())
         assert settings is None or isinstance(settings, SessionSettings)

@@ -116,6 +116,14 @@ class PublishNamespaceRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class NamespaceReadvertised:
+    """Between relays: an advertised namespace comes by another way."""
+
+    request: int
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True)
 class SubscribeNamespaceRequested:
     request: int
     prefix: Namespace
@@ -338,6 +346,7 @@ Event: TypeAlias = (
     | FetchRequested
     | TrackStatusRequested
     | PublishNamespaceRequested
+    | NamespaceReadvertised
     | SubscribeNamespaceRequested
     | SubscribeTracksRequested
     | UpdateRequested

@@ -43,6 +43,9 @@ from tradewind.moqt.parameters import (
 if TYPE_CHECKING:
     from tradewind.moqt.profiles import Profile
 
+MAX_HOPS = 32
+"""Far more relays than any path here has."""
+
 _FILL = frozenset({Scope.FILL})
 
 
@@ -188,6 +191,22 @@ def _write_byte(profile: Profile, value: int) -> bytes:  # noqa: ARG001 - one si
     return bytes((value,))
 
 
+def _read_hops(reader: Reader) -> tuple[int, ...]:
+    """HOP_PATH (MoQ Cluster): at least one Hop ID, and none but 0 twice."""
+    inner = reader.nested("HOP_PATH")
+    hops: list[int] = []
+    while inner.offset < inner.end:
+        hops.append(inner.varint())
+    known = [hop for hop in hops if hop]
+    if not hops or len(hops) > MAX_HOPS or len(set(known)) < len(known):
+        raise violation("a HOP_PATH that is empty, too long or a loop")
+    return tuple(hops)
+
+
+def _write_hops(profile: Profile, hops: tuple[int, ...]) -> bytes:
+    return write_prefixed(profile, b"".join(map(profile.varint.encode, hops)))
+
+
 def _range_kind(subject: FilterSubject) -> Kind:
     return Kind(lambda reader: read_range_filter(reader, subject), write_range_filter)
 
@@ -210,4 +229,5 @@ LOCATION_FILTER = Kind(read_location_filter, write_location_filter)
 TYPED_FILTER = Kind(read_typed_filter, write_typed_filter)
 FILL = Kind(_read_fill, _write_fill)
 PREFIX = Kind(_read_prefix, write_namespace)
+HOPS = Kind(_read_hops, _write_hops)
 RANGE_FILTERS = {subject: _range_kind(subject) for subject in FilterSubject}

@@ -206,6 +206,11 @@ class Parameters:
     new_group: int | None = None
     prefix: Namespace | None = None
     include_properties: bool | None = None
+    hop_path: tuple[int, ...] | None = None
+    """Between relays: the Hop IDs that a namespace came by, the Original Publisher's first."""
+    route_cost: int | None = None
+    rank: int | None = None
+    """Between relays: below whom the subscriber stands, and stays (docs/wire.md)."""
 
 
 NO_PARAMETERS = Parameters()

@@ -94,6 +94,8 @@ class Profile:
     fetch_end_is_exclusive: bool = False
     """FETCH and FETCH_OK carry the end object plus one, 0 for the whole group."""
     joining_fetch: bool = False
+    cluster: bool = False
+    """Relays of one mesh speak it with each other: namespaces say by which way they came (MoQ Cluster)."""
     positive_timeouts: bool = False
     """A delivery timeout of 0 is a violation rather than "none"."""
     by_type: Mapping[int, Layout] = field(init=False, repr=False)
@@ -268,6 +270,9 @@ _16: Final = replace(
 
 _21: Final = replace(_20, name="moqt-21", draft=21)
 _22: Final = replace(_21, name="moqt-22", draft=22, parameters=scopes.DRAFT_22)
+
+NEIGHBOUR: Final = replace(_20, name="tradewind-relay-20", parameters=scopes.BETWEEN_RELAYS, cluster=True)
+"""What relays of one mesh speak with each other, after both have proven who they are."""
 
 PROFILES: Final[Mapping[str, Profile]] = {profile.name: profile for profile in (_16, _18, _20, _21, _22)}
 

@@ -47,7 +47,7 @@ class Receiver:
     def message(self, request: Request, message: m.Message) -> None:
         """Carry out a message after the first on a request's stream."""
         sender = Side.RESPONDER if request.ours else Side.REQUESTER
-        done = step(request.kind, sender, request.phase, type(message))
+        done = step(request.kind, sender, request.phase, type(message), cluster=self._context.profile.cluster)
         if done is None:
             done = self._forgiven(request, message)
         if done is None:
@@ -328,6 +328,11 @@ class Receiver:
         request.goaway_received = True
         self._context.events.append(e.GoawayReceived(request.id, message.uri, message.timeout_ms))
 
+    def _readvertised(self, request: Request, message: m.PublishNamespace) -> None:
+        if message.request != request.id or message.namespace != request.prefix:
+            raise self._context.violation("another namespace in the place of the one advertised")
+        self._context.events.append(e.NamespaceReadvertised(request.id, self._said(message.parameters)))
+
     def _late(self, request: Request, message: m.Message) -> None:
         """What crossed the end of the request still uses ids and registers tokens."""
         if isinstance(message, m.RequestUpdate):
@@ -362,5 +367,6 @@ _STEPS: Final[dict[Step, Callable[[Receiver, Request, Any], None]]] = {
     Step.NAMESPACE_DONE: Receiver._namespace_done,
     Step.SKIPPED: Receiver._skipped,
     Step.GOAWAY: Receiver._goaway,
+    Step.READVERTISE: Receiver._readvertised,
     Step.LATE: Receiver._late,
 }

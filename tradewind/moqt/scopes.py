@@ -107,4 +107,12 @@ def _from_20(location_filter: Kind) -> Mapping[int, ParameterRow]:
 
 
 DRAFT_20 = _from_20(p.LOCATION_FILTER)
+BETWEEN_RELAYS = _table(
+    *DRAFT_20.values(),
+    # MoQ Cluster, "Namespace Advertisements".
+    _row(0x40B57, "HOP_PATH", "hop_path", p.HOPS, "PUBLISH_NAMESPACE"),
+    _row(0x40B58, "ROUTE_COST", "route_cost", p.VARINT, "PUBLISH_NAMESPACE"),
+    # Ours: docs/wire.md, "Ranks".
+    _row(0x54571, "RANK", "rank", p.VARINT, "SUBSCRIBE"),
+)
 DRAFT_22 = _from_20(p.TYPED_FILTER)

@@ -91,6 +91,13 @@ class Sender:
             Kind.PUBLISH_NAMESPACE, lambda number: m.PublishNamespace(number, namespace, raw), prefix=namespace
         )
 
+    def readvertise(self, request: int, parameters: Parameters) -> None:
+        """PUBLISH_NAMESPACE again, on the stream of the first (MoQ Cluster, "Updating an Advertisement")."""
+        found = self._requests.table.get(request)
+        if found is not None and found.phase in {Phase.PENDING, Phase.ESTABLISHED} and not found.we_finished:
+            assert found.prefix is not None
+            self._requests.wire.send(found, m.PublishNamespace(request, found.prefix, self._raw(parameters)))
+
     def subscribe_namespace(self, prefix: Namespace, parameters: Parameters) -> int | None:
         """SUBSCRIBE_NAMESPACE."""
         raw = self._raw(parameters)

@@ -295,6 +295,11 @@ class Session:
         """PUBLISH_NAMESPACE, until `cancel` withdraws it."""
         return self._sender.publish_namespace(namespace, parameters) if self._is_open() else None
 
+    def readvertise(self, request: int, parameters: Parameters) -> None:
+        """Between relays: a PUBLISH_NAMESPACE of ours again, with another way in its `parameters`."""
+        if self._is_open():
+            self._sender.readvertise(request, parameters)
+
     def subscribe_namespace(self, prefix: Namespace, parameters: Parameters = NO_PARAMETERS) -> int | None:
         """SUBSCRIBE_NAMESPACE: NamespaceFound and NamespaceGone follow RequestAccepted."""
         return self._sender.subscribe_namespace(prefix, parameters) if self._is_open() else None

@@ -62,6 +62,7 @@ class Step(Enum):
     NAMESPACE_DONE = auto()
     SKIPPED = auto()
     GOAWAY = auto()
+    READVERTISE = auto()
     LATE = auto()
     """It crossed the end of the request on the wire: read, and then ignored."""
 
@@ -215,9 +216,19 @@ STEPS: Final[Cells] = {
 """(kind, who sent it, how far the request is) -> message -> step."""
 
 
-def step(kind: Kind, sender: Side, phase: Phase, message: type[m.Message]) -> Step | None:
-    """What a message that `sender` sent does; None: the draft forbids it there."""
-    return STEPS.get((kind, sender, phase), {}).get(message)
+BETWEEN_RELAYS: Final[Cells] = {
+    (Kind.PUBLISH_NAMESPACE, Side.REQUESTER, Phase.PENDING): {m.PublishNamespace: Step.READVERTISE},
+    (Kind.PUBLISH_NAMESPACE, Side.REQUESTER, Phase.ESTABLISHED): {m.PublishNamespace: Step.READVERTISE},
+    (Kind.PUBLISH_NAMESPACE, Side.REQUESTER, Phase.REFUSED): {m.PublishNamespace: Step.LATE},
+}
+"""What relays of one mesh may say besides (MoQ Cluster, "Updating an Advertisement")."""
+
+
+def step(kind: Kind, sender: Side, phase: Phase, message: type[m.Message], *, cluster: bool = False) -> Step | None:
+    """What a message that `sender` sent does; None: the draft forbids it there. `cluster`: both ends are relays."""
+    cell = (kind, sender, phase)
+    found = STEPS.get(cell, {}).get(message)
+    return BETWEEN_RELAYS.get(cell, {}).get(message) if found is None and cluster else found
 
 
 def ending(kind: Kind, sender: Side, phase: Phase, rules: Rules) -> Ending:
