@@ -96,6 +96,12 @@ class SessionPeer:
         name = self._local(track)
         return None if name is None else self._session.track_status(name, parameters)
 
+    def publish_namespace(self, namespace: Namespace, hops: tuple[int, ...]) -> int | None:
+        return self._session.publish_namespace(namespace, Parameters(hop_path=hops))
+
+    def readvertise(self, request: int, hops: tuple[int, ...]) -> None:
+        self._session.readvertise(request, Parameters(hop_path=hops))
+
     def update(self, request: int, parameters: Parameters) -> int | None:
         return self._session.update(request, parameters)
 

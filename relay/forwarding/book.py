@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import partial
 from heapq import heappop, heappush
 from typing import TypeAlias
@@ -19,7 +20,7 @@ from relay.forwarding.peers import DropReason, Peer
 from relay.forwarding.routes import Party, Routes
 from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import FetchInlet, Inlet, Source, Track
-from tradewind.moqt.model import FullTrackName, LocationFilter, Parameters, Range
+from tradewind.moqt.model import FullTrackName, LocationFilter, Namespace, Parameters, Range
 
 MOST_WAITS = 4096
 """Latencies kept between two looks; older ones are forgotten first."""
@@ -41,6 +42,8 @@ class ForwardingSettings:
     """How long streams announced by a PUBLISH_DONE are waited for."""
     max_datagrams: int = 512
     """Datagrams that wait for one session."""
+    hop: int = 0
+    """Our own Hop ID in the mesh; 0: we are in none."""
     max_tracks: int = 100_000
     max_namespaces_told: int = 10_000
     """Namespaces that one SUBSCRIBE_NAMESPACE may enumerate."""
@@ -88,6 +91,23 @@ class Timers:
                 action(now)
 
 
+class Standing(IntEnum):
+    """The link from a neighbour to us, best first: see `relay.links`."""
+
+    UP = 0
+    SUSPECT = 1
+    PROBATION = 2
+    BAD = 3
+
+
+@dataclass(slots=True)
+class Told:
+    """A PUBLISH_NAMESPACE of ours to a neighbour, and the way that it names."""
+
+    request: int
+    hops: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Member:
     """One session, as forwarding sees it."""
@@ -95,6 +115,12 @@ class Member:
     session: int
     peer: Peer
     outbox: Outbox
+    hop: int | None = None
+    """A neighbour's Hop ID; None: it is no relay of our mesh."""
+    standing: Standing = Standing.UP
+    """What the link from that neighbour is like."""
+    told: dict[Namespace, Told] = field(default_factory=dict)
+    """What that neighbour has been told of, by us."""
     requests: set[int] = field(default_factory=set)
     inlets: dict[int, tuple[Track, Inlet]] = field(default_factory=dict)
     """Its subgroup streams, by stream."""
@@ -203,6 +229,7 @@ class Ending:
     """A subscription of theirs whose track has ended: what is left of its streams is still sent."""
 
     party: Party
+    track: Track
     subscription: Subscription
 
 
@@ -215,13 +242,16 @@ class Book:
     """Sessions, tracks, routes, requests, timers."""
 
     __slots__ = ("_aliases", "budget", "bytes_in", "drops", "join_waits_s", "malformed", "members", "objects_in",
-                 "ready", "retired", "roles", "routes", "settings", "timers", "tracks", "waiting")  # fmt: skip
+                 "positions", "ready", "retired", "roles", "routes", "settings", "timers", "tracks",
+                 "waiting")  # fmt: skip
 
     def __init__(self, settings: ForwardingSettings) -> None:
         self.settings = settings
         self.members: dict[int, Member] = {}
         self.tracks: dict[FullTrackName, Track] = {}
         self.routes = Routes()
+        self.positions: Mapping[tuple[int, int], int] = {}
+        """The route table: (origin, next hop) -> place among the origin's candidates, by Hop IDs."""
         self.roles: dict[Party, Role] = {}
         """What each open request is to us."""
         self.waiting: dict[Track, list[Waiting]] = {}
@@ -298,6 +328,8 @@ class Book:
     def give(self, party: Party, role: Role) -> None:
         """Note what a request is to us; another role takes the place of the last."""
         self._withdraw_offer(party)
+        if isinstance(role, Ending):
+            role.track.children.pop(party, None)
         self.roles[party] = role
         if isinstance(role, Offered):
             role.track.offers[party] = None
@@ -309,7 +341,10 @@ class Book:
         if member is not None:
             member.requests.discard(party.request)
         self._withdraw_offer(party)
-        return self.roles.pop(party, None)
+        role = self.roles.pop(party, None)
+        if isinstance(role, Serving | Waiting):
+            role.track.children.pop(party, None)
+        return role
 
     def cancel(self, party: Party) -> None:
         """End a request that feeds us, ours or a PUBLISH of theirs: nothing of what still comes for it counts."""

@@ -10,8 +10,9 @@ from functools import partial
 
 from relay.forwarding.book import Announced, Book, Interested, Offered
 from relay.forwarding.range_filters import track_passes, updated
-from relay.forwarding.routes import Party, TracksInterest
+from relay.forwarding.routes import Party, TracksInterest, Way
 from relay.forwarding.track import Track
+from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import RequestCode
 from tradewind.moqt.model import NO_PARAMETERS, Namespace, Parameters
 
@@ -27,28 +28,44 @@ PAUSE_S = 0.004
 class Discovery:
     """PUBLISH_NAMESPACE, SUBSCRIBE_NAMESPACE and SUBSCRIBE_TRACKS."""
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: Book, upstreams: Upstreams) -> None:
         self._book = book
+        self._upstreams = upstreams
 
-    def announce(self, party: Party, namespace: Namespace) -> bool:
-        """A session publishes a namespace: accept it and tell who listens. Returns whether nobody published it."""
+    def announce(self, party: Party, namespace: Namespace, way: Way | None = None) -> bool:
+        """A session publishes a namespace, or a neighbour has a way to one: accept it and tell who listens.
+
+        Returns whether nobody published it.
+        """
         book = self._book
         book.give(party, Announced(party))
-        fresh = book.routes.announce(party, namespace)
+        fresh = book.routes.announce(party, namespace, way)
         book.peer(party).accept(party.request)
         if fresh:
             self._tell(namespace)
+        self._upstreams.tell_of(namespace)
         return fresh
+
+    def readvertise(self, party: Party, way: Way) -> Namespace | None:
+        """A neighbour has a namespace by another way; returns the namespace, None where it has none by this request."""
+        namespace = self._book.routes.namespace_of(party)
+        if namespace is not None:
+            self._book.routes.announced[namespace].ways[party] = way
+            self._upstreams.tell_of(namespace)
+        return namespace
 
     def withdraw(self, party: Party, now: float, *, lost: bool) -> None:
         """A namespace is no longer published by this request; `lost`: its session went without a word."""
         book = self._book
         linger = book.settings.linger_s
+        namespace = book.routes.namespace_of(party)
         gone = book.routes.withdraw(party, now + linger if lost and linger > 0 else None)
         if gone is not None:
             self._untell(gone)
         elif lost:
             book.timers.at(now + linger, self._expire)
+        if namespace is not None:
+            self._upstreams.tell_of(namespace)
 
     def flip(self, namespace: Namespace, now: float) -> None:
         """Say that a namespace is gone and here again: who reads its tracks must find them anew. Once a second."""
@@ -181,6 +198,7 @@ class Discovery:
     def _expire(self, now: float) -> None:
         for namespace in self._book.routes.expire(now):
             self._untell(namespace)
+            self._upstreams.tell_of(namespace)
 
 
 def published(track: Track) -> bool:

@@ -6,6 +6,7 @@ Source: draft-20, "FETCH", "Fill Semantics" and "End of Range".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 from relay.forwarding.book import Answering, Book, Question, Unanswered
@@ -13,7 +14,8 @@ from relay.forwarding.fetch_cursor import FetchCursor, Frontier
 from relay.forwarding.range_filters import sieve
 from relay.forwarding.routes import Party
 from relay.forwarding.subscription import Subscription
-from relay.forwarding.track import FetchInlet, Track
+from relay.forwarding.track import FetchInlet, Source, Track
+from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import RequestCode, RequestRejected, ResetCode
 from tradewind.moqt.model import (
     MAX_VARINT,
@@ -35,8 +37,9 @@ WARMING_S = 0.25
 class Fetching:
     """FETCH both ways, and fills."""
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: Book, upstreams: Upstreams) -> None:
         self._book = book
+        self._upstreams = upstreams
 
     # --- Theirs to us ---
 
@@ -258,7 +261,8 @@ class Fetching:
         self, track: Track, start: Location, end: Location, frontier: Frontier, timeout_ms: int | None, now: float
     ) -> bool:
         chosen = LocationFilter(FilterKind.ABSOLUTE, start=start, end_group=end.group, end_object=end.object)
-        question = self._ask(track, chosen, timeout_ms, now, frontier)
+        here = [(party.session, None) for party in self._book.routes.publishers(track.name.namespace)]
+        question = self._ask(track, chosen, timeout_ms, now, frontier, here)
         if question is None:
             return False
         question.wanted = Range(start, end)
@@ -269,10 +273,11 @@ class Fetching:
 
     def _ask_for(self, party: Party, track: Track, chosen: LocationFilter, parameters: Parameters, now: float) -> None:
         """Nothing is known of the track here: pass the FETCH on, and answer when it is answered."""
-        question = self._ask(track, chosen, parameters.fill_timeout_ms, now, Frontier())
+        asked = self._upstreams.who_knows(track.name.namespace, party.session, parameters.rank)
+        question = self._ask(track, chosen, parameters.fill_timeout_ms, now, Frontier(), asked)
         if question is None:
             self._book.forget_if_unused(track)
-            if any(self._book.routes.publishers(track.name.namespace)):
+            if asked:
                 raise RequestRejected(RequestCode.NOT_SUPPORTED, "no publisher can be asked for that now")
             raise RequestRejected(RequestCode.DOES_NOT_EXIST, "nobody publishes this track")
         waiting = Unanswered(party, parameters, question)
@@ -280,13 +285,15 @@ class Fetching:
         self._book.give(party, waiting)
 
     def _ask(
-        self, track: Track, chosen: LocationFilter, timeout_ms: int | None, now: float, frontier: Frontier
-    ) -> Question | None:
+        self, track: Track, chosen: LocationFilter, timeout_ms: int | None, now: float, frontier: Frontier,
+        others: Iterable[tuple[int, int | None]],
+    ) -> Question | None:  # fmt: skip
+        """FETCH from who feeds the track, or else from one of `others`."""
         book = self._book
-        sessions = [source.session for source, state in track.sources.items() if state.established]
-        sessions += [publisher.session for publisher in book.routes.publishers(track.name.namespace)]
-        for session in sessions:
-            request = book.members[session].peer.fetch(track.name, chosen, Parameters(order=GroupOrder.ASCENDING))
+        feeds = [(source.session, source_rank(state)) for source, state in track.sources.items() if state.established]
+        for session, budget in (*feeds, *others):
+            wish = Parameters(order=GroupOrder.ASCENDING, rank=budget)
+            request = book.members[session].peer.fetch(track.name, chosen, wish)
             if request is not None:
                 party = Party(session, request)
                 question = Question(party, track, frontier, chosen, heard_at=now)
@@ -310,6 +317,11 @@ class Fetching:
             return
         question.frontier.timed_out = True
         self._drop(question, RequestRejected(RequestCode.TIMEOUT, "the publisher did not answer in time"))
+
+
+def source_rank(source: Source) -> int | None:
+    """How many relays a question to this source may still go through; None where it is a publisher."""
+    return None if source.way is None else source.way.relays - 1
 
 
 def fetch_range(chosen: LocationFilter, largest: Location | None) -> Range:

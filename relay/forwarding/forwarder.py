@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 
 from relay.forwarding import picture
@@ -23,6 +23,7 @@ from relay.forwarding.book import (
     Offered,
     Question,
     Serving,
+    Standing,
     Unanswered,
     Waiting,
 )
@@ -30,12 +31,14 @@ from relay.forwarding.cursors import Cursor, StreamCursor
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.egress_order import Outbox, ReadyQueue
 from relay.forwarding.fetching import Fetching
+from relay.forwarding.moving import Moving
 from relay.forwarding.peers import Peer, Sink
 from relay.forwarding.picture import ForwardingStatistics
-from relay.forwarding.routes import Party
+from relay.forwarding.routes import Party, Way
 from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Inlet, MalformedTrack, NewLife, Source, Track
+from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import DoneCode, RequestCode, RequestRejected, ResetCode
 from tradewind.moqt.model import (
     DatagramObject,
@@ -58,14 +61,16 @@ LONGEST_TIMEOUT_S = 60.0
 class Forwarder:
     """All tracks of one relay."""
 
-    __slots__ = ("_book", "_discovery", "_fetching", "_status", "_subscribing")
+    __slots__ = ("_book", "_discovery", "_fetching", "_moving", "_status", "_subscribing", "_upstreams")
 
     def __init__(self, settings: ForwardingSettings) -> None:
         self._book = Book(settings)
-        self._discovery = Discovery(self._book)
-        self._fetching = Fetching(self._book)
-        self._subscribing = Subscribing(self._book, self._discovery, self._fetching)
-        self._status = Status(self._book)
+        self._upstreams = Upstreams(self._book)
+        self._discovery = Discovery(self._book, self._upstreams)
+        self._fetching = Fetching(self._book, self._upstreams)
+        self._subscribing = Subscribing(self._book, self._discovery, self._fetching, self._upstreams)
+        self._moving = Moving(self._book, self._upstreams, self._subscribing)
+        self._status = Status(self._book, self._upstreams)
 
     @property
     def ready(self) -> ReadyQueue:
@@ -74,10 +79,12 @@ class Forwarder:
 
     # --- Sessions ---
 
-    def open_session(self, session: int, peer: Peer, sink: Sink) -> Outbox:
-        """A session is set up; returns its outbox."""
+    def open_session(self, session: int, peer: Peer, sink: Sink, hop: int | None = None) -> Outbox:
+        """A session is set up, with a neighbour where it has a Hop ID; returns its outbox."""
         outbox = Outbox(session, sink, self._book.ready)
-        self._book.members[session] = Member(session, peer, outbox)
+        self._book.members[session] = Member(session, peer, outbox, hop)
+        if hop is not None:
+            self._upstreams.tell_all(session)
         return outbox
 
     def close_session(self, session: int, now: float) -> None:
@@ -97,6 +104,20 @@ class Forwarder:
         member.outbox.clear()
         book.drops.update(member.outbox.drops)
         del book.members[session]
+        if member.hop is not None:
+            self._moving.reconsider(None, now)
+
+    def apply_positions(self, positions: Mapping[tuple[int, int], int], now: float) -> None:
+        """A route table: (origin, next hop) -> place among the candidates for that origin, all as Hop IDs."""
+        self._book.positions = positions
+        self._moving.reconsider(None, now)
+
+    def grade_neighbour(self, session: int, standing: Standing, now: float) -> None:
+        """What the link from a neighbour to us is like now."""
+        member = self._book.members.get(session)
+        if member is not None and member.standing is not standing:
+            member.standing = standing
+            self._moving.reconsider(None, now)
 
     # --- Requests of theirs ---
 
@@ -137,6 +158,29 @@ class Forwarder:
         self, session: int, request: int, name: FullTrackName, parameters: Parameters, now: float
     ) -> None:
         self._status.request(Party(session, request), name, parameters, now)
+
+    def receive_way(self, session: int, request: int, namespace: Namespace, hops: tuple[int, ...], now: float) -> None:
+        """PUBLISH_NAMESPACE of a neighbour: it has the namespace by this way."""
+        book = self._book
+        party, way = Party(session, request), Way(hops)
+        if self._upstreams.leads_here(way, session):
+            book.peer(party).reject(request, RequestCode.UNINTERESTED, "that way leads through us")
+            return
+        if self._discovery.announce(party, namespace, way):
+            self._subscribing.end_former_lives(namespace, now)
+        self._moving.reconsider(namespace, now)
+
+    def receive_other_way(self, session: int, request: int, hops: tuple[int, ...], now: float) -> None:
+        """A neighbour has a namespace of before by another way."""
+        party, way = Party(session, request), Way(hops)
+        if self._upstreams.leads_here(way, session):
+            self._discovery.withdraw(party, now, lost=False)
+            self._book.cancel(party)
+            self._moving.reconsider(None, now)
+            return
+        namespace = self._discovery.readvertise(party, way)
+        if namespace is not None:
+            self._moving.readvertised(session, namespace, now)
 
     def receive_publish_namespace(self, session: int, request: int, namespace: Namespace, now: float) -> None:
         party = Party(session, request)
@@ -187,6 +231,8 @@ class Forwarder:
                 self._subscribing.lost(party, role, now)
             case Announced():
                 self._discovery.withdraw(party, now, lost=lost)
+                if not lost and self._book.members[session].hop is not None:
+                    self._moving.reconsider(None, now)
             case Interested():
                 self._discovery.stop_listening(party)
             case Ending():
@@ -243,7 +289,7 @@ class Forwarder:
             case Asked():
                 self._status.refused(role, code, reason)
             case _:
-                pass
+                self._upstreams.refused(session, request)
 
     def receive_publish_done(
         self, session: int, request: int, status: int, stream_count: int | None, reason: str, now: float
@@ -285,6 +331,9 @@ class Forwarder:
                 track.receive_object(inlet, header, now)
             except MalformedTrack as problem:
                 self._contradiction(track, inlet.source, problem, now)
+            succeeds = inlet.source.succeeds
+            if succeeds is not None and (inlet.subgroup.group, header.id) >= succeeds:
+                self._moving.arrived(track, inlet.source)
 
     def receive_data(self, session: int, stream: int, data: bytes, last: bool, now: float) -> None:
         """Payload bytes on a subgroup or fetch stream."""
@@ -326,6 +375,9 @@ class Forwarder:
                 feeding.track.receive_datagram(feeding.source, found, now)
             except MalformedTrack as problem:
                 self._contradiction(feeding.track, feeding.source, problem, now)
+            succeeds = feeding.source.succeeds
+            if succeeds is not None and (found.group, found.header.id) >= succeeds:
+                self._moving.arrived(feeding.track, feeding.source)
 
     def receive_fetch_stream(self, session: int, stream: int, request: int) -> None:
         """The data stream of a FETCH of ours begins."""
@@ -372,6 +424,7 @@ class Forwarder:
 
     def keep_limits(self, now: float) -> None:
         """Bring the cache within its bounds of bytes and age; call it now and then."""
+        self._upstreams.keep_house()
         self._book.budget.shrink()
         self._book.budget.expire(now)
 

@@ -20,11 +20,41 @@ class Party(NamedTuple):
     request: int
 
 
+class Way(NamedTuple):
+    """By which way a neighbour has a namespace (MoQ Cluster, "HOP_PATH Parameter")."""
+
+    hops: tuple[int, ...]
+    """Hop IDs: the Original Publisher's, the origin relay's, and so on to the neighbour's own."""
+    cost: int = 0
+
+    @property
+    def publisher(self) -> int:
+        return self.hops[0]
+
+    @property
+    def origin(self) -> int:
+        """The relay that has the Original Publisher's session."""
+        return self.hops[1]
+
+    @property
+    def neighbour(self) -> int:
+        return self.hops[-1]
+
+    @property
+    def relays(self) -> int:
+        """How many there are on it: 1 where the neighbour is the origin."""
+        return len(self.hops) - 1
+
+
 @dataclass(slots=True)
 class Announcement:
     """A published namespace: the PUBLISH_NAMESPACE requests behind it, and until when it stays without one."""
 
     parties: list[Party] = field(default_factory=list)
+    ways: dict[Party, Way] = field(default_factory=dict)
+    """Of those parties that are neighbours."""
+    epoch: int = 0
+    """Which life of the namespace at this relay it is."""
     lingers_until: float | None = None
     flipped_at: float = float("-inf")
 
@@ -48,14 +78,18 @@ class Routes:
         self.namespace_interests: dict[Party, Namespace] = {}
         self.tracks_interests: dict[Party, TracksInterest] = {}
         self._announced_by: dict[Party, Namespace] = {}
+        self._epochs = 0
 
-    def announce(self, party: Party, namespace: Namespace) -> bool:
-        """Add a publisher of a namespace; returns whether the namespace is new to everybody."""
+    def announce(self, party: Party, namespace: Namespace, way: Way | None = None) -> bool:
+        """Add a publisher of a namespace, or a neighbour that has a `way` to one; returns whether it is new to all."""
         found = self.announced.get(namespace)
         fresh = found is None
         if found is None:
-            found = self.announced[namespace] = Announcement()
+            self._epochs += 1
+            found = self.announced[namespace] = Announcement(epoch=self._epochs)
         found.parties.append(party)
+        if way is not None:
+            found.ways[party] = way
         found.lingers_until = None
         self._announced_by[party] = namespace
         return fresh
@@ -70,6 +104,7 @@ class Routes:
             return None
         found = self.announced[namespace]
         found.parties.remove(party)
+        found.ways.pop(party, None)
         if found.parties:
             return None
         if lingers_until is not None:
@@ -97,14 +132,26 @@ class Routes:
         return self._announced_by.get(party)
 
     def publishers(self, namespace: Namespace) -> Iterator[Party]:
-        """Whom a SUBSCRIBE to a track in `namespace` goes to: publishers of it or of a prefix of it."""
+        """Whom a SUBSCRIBE to a track in `namespace` goes to: publishers here of it or of a prefix of it."""
         seen: set[int] = set()
         for length in range(len(namespace), -1, -1):
             found = self.announced.get(namespace[:length])
-            for party in found.parties if found is not None else ():
-                if party.session not in seen:
+            if found is None:
+                continue
+            for party in found.parties:
+                if party.session not in seen and party not in found.ways:
                     seen.add(party.session)
                     yield party
+
+    def ways(self, namespace: Namespace) -> list[tuple[Party, Way]]:
+        """The neighbours that have `namespace` or a prefix of it, in no order; a neighbour's longest prefix counts."""
+        seen: dict[int, tuple[Party, Way]] = {}
+        for length in range(len(namespace), -1, -1):
+            found = self.announced.get(namespace[:length])
+            if found is not None:
+                for party, way in found.ways.items():
+                    seen.setdefault(party.session, (party, way))
+        return list(seen.values())
 
     def lingering(self, namespace: Namespace) -> bool:
         """Whether a publisher of the namespace has gone so lately that it may come back."""
@@ -137,3 +184,4 @@ class Routes:
         for namespace, found in self.announced.items():
             assert found.parties or found.lingers_until is not None
             assert all(self._announced_by[party] == namespace for party in found.parties)
+            assert found.ways.keys() <= set(found.parties)

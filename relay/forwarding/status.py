@@ -9,15 +9,17 @@ from functools import partial
 
 from relay.forwarding.book import Asked, Book
 from relay.forwarding.routes import Party
+from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import RequestCode
-from tradewind.moqt.model import NO_PARAMETERS, FullTrackName, Location, Parameters, Properties
+from tradewind.moqt.model import FullTrackName, Location, Parameters, Properties
 
 
 class Status:
     """Questions about tracks, passed on one for one."""
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: Book, upstreams: Upstreams) -> None:
         self._book = book
+        self._upstreams = upstreams
 
     def request(self, party: Party, name: FullTrackName, parameters: Parameters, now: float) -> None:
         """TRACK_STATUS of theirs."""
@@ -27,10 +29,10 @@ class Status:
             properties = () if parameters.include_properties is False else track.properties
             book.peer(party).accept(party.request, Parameters(largest=track.largest), properties)
             return
-        for publisher in book.routes.publishers(name.namespace):
-            request = book.peer(publisher).track_status(name, NO_PARAMETERS)
+        for session, budget in self._upstreams.who_knows(name.namespace, party.session, parameters.rank):
+            request = book.members[session].peer.track_status(name, Parameters(rank=budget))
             if request is not None:
-                asked = Asked(Party(publisher.session, request), party)
+                asked = Asked(Party(session, request), party)
                 asked.timer = book.timers.at(now + book.settings.answer_timeout_s, partial(self._time_out, asked))
                 book.give(asked.party, asked)
                 book.give(party, asked)

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from relay.forwarding import ranks
 from relay.forwarding.book import Book, Ending, Feeding, Member, Offered, Serving, Waiting
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.fetching import Fetching
 from relay.forwarding.range_filters import updated
-from relay.forwarding.routes import Party
+from relay.forwarding.routes import Party, Way
 from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import DYNAMIC_GROUPS, OBJECT_TIMEOUT, SUBGROUP_TIMEOUT, Source, Track
+from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode
 from tradewind.moqt.model import (
     NEXT_OBJECT,
@@ -34,8 +36,9 @@ from tradewind.moqt.model import (
 class Subscribing:
     """SUBSCRIBE, PUBLISH, their answers, updates and ends."""
 
-    def __init__(self, book: Book, discovery: Discovery, fetching: Fetching) -> None:
+    def __init__(self, book: Book, discovery: Discovery, fetching: Fetching, upstreams: Upstreams) -> None:
         self._book = book
+        self._upstreams = upstreams
         self._discovery = discovery
         self._fetching = fetching
 
@@ -52,12 +55,14 @@ class Subscribing:
         if not peer.shares_subscriptions and self._reads(party.session, track):
             peer.reject(party.request, RequestCode.DUPLICATE_SUBSCRIPTION, "already subscribed to this track")
             return
+        if not self._takes_in(party, track, parameters):
+            return
         if track.established:
             self._establish(party, track, parameters, now, now)
             return
         waiting = Waiting(party, track, parameters, now)
         book.wait(waiting)
-        asked = any(not source.established for source in track.sources.values()) or self._ask_all(track)
+        asked = any(not source.established for source in track.sources.values()) or self._ask_somebody(track)
         if asked:
             waiting.timer = book.timers.at(now + book.settings.answer_timeout_s, lambda _: self._give_up(waiting))
             return
@@ -122,6 +127,12 @@ class Subscribing:
             return
         if track.established:
             return
+        if feeding.source.way is not None:
+            if self._ask_next_neighbour(track, party.session):
+                return
+            if code == RequestCode.UNINTERESTED:
+                # Relays change places: another way is advertised soon, or those who wait run out of patience.
+                return
         for waiting in tuple(self._book.waiting.get(track, ())):
             if waiting.parameters.rendezvous_timeout_ms and code == RequestCode.DOES_NOT_EXIST:
                 continue
@@ -142,13 +153,14 @@ class Subscribing:
         book.give(party, Feeding(track, source))
         self._revive(track, source, properties, now)
         track.knows_largest(parameters.largest)
-        book.peer(party).accept(party.request, Parameters(forward=source.forward or self._wanted(track)))
+        book.peer(party).accept(party.request, Parameters(forward=source.forward or self.wanted(track)))
         waiting = book.waiting.get(track, ())
         sessions = {entry.party.session for entry in waiting}
         for entry in tuple(waiting):
             book.stop_waiting(entry)
             self._establish(entry.party, track, entry.parameters, entry.since, now)
         self._discovery.offer_everywhere(track, sessions)
+        self._upstreams.published(name.namespace)
         self._match_forward(track)
 
     def offer_accepted(self, party: Party, offered: Offered, parameters: Parameters, now: float) -> None:
@@ -178,7 +190,7 @@ class Subscribing:
         for track in tuple(self._book.tracks.values()):
             if track.name.namespace[: len(namespace)] != namespace:
                 continue
-            if self._wanted(track):
+            if self.wanted(track):
                 self._ask(track, party)
             else:
                 self._release(track)
@@ -193,6 +205,7 @@ class Subscribing:
             if not track.established or track.name.namespace[: len(namespace)] != namespace:
                 continue
             current = {publisher.session for publisher in book.routes.publishers(track.name.namespace)}
+            current |= {neighbour.session for neighbour, _ in book.routes.ways(track.name.namespace)}
             sources = track.sources
             if sources and not any(feed.published or party.session in current for party, feed in sources.items()):
                 for party in tuple(sources):
@@ -291,17 +304,46 @@ class Subscribing:
         subscription.set_timeouts(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)
         return subscription
 
-    def _ask_all(self, track: Track) -> bool:
-        """SUBSCRIBE to every publisher of the track's namespace; whether any was asked."""
+    def _takes_in(self, party: Party, track: Track, parameters: Parameters) -> bool:
+        """Whether a subscriber may be served at all: a neighbour only below us, lest relays forward in a circle."""
+        peer = self._book.peer(party)
+        if self._book.members[party.session].hop is None:
+            return True
+        claim = ranks.HIGHEST if parameters.rank is None else parameters.rank
+        if not ranks.admits((source.claim for source in track.sources.values()), claim):
+            peer.reject(party.request, RequestCode.UNINTERESTED, "not above you")
+            self._book.forget_if_unused(track)
+            return False
+        track.children[party] = claim
+        return True
+
+    def _ask_somebody(self, track: Track) -> bool:
+        """SUBSCRIBE to every publisher here of the track's namespace, or else the best neighbour; whether any was asked."""
         asked = [self._ask(track, party) for party in tuple(self._book.routes.publishers(track.name.namespace))]
-        return any(asked)
+        return any(asked) or self._ask_next_neighbour(track)
+
+    def _ask_next_neighbour(self, track: Track, after: int | None = None) -> bool:
+        """SUBSCRIBE to the best neighbour, or the one that comes after session `after`."""
+        candidates = self._upstreams.candidates(track)
+        sessions = [party.session for party, _ in candidates]
+        rest = candidates[sessions.index(after) + 1 :] if after in sessions else candidates
+        return any(self.ask_neighbour(track, party, way) is not None for party, way in rest[:1])
+
+    def ask_neighbour(self, track: Track, party: Party, way: Way) -> Source | None:
+        """SUBSCRIBE to a neighbour, with the rank that we claim; None where it cannot be asked."""
+        claim = ranks.claim(way.relays, track.children.values())
+        return None if claim is None else self._subscribe(track, party.session, way, claim)
 
     def _ask(self, track: Track, publisher: Party) -> bool:
-        """SUBSCRIBE, without a filter: publishers answer that with their current group from its first object."""
-        book = self._book
+        """SUBSCRIBE to a publisher here; whether it was asked."""
         if any(source.session == publisher.session for source in track.sources):
             return False
-        peer = book.peer(publisher)
+        return self._subscribe(track, publisher.session, None, 0) is not None
+
+    def _subscribe(self, track: Track, session: int, way: Way | None, claim: int) -> Source | None:
+        """SUBSCRIBE, without a filter: publishers answer that with their current group from its first object."""
+        book = self._book
+        peer = book.members[session].peer
         waiting = book.waiting.get(track, ())
         forward = any(sub.forward for sub in track.subscriptions.values()) or any(
             entry.parameters.forward is not False for entry in waiting
@@ -313,15 +355,16 @@ class Subscribing:
                 forward=forward,
                 priority=128,
                 new_group=max(wishes, default=None),
+                rank=None if way is None else claim,
             ),
         )
         if request is None:
-            return False
-        party = Party(publisher.session, request)
-        source = Source(party, published=False, forward=forward)
+            return None
+        party = Party(session, request)
+        source = Source(party, published=False, forward=forward, way=way, claim=claim)
         track.sources[party] = source
         book.give(party, Feeding(track, source))
-        return True
+        return source
 
     def _patience_s(self, waiting: Waiting) -> float:
         settings = self._book.settings
@@ -366,7 +409,8 @@ class Subscribing:
         for subscription in track.subscriptions.values():
             subscription.default_priority = track.default_priority
 
-    def _wanted(self, track: Track) -> bool:
+    def wanted(self, track: Track) -> bool:
+        """Whether somebody reads the track or waits for it."""
         return bool(track.subscriptions) or bool(self._book.waiting.get(track))
 
     def _match_forward(self, track: Track) -> None:
@@ -392,7 +436,7 @@ class Subscribing:
 
     def _reconsider(self, track: Track, now: float) -> None:
         """Somebody left: if nobody is left, the upstream subscription goes after the linger time."""
-        if self._wanted(track):
+        if self.wanted(track):
             return
         if not track.established:
             self._cancel_unanswered(track)
@@ -401,7 +445,7 @@ class Subscribing:
         self._book.timers.at(now + self._book.settings.linger_s, lambda _: self._release(track))
 
     def _release(self, track: Track) -> None:
-        if self._wanted(track) or self._book.tracks.get(track.name) is not track:
+        if self.wanted(track) or self._book.tracks.get(track.name) is not track:
             return
         for party, source in tuple(track.sources.items()):
             if not source.published:
@@ -464,7 +508,7 @@ class Subscribing:
         track.abandon_orphans(ResetCode.CANCELLED)
         for party, subscription in tuple(track.subscriptions.items()):
             del track.subscriptions[party]
-            self._book.give(party, Ending(party, subscription))
+            self._book.give(party, Ending(party, track, subscription))
             subscription.end_after_streams(status, reason, partial(self._book.take, party))
         self._withdraw_offers(track, status, reason)
         for waiting in tuple(self._book.waiting.get(track, ())):

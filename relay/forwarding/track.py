@@ -21,7 +21,7 @@ from relay.forwarding.cache import (
 from relay.forwarding.egress_order import ReadyQueue
 from relay.forwarding.fetch_cursor import Frontier
 from relay.forwarding.peers import DropReason
-from relay.forwarding.routes import Party
+from relay.forwarding.routes import Party, Way
 from relay.forwarding.subscription import DatagramFan, Subscription
 from tradewind.moqt.model import (
     DatagramObject,
@@ -49,11 +49,17 @@ class MalformedTrack(Exception):
 class Source:
     """One upstream subscription, or one PUBLISH, that feeds the track."""
 
-    __slots__ = ("done", "established_at", "forward", "inherits", "last_at", "party", "published", "streams_closed",
-                 "streams_open")  # fmt: skip
+    __slots__ = ("claim", "done", "established_at", "forward", "inherits", "last_at", "party", "published",
+                 "streams_closed", "streams_open", "succeeds", "way")  # fmt: skip
 
-    def __init__(self, party: Party, *, published: bool, forward: bool) -> None:
+    def __init__(self, party: Party, *, published: bool, forward: bool, way: Way | None = None, claim: int = 0) -> None:
         self.party = party
+        self.way = way
+        """By which way a neighbour had it when we asked; None: a publisher here."""
+        self.claim = claim
+        """The rank that we said we would not go below: see `ranks`."""
+        self.succeeds: Location | None = None
+        """It takes the place of others once it has reached this."""
         self.published = published
         """It came as a PUBLISH of theirs, not as a SUBSCRIBE of ours."""
         self.established_at: float | None = None
@@ -115,9 +121,9 @@ class FetchInlet:
 class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
-    __slots__ = ("_fan", "_ready", "alias", "cache", "drops", "established", "established_at", "fetching", "largest",
-                 "lingers_until", "max_lag_s", "name", "objects_in", "offers", "properties", "sources", "subscriptions",
-                 "warming", "wished_group")  # fmt: skip
+    __slots__ = ("_fan", "_ready", "alias", "cache", "children", "drops", "established", "established_at", "fetching",
+                 "largest", "lingers_until", "max_lag_s", "moved_at", "name", "objects_in", "offers", "properties",
+                 "sources", "subscriptions", "warming", "wished_group")  # fmt: skip
 
     def __init__(
         self, name: FullTrackName, alias: int, budget: CacheBudget, max_lag_s: float, ready: ReadyQueue
@@ -141,6 +147,10 @@ class Track:
         self.largest: Location | None = None
         self.sources: dict[Party, Source] = {}
         self.subscriptions: dict[Party, Subscription] = {}
+        self.children: dict[Party, int] = {}
+        """What neighbours claimed whose subscriptions wait or are served: see `ranks`."""
+        self.moved_at = float("-inf")
+        """When it last began to move from one neighbour to another."""
         self.offers: dict[Party, None] = {}
         """PUBLISH messages of ours for it that nobody has answered yet."""
         self.lingers_until: float | None = None

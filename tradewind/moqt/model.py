@@ -210,7 +210,7 @@ class Parameters:
     """Between relays: the Hop IDs that a namespace came by, the Original Publisher's first."""
     route_cost: int | None = None
     rank: int | None = None
-    """Between relays: below whom the subscriber stands, and stays (docs/wire.md)."""
+    """Between relays: of a SUBSCRIBE, below whom its sender stays; of others, how many relays may still be asked."""
 
 
 NO_PARAMETERS = Parameters()

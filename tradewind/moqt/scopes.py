@@ -113,6 +113,6 @@ BETWEEN_RELAYS = _table(
     _row(0x40B57, "HOP_PATH", "hop_path", p.HOPS, "PUBLISH_NAMESPACE"),
     _row(0x40B58, "ROUTE_COST", "route_cost", p.VARINT, "PUBLISH_NAMESPACE"),
     # Ours: docs/wire.md, "Ranks".
-    _row(0x54571, "RANK", "rank", p.VARINT, "SUBSCRIBE"),
+    _row(0x54571, "RANK", "rank", p.VARINT, "SUBSCRIBE FETCH TRACK_STATUS"),
 )
 DRAFT_22 = _from_20(p.TYPED_FILTER)

@@ -158,6 +158,12 @@ class FakePeer:
     def track_status(self, track: FullTrackName, parameters: Parameters) -> int | None:
         return self._request("track_status", track, parameters)
 
+    def publish_namespace(self, namespace: Namespace, hops: tuple[int, ...]) -> int | None:
+        return self._request("publish_namespace", namespace, hops)
+
+    def readvertise(self, request: int, hops: tuple[int, ...]) -> None:
+        self.said.append(("readvertise", request, hops))
+
     def update(self, request: int, parameters: Parameters) -> int | None:
         self.said.append(("update", request, parameters))
         return 0

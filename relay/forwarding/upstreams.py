@@ -1,0 +1,158 @@
+"""Which neighbour a namespace comes from, and which of ours they are told of.
+
+`subscribing` asks whom a SUBSCRIBE goes to where nobody publishes here; `moving` asks again when something changed.
+The route table ranks neighbours towards an origin; a neighbour counts only while it advertises the namespace by a way
+that does not lead through us, or through a relay that we serve. Source: MoQ Cluster, "Relay Behavior" and "Path
+Selection"; the ranking by measured links is ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from relay.forwarding import ranks
+from relay.forwarding.book import Book, Member, Told
+from relay.forwarding.routes import Party, Way
+from relay.forwarding.track import Track
+from tradewind.moqt.model import Namespace
+
+MOST_RELAYS = 3
+"""On the way of an advertisement: with ourselves behind it, two stand between the origin and us."""
+UNRANKED = 99
+"""The place of a neighbour that the route table does not name."""
+
+
+class Upstreams:
+    """Ways to namespaces: taken from neighbours, chosen among, told to neighbours."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._published: set[Namespace] = set()
+        """Namespaces that nobody announced here, of tracks that came with PUBLISH."""
+
+    # --- Choosing ---
+
+    def who_knows(self, namespace: Namespace, asker: int, budget: int | None) -> list[tuple[int, int | None]]:
+        """Whom to ask about a track that nobody feeds here: sessions, and what budget goes with the question.
+
+        Publishers here, or else neighbours, best first, but not through the `asker` (a session). `budget` is how many
+        relays may still be asked, None where the question comes from outside the mesh.
+        """
+        book = self._book
+        here: list[tuple[int, int | None]] = [(party.session, None) for party in book.routes.publishers(namespace)]
+        left = ranks.HIGHEST if budget is None else min(budget, ranks.HIGHEST)
+        if here or left == 0:
+            return here
+        member = book.members.get(asker)
+        ways = sorted(book.routes.ways(namespace), key=self._merit)
+        return [
+            (party.session, left - 1)
+            for party, way in ways
+            if member is None or member.hop is None or member.hop not in way.hops
+        ]
+
+    def candidates(self, track: Track) -> list[tuple[Party, Way]]:
+        """Neighbours that a track may be asked of, best first."""
+        book = self._book
+        below = {book.members[party.session].hop for party in track.children}
+        usable = [
+            (party, way)
+            for party, way in book.routes.ways(track.name.namespace)
+            if below.isdisjoint(way.hops) and ranks.claim(way.relays, track.children.values()) is not None
+        ]
+        return sorted(usable, key=self._merit)
+
+    def way_of(self, session: int, namespace: Namespace) -> Way | None:
+        """By which way a neighbour has the namespace now."""
+        return next((way for party, way in self._book.routes.ways(namespace) if party.session == session), None)
+
+    def leads_here(self, way: Way, session: int) -> bool:
+        """Whether a way is of no use to us: it goes through us, is too long, or does not end at that neighbour."""
+        hop = self._book.members[session].hop
+        return self._book.settings.hop in way.hops or not 1 <= way.relays <= MOST_RELAYS or way.neighbour != hop
+
+    # --- Telling ---
+
+    def tell_of(self, namespace: Namespace) -> None:
+        """The ways to a namespace changed: say so to every neighbour for whom that matters."""
+        for member in tuple(self._book.members.values()):
+            if member.hop is not None:
+                self._tell(member, namespace)
+
+    def tell_all(self, session: int) -> None:
+        """A neighbour is here: tell it of every namespace."""
+        member = self._book.members[session]
+        for namespace in (*self._book.routes.announced, *self._published):
+            self._tell(member, namespace)
+
+    def published(self, namespace: Namespace) -> None:
+        """A track came with PUBLISH: neighbours hear of its namespace as if it had been announced."""
+        if namespace not in self._published and not any(self._book.routes.publishers(namespace)):
+            self._published.add(namespace)
+            self.tell_of(namespace)
+
+    def keep_house(self) -> None:
+        """Forget the namespaces of tracks that are published no longer."""
+        if self._published:
+            tracks = self._book.tracks.items()
+            here = {name.namespace for name, track in tracks if any(feed.published for feed in track.sources.values())}
+            gone = self._published - here
+            self._published &= here
+            for namespace in gone:
+                self.tell_of(namespace)
+
+    def refused(self, session: int, request: int) -> None:
+        """A neighbour does not want to hear of a namespace."""
+        told = self._book.members[session].told
+        for namespace in [namespace for namespace, found in told.items() if found.request == request]:
+            del told[namespace]
+
+    # --- Private ---
+
+    def _merit(self, entry: tuple[Party, Way]) -> tuple[int, int, int, int]:
+        party, way = entry
+        book = self._book
+        standing = book.members[party.session].standing
+        return standing, book.positions.get((way.origin, way.neighbour), UNRANKED), way.relays, way.neighbour
+
+    def _tell(self, member: Member, namespace: Namespace) -> None:
+        hops = self._best_for(member, namespace)
+        told = member.told.get(namespace)
+        if hops is None:
+            if told is not None:
+                del member.told[namespace]
+                member.peer.cancel(told.request)
+        elif told is None:
+            request = member.peer.publish_namespace(namespace, hops)
+            if request is not None:
+                member.told[namespace] = Told(request, hops)
+        elif told.hops != hops:
+            told.hops = hops
+            member.peer.readvertise(told.request, hops)
+
+    def _best_for(self, member: Member, namespace: Namespace) -> tuple[int, ...] | None:
+        """The way by which we have a namespace, ours included, that does not lead through this neighbour."""
+        book = self._book
+        found = book.routes.announced.get(namespace)
+        here = book.settings.hop
+        if namespace in self._published:
+            return (publisher_hop(here, namespace, 0), here)
+        if found is None:
+            return None
+        if len(found.parties) > len(found.ways):
+            return (publisher_hop(here, namespace, found.epoch), here)
+        ways = sorted(found.ways.items(), key=self._merit)
+        return next(
+            (
+                (*way.hops, here)
+                for _, way in ways
+                if way.relays < MOST_RELAYS and member.hop not in way.hops and here not in way.hops
+            ),
+            None,
+        )
+
+
+def publisher_hop(relay: int, namespace: Namespace, epoch: int) -> int:
+    """The Hop ID that an origin gives a publisher without one: the same as long as the namespace lives there."""
+    text = b"\0".join((str(relay).encode(), str(epoch).encode(), *namespace))
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2 or 1
