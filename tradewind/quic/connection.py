@@ -158,6 +158,10 @@ class Connection:
         """A snapshot of RTT, congestion, bytes, packets and queues."""
         return self._core.statistics()
 
+    def certificate_der(self) -> bytes:
+        """The server's certificate (DER) as this connection's TLS has it, on both ends; empty before the handshake."""
+        return self._core.certificate_der()
+
     def certificate_sha256(self) -> bytes:
         """SHA-256 of the server's certificate (DER), the same on both ends: identities are signed over it."""
         return self._core.certificate_sha256()

@@ -245,10 +245,15 @@ class QuicCore(StreamCore):
             held_bytes=self.credit.held_bytes,
         )
 
-    def certificate_sha256(self) -> bytes:
-        """SHA-256 over the DER form of the server's certificate, whichever end we are; empty before the handshake."""
+    def certificate_der(self) -> bytes:
+        """The server's certificate of this connection, whichever end we are; empty before the handshake."""
         certificate = self.tls._peer_certificate if self._is_client else self._configuration.certificate
-        return b"" if certificate is None else sha256(certificate.public_bytes(Encoding.DER)).digest()
+        return b"" if certificate is None else certificate.public_bytes(Encoding.DER)
+
+    def certificate_sha256(self) -> bytes:
+        """SHA-256 over `certificate_der`; empty before the handshake."""
+        der = self.certificate_der()
+        return sha256(der).digest() if der else b""
 
     def check_invariants(self) -> None:
         """Raise AssertionError where sums kept in passing differ from what they sum."""
