@@ -318,7 +318,7 @@ class Subscribing:
         return True
 
     def _ask_somebody(self, track: Track) -> bool:
-        """SUBSCRIBE to every publisher here of the track's namespace, or else the best neighbour; whether any was asked."""
+        """SUBSCRIBE to every publisher here of the namespace, or else to the best neighbour; whether any was asked."""
         asked = [self._ask(track, party) for party in tuple(self._book.routes.publishers(track.name.namespace))]
         return any(asked) or self._ask_next_neighbour(track)
 

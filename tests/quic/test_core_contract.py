@@ -18,7 +18,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoContext, CryptoPair
 from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
-from aioquic.tls import CipherSuite, Epoch
+from aioquic.tls import CipherSuite, Context, Epoch
 
 import tradewind.quic
 from tests.quic.pair import Weather, make_pair
@@ -31,6 +31,7 @@ from tradewind.quic.stream_core import StreamCore
 LEANING = {"core.py", "ingest.py", "packets.py", "stream_core.py"}
 OVERRIDDEN = {
     "__init__",
+    "_initialize",
     "_get_or_create_stream",
     "_handle_ack_frame",
     "_handle_connection_close_frame",
@@ -57,6 +58,8 @@ DIGESTS = {
     QuicConnection.get_timer: "07184a05f894",
     QuicConnection.handle_timer: "8ebd76a179bf",
     QuicConnection.receive_datagram: "3c7f29826050",
+    QuicConnection._initialize: "6a41681e541c",
+    Context._server_handle_hello: "ce53cc7baafe",
     QuicConnection._close_end: "7e32d95840a6",
     QuicConnection._flush_builder: "ac4bd66d7c38",
     QuicConnection._get_or_create_stream: "aee09c84cd0d",

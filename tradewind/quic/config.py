@@ -100,6 +100,16 @@ Admit: TypeAlias = Callable[[ConnectRequest], int]
 
 
 @dataclass(frozen=True, slots=True)
+class PrivateProtocols:
+    """Protocols of raw QUIC that only nodes speak: served with a certificate and stream limits of their own."""
+
+    names: tuple[str, ...]
+    certificate: Certificate
+    bidi_streams: int = 4096
+    uni_streams: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
 class QuicSettings:
     """One endpoint's settings. Raises `SettingsError` where a value is out of range."""
 
@@ -110,6 +120,7 @@ class QuicSettings:
     webtransport: bool = True
     """Whether a server also answers `h3` on its port."""
     certificate: Certificate | None = None
+    private: PrivateProtocols | None = None
     trust: ServerTrust = ServerTrust()
     limits: Limits = Limits()
     max_datagram_size: int = 1232
@@ -136,7 +147,8 @@ class QuicSettings:
 
     def alpns(self) -> tuple[str, ...]:
         """The ALPNs a server answers, in its order."""
-        return (*self.protocols, WEBTRANSPORT_ALPN) if self.webtransport else self.protocols
+        everybodys = (*self.protocols, WEBTRANSPORT_ALPN) if self.webtransport else self.protocols
+        return everybodys if self.private is None else (*everybodys, *self.private.names)
 
     def choose(self, request: ConnectRequest) -> str | int:
         """Pick the protocol of a WebTransport session, or the HTTP status that refuses it.

@@ -9,6 +9,7 @@ its meaning.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -24,9 +25,9 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicDeliveryState
-from aioquic.tls import Encoding, Epoch  # type: ignore[attr-defined]
+from aioquic.tls import Encoding, Epoch, pull_client_hello  # type: ignore[attr-defined]
 
-from tradewind.quic.config import Address, Limits
+from tradewind.quic.config import Address, Limits, PrivateProtocols
 from tradewind.quic.ingest import PacketReader, never_sent
 from tradewind.quic.packets import PacketWriter
 from tradewind.quic.recovery import Recovery
@@ -63,6 +64,7 @@ class QuicCore(StreamCore):
         original_destination: bytes | None = None,
         retry_source: bytes | None = None,
         pinned_sha256: bytes | None = None,
+        private: PrivateProtocols | None = None,
     ) -> None:
         super().__init__(
             configuration,
@@ -88,6 +90,7 @@ class QuicCore(StreamCore):
         self._loss = self.recovery
         self._logger = SILENCE
         self._pinned_sha256 = pinned_sha256
+        self._private = private
         self._writer: PacketWriter | None = None
         self._reader: PacketReader | None = None
         self._idle_s: float | None = None
@@ -247,7 +250,7 @@ class QuicCore(StreamCore):
 
     def certificate_der(self) -> bytes:
         """The server's certificate of this connection, whichever end we are; empty before the handshake."""
-        certificate = self.tls._peer_certificate if self._is_client else self._configuration.certificate
+        certificate = self.tls._peer_certificate if self._is_client else self.tls.certificate
         return b"" if certificate is None else certificate.public_bytes(Encoding.DER)
 
     def certificate_sha256(self) -> bytes:
@@ -380,6 +383,28 @@ class QuicCore(StreamCore):
             self.close(BAD_CERTIFICATE, QuicFrameType.CRYPTO, "the certificate is not the pinned one")
         elif self.face is not None:
             self.face.opened()
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        if self._private is not None:
+            self.tls._server_handle_hello = partial(  # type: ignore[method-assign]
+                self._choose_certificate, self._private, self.tls._server_handle_hello
+            )
+
+    def _choose_certificate(
+        self, private: PrivateProtocols, handle: Callable[[Buffer, Buffer, Buffer], None], hello: Buffer, *out: Buffer
+    ) -> None:
+        """Before TLS looks at the hello, and at which signatures our key can make: a node gets what is for nodes."""
+        start = hello.tell()
+        offered = pull_client_hello(hello).alpn_protocols or []
+        hello.seek(start)
+        if next((name for name in self._configuration.alpn_protocols or [] if name in offered), "") in private.names:
+            self.tls.certificate, *self.tls.certificate_chain = private.certificate.chain
+            self.tls.certificate_private_key = private.certificate.key
+            self._allow_streams(private.bidi_streams, private.uni_streams)
+            extensions = self.tls.handshake_extensions
+            extensions[0] = (extensions[0][0], self._serialize_transport_parameters())
+        handle(hello, *out)
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)

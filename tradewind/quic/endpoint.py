@@ -313,7 +313,11 @@ class Endpoint:
             return None
         assert self._configuration is not None
         core = QuicCore(
-            self._configuration, self.settings.limits, original_destination=original, retry_source=retry_source
+            self._configuration,
+            self.settings.limits,
+            original_destination=original,
+            retry_source=retry_source,
+            private=self.settings.private,
         )
         core.make_face = self._make_face
         self._number += 1

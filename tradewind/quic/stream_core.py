@@ -75,8 +75,7 @@ class StreamCore(QuicConnection):
         self.credit = ReceiveCredit(limits.session_window_bytes)
         self.peer_streams = (PeerStreams(limits.bidi_streams), PeerStreams(limits.uni_streams))
         self._signals = Signals(self.queue, self.credit, self.peer_streams, self._settle)
-        self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = limits.bidi_streams
-        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = limits.uni_streams
+        self._allow_streams(limits.bidi_streams, limits.uni_streams)
 
     # What connection and webtransport call.
 
@@ -299,6 +298,13 @@ class StreamCore(QuicConnection):
             unidirectional = stream_is_unidirectional(stream.id)
             if self.peer_streams[unidirectional].finish():
                 self._signals.max_streams(unidirectional)
+
+    def _allow_streams(self, bidi: int, uni: int) -> None:
+        """How many streams the peer may have open; to be said before it can open any."""
+        for streams, most in zip(self.peer_streams, (bidi, uni), strict=True):
+            streams.window = streams.announced = most
+        self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = bidi
+        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = uni
 
     # For tests and on demand.
 
