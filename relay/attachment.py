@@ -12,7 +12,9 @@ from typing import Any
 from relay.access import Access, Grant, Reason, Refusal, split_target
 from relay.forwarding.egress_order import Outbox
 from relay.forwarding.forwarder import Forwarder
-from relay.limits import Limit, Limits
+from relay.limits import Allowance, Limit, Limits
+from relay.neighbour import EVERYTHING, Neighbour, session_settings
+from relay.neighbour import allowance as free_allowance
 from relay.peer import SessionPeer
 from relay.quota import Quota
 from relay.sink import SessionSink
@@ -22,7 +24,7 @@ from tradewind.moqt import events as e
 from tradewind.moqt.errors import RequestCode, ResetCode, SessionCode
 from tradewind.moqt.model import FullTrackName, Namespace, Parameters, Token
 from tradewind.moqt.parameters import SetupOptions
-from tradewind.moqt.profiles import PROFILES
+from tradewind.moqt.profiles import NEIGHBOUR, PROFILES
 from tradewind.moqt.session import Session
 from tradewind.moqt.settings import QuirkSet, SessionSettings
 from tradewind.quic.connection import Connection
@@ -37,9 +39,9 @@ RETRY_MS = 1000
 class Attachment:
     """A MoQT session on one connection, from `Opened` to its end."""
 
-    __slots__ = ("_access", "_connection", "_expiring", "_forwarder", "_handlers", "_limits", "_now", "_tally",
-                 "_wall_now", "deadline", "grant", "id", "opened_at", "outbox", "peer", "port", "quirks", "quota",
-                 "refusal", "session", "sink", "unanswered")  # fmt: skip
+    __slots__ = ("_access", "_admit", "_connection", "_expiring", "_forwarder", "_handlers", "_limits", "_now",
+                 "_tally", "_wall_now", "deadline", "grant", "id", "neighbour", "opened_at", "outbox", "peer", "port",
+                 "quirks", "quota", "refusal", "session", "sink", "unanswered")  # fmt: skip
 
     def __init__(
         self,
@@ -53,7 +55,10 @@ class Attachment:
         quirks: frozenset[str],
         tally: Tally,
         now: float,
+        neighbour: Neighbour | None = None,
+        admit: Callable[[bytes], Neighbour | None] = lambda _: None,
     ) -> None:
+        """`neighbour` is the relay that we dialled; `admit` knows tickets that were given to relays that dial us."""
         self.id = number
         self.port = port
         self.opened_at = now
@@ -68,6 +73,10 @@ class Attachment:
         """When the node last promised to look at it."""
         self.quota: Quota | None = None
         """What it holds of the limits; None before it is let in."""
+        self.neighbour = neighbour
+        """The relay of our mesh at the other end; None: anybody."""
+        self._admit = admit
+        between = connection.protocol == NEIGHBOUR.name
         self._connection = connection
         self._forwarder = forwarder
         self._access = access
@@ -80,10 +89,10 @@ class Attachment:
         self._wall_now = 0.0
         self.session = Session(
             self,
-            PROFILES[connection.protocol],
-            is_client=False,
+            NEIGHBOUR if between else PROFILES[connection.protocol],
+            is_client=connection.is_client,
             webtransport=connection.transport == "webtransport",
-            settings=settings,
+            settings=session_settings(settings) if between else settings,
             quirks=self.quirks,
         )
         self._handlers: dict[type, Callable[[Any], None]] = _handlers(self)
@@ -94,7 +103,8 @@ class Attachment:
 
     def start(self, now: float) -> None:
         """Send SETUP."""
-        self.session.start(SetupOptions(implementation=IMPLEMENTATION), now)
+        ours = SetupOptions(implementation=IMPLEMENTATION)
+        self.session.start(ours if self.neighbour is None else self.neighbour.setup(IMPLEMENTATION), now)
 
     # --- What arrives on the connection ---
 
@@ -201,6 +211,9 @@ class Attachment:
 
     def on_setup(self, event: e.SetupReceived) -> None:
         """The session says where it dialled and with which token: let it in, or not."""
+        if self.session.profile is NEIGHBOUR:
+            self._meet(event)
+            return
         target = self._connection.path if self._connection.transport == "webtransport" else event.path
         path, jwt = split_target(target)
         jwt = jwt or next((_text(token) for token in event.tokens), None)
@@ -215,13 +228,29 @@ class Attachment:
             self._tally.limits[allowance] += 1
             self.session.close(SessionCode.UNAUTHORIZED, f"too many: {allowance.value}")
             return
+        self._let_in(grant, allowance)
+
+    def _meet(self, event: e.SetupReceived) -> None:
+        """A relay of our mesh: we dialled it, or it shows the ticket that its link was given."""
+        if self.neighbour is None:
+            self.neighbour = next(
+                (found for token in event.tokens if (found := self._admit(token.value)) is not None), None
+            )
+        if self.neighbour is None:
+            self.refusal = Reason.TOKEN_UNTRUSTED
+            self.session.close(SessionCode.UNAUTHORIZED, "no such ticket")
+            return
+        self._let_in(EVERYTHING, free_allowance(self._now))
+
+    def _let_in(self, grant: Grant, allowance: Allowance) -> None:
         self.grant = grant
         self.quota = Quota(allowance, self._tally.limits)
         profile = self.session.profile
         self._tally.opened[self._connection.transport, profile.draft] += 1
         self.peer = SessionPeer(self.session, grant, self.quirks, self.quota, self.unanswered, self._over)
         self.sink = SessionSink(self._connection, profile)
-        self.outbox = self._forwarder.open_session(self.id, self.peer, self.sink)
+        hop = None if self.neighbour is None else self.neighbour.hop
+        self.outbox = self._forwarder.open_session(self.id, self.peer, self.sink, hop)
 
     def on_closed(self, event: e.SessionClosed) -> None:
         """Nothing to do: the connection's own end follows."""
@@ -267,9 +296,23 @@ class Attachment:
 
     def on_publish_namespace(self, event: e.PublishNamespaceRequested) -> None:
         self.unanswered.received(event.request, "publish_namespace")
+        if self.neighbour is not None:
+            hops = event.parameters.hop_path
+            if hops is None:
+                self.session.close(SessionCode.PROTOCOL_VIOLATION, "a namespace without its way")
+            else:
+                self._forwarder.receive_way(self.id, event.request, event.namespace, hops, self._now)
+            return
         namespace = self._writing(event.request, event.namespace, event.parameters)
         if namespace is not None and self._count(event.request, namespace=True):
             self._forwarder.receive_publish_namespace(self.id, event.request, namespace, self._now)
+
+    def on_readvertised(self, event: e.NamespaceReadvertised) -> None:
+        hops = event.parameters.hop_path
+        if hops is None:
+            self.session.close(SessionCode.PROTOCOL_VIOLATION, "a namespace without its way")
+        else:
+            self._forwarder.receive_other_way(self.id, event.request, hops, self._now)
 
     def on_subscribe_namespace(self, event: e.SubscribeNamespaceRequested) -> None:
         self.unanswered.received(event.request, "subscribe_namespace")
@@ -453,6 +496,7 @@ def _handlers(attachment: Attachment) -> dict[type, Callable[[Any], None]]:
         e.TrackStatusRequested: attachment.on_track_status,
         e.PublishRequested: attachment.on_publish,
         e.PublishNamespaceRequested: attachment.on_publish_namespace,
+        e.NamespaceReadvertised: attachment.on_readvertised,
         e.SubscribeNamespaceRequested: attachment.on_subscribe_namespace,
         e.SubscribeTracksRequested: attachment.on_subscribe_tracks,
         e.UpdateRequested: attachment.on_update,

@@ -6,10 +6,13 @@ and write everything, without the limits that viewers have: it has proven to be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.access import Grant
 from relay.limits import Allowance, Limits, LimitSettings
+from tradewind.moqt.model import TokenUse
+from tradewind.moqt.parameters import RawToken, SetupOptions
+from tradewind.moqt.settings import SessionSettings
 
 EVERYTHING = Grant(root=(), publish=((),), subscribe=((),))
 TICKET_TYPE = 0x5457
@@ -23,6 +26,16 @@ class Neighbour:
     id: str
     hop: int
     ticket: bytes = b""
+
+    def setup(self, implementation: str) -> SetupOptions:
+        """The SETUP that we begin with where we dialled it."""
+        token = RawToken(TokenUse.USE_VALUE, None, TICKET_TYPE, self.ticket)
+        return SetupOptions(path="/", authority=self.id, tokens=(token,), implementation=implementation)
+
+
+def session_settings(settings: SessionSettings) -> SessionSettings:
+    """A neighbour's session has room for a whole relay's tracks."""
+    return replace(settings, max_requests=8192, max_id_gaps=16_384, max_retired_aliases=16_384, max_waiting_streams=256)
 
 
 def allowance(now: float) -> Allowance:

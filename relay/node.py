@@ -20,8 +20,10 @@ from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.egress_order import QUANTUM_BYTES, Outbox
 from relay.forwarding.forwarder import Forwarder
 from relay.limits import Limits, LimitSettings
+from relay.neighbour import Neighbour
 from relay.tally import Tally
 from tradewind.moqt.errors import SessionCode
+from tradewind.moqt.profiles import NEIGHBOUR
 from tradewind.moqt.settings import SessionSettings
 from tradewind.quic.config import Address, QuicSettings
 from tradewind.quic.connection import Connection
@@ -104,6 +106,9 @@ class Node:
         """What a turn may send: the edge lowers it where turns take too long."""
         self.quirk_uses: Counter[str] = Counter()
         self.tally = Tally()
+        self.tickets: dict[bytes, Neighbour] = {}
+        """What relays show that dial us, and who they are."""
+        self._dialled: dict[Connection, Neighbour] = {}
         self._by_connection: dict[Connection, Attachment] = {}
         self._blocked: dict[int, dict[int, Outbox]] = {port: {} for port in range(ports)}
         """Outboxes that wait for their connection, by port and connection: looked at when it hears something."""
@@ -148,6 +153,13 @@ class Node:
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self._keep_house(now, wall_now)
+
+    def dial(self, neighbour: Neighbour, address: Address, now: float, settings: QuicSettings, port: int = 0) -> None:
+        """Open a session to a neighbour; it is one of `attachments` once its connection is there."""
+        connection = self.endpoints[port].connect(
+            address, now, server_name=neighbour.id, protocols=(NEIGHBOUR.name,), settings=settings
+        )
+        self._dialled[connection] = neighbour
 
     def drain(self, now: float, grace_s: float, uri: str = "") -> None:
         """Empty the relay in order: GOAWAY to every session, and after `grace_s` the end of those that stayed."""
@@ -269,6 +281,7 @@ class Node:
                 case Opened():
                     self._attach(event.connection, port, now)
                 case Closed():
+                    self._dialled.pop(event.connection, None)
                     attachment = by_connection.pop(event.connection, None)
                     if attachment is not None:
                         self._detach(attachment, event, port, now)
@@ -286,7 +299,7 @@ class Node:
         settings = self.settings
         attachment = Attachment(
             connection, self._count, port, self.forwarder, self.access, self.limits, settings.session, settings.quirks,
-            self.tally, now,
+            self.tally, now, self._dialled.pop(connection, None), self.tickets.get,
         )  # fmt: skip
         self.attachments[attachment.id] = attachment
         self._by_connection[connection] = attachment

@@ -107,10 +107,10 @@ class Fetching:
         subscription.fetches.append(cursor)
         cursor.wake()
 
-    def warm(self, track: Track, now: float) -> None:
-        """Have the current group here from its first object, for a subscription that begins there."""
-        if track.largest is not None:
-            self._frontier(track, Range(Location(track.largest.group, 0), track.largest), None, now)
+    def warm(self, track: Track, start: Location, now: float) -> None:
+        """Have everything here from `start`, for a subscription that begins there and not with the next object."""
+        if track.largest is not None and start <= track.largest:
+            self._frontier(track, Range(start, track.largest), None, now)
 
     def cancel(self, role: Answering | Unanswered) -> None:
         """The subscriber no longer wants a FETCH of its."""

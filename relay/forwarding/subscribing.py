@@ -25,6 +25,7 @@ from tradewind.moqt.model import (
     FilterKind,
     FullTrackName,
     Location,
+    LocationFilter,
     Namespace,
     Parameters,
     Properties,
@@ -271,7 +272,7 @@ class Subscribing:
         book.give(party, Serving(track, subscription))
         track.subscribe(party, subscription, now)
         if subscription.from_group_start:
-            self._fetching.warm(track, now)
+            self._fetching.warm(track, subscription.range.start, now)
         if parameters.fill is not None and subscription.forward:
             self._fetching.fill(track, subscription, party.request, parameters, now)
 
@@ -282,7 +283,12 @@ class Subscribing:
             FilterKind.NEXT_OBJECT,
             FilterKind.NONE,
         )
-        if from_group_start and track.largest is not None:
+        if member.hop is not None:
+            # A neighbour says where it stopped, or gets what a publisher would send.
+            from_group_start = True
+            if chosen.kind is not FilterKind.ABSOLUTE and track.largest is not None:
+                wanted = Range(Location(track.largest.group, 0), None)
+        elif from_group_start and track.largest is not None:
             wanted = Range(Location(track.largest.group, 0), None)
         subscription = Subscription(
             party.session,
@@ -330,9 +336,20 @@ class Subscribing:
         return any(self.ask_neighbour(track, party, way) is not None for party, way in rest[:1])
 
     def ask_neighbour(self, track: Track, party: Party, way: Way) -> Source | None:
-        """SUBSCRIBE to a neighbour, with the rank that we claim; None where it cannot be asked."""
+        """SUBSCRIBE to a neighbour, with the rank that we claim, from where we are; None where it cannot be asked."""
         claim = ranks.claim(way.relays, track.children.values())
-        return None if claim is None else self._subscribe(track, party.session, way, claim)
+        if claim is None:
+            return None
+        starts = [
+            entry.parameters.filter.start
+            for entry in self._book.waiting.get(track, ())
+            if entry.party in track.children
+            and entry.parameters.filter is not None
+            and entry.parameters.filter.kind is FilterKind.ABSOLUTE
+        ]
+        here = track.resume_at()
+        start = min(starts, default=None) if here is None else here
+        return self._subscribe(track, party.session, way, claim, start)
 
     def _ask(self, track: Track, publisher: Party) -> bool:
         """SUBSCRIBE to a publisher here; whether it was asked."""
@@ -340,8 +357,13 @@ class Subscribing:
             return False
         return self._subscribe(track, publisher.session, None, 0) is not None
 
-    def _subscribe(self, track: Track, session: int, way: Way | None, claim: int) -> Source | None:
-        """SUBSCRIBE, without a filter: publishers answer that with their current group from its first object."""
+    def _subscribe(
+        self, track: Track, session: int, way: Way | None, claim: int, start: Location | None = None
+    ) -> Source | None:
+        """SUBSCRIBE, without a filter: publishers answer that with their current group from its first object.
+
+        Neighbours are told where to `start`, where there is such a place.
+        """
         book = self._book
         peer = book.members[session].peer
         waiting = book.waiting.get(track, ())
@@ -356,6 +378,7 @@ class Subscribing:
                 priority=128,
                 new_group=max(wishes, default=None),
                 rank=None if way is None else claim,
+                filter=None if start is None else LocationFilter(FilterKind.ABSOLUTE, start=start),
             ),
         )
         if request is None:

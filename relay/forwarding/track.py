@@ -40,6 +40,8 @@ from tradewind.moqt.model import (
 OBJECT_TIMEOUT, MAX_CACHE_DURATION, SUBGROUP_TIMEOUT = 0x02, 0x04, 0x06
 DEFAULT_PRIORITY, DEFAULT_ORDER, DYNAMIC_GROUPS = 0x0E, 0x22, 0x30
 PRIOR_GROUP_GAP, PRIOR_OBJECT_GAP = 0x3C, 0x3E
+RESUMED_GROUPS = 4
+"""How far back another source is asked for what the last one did not finish."""
 
 
 class MalformedTrack(Exception):
@@ -174,6 +176,27 @@ class Track:
     @property
     def default_order(self) -> GroupOrder:
         return GroupOrder(self.integer(DEFAULT_ORDER, GroupOrder.ASCENDING))
+
+    def resume_at(self) -> Location | None:
+        """Where another source has to begin, so that nothing is missed; None: nothing has come.
+
+        In a group of one subgroup that is the object after the last whole one; where groups have several, the
+        beginning of the first of the last groups that is not whole.
+        """
+        groups = self.cache.groups
+        recent = [groups[number] for number in list(self.cache.order)[-RESUMED_GROUPS:]]
+        if not recent:
+            return None
+        single = all(len(group.subgroups) <= 1 for group in recent)
+        for group in recent:
+            unfinished = [subgroup for subgroup in group.subgroups.values() if not subgroup.finished]
+            if unfinished:
+                last = unfinished[0].last
+                if not single or last is None:
+                    return Location(group.id, 0)
+                return Location(group.id, last.id + 1 if last.complete else last.id)
+        order = recent[-1].order
+        return Location(recent[-1].id, order[-1] + 1 if single and order else 0)
 
     def knows_largest(self, location: Location | None) -> None:
         """Raise the largest location, never lower it (draft-20, "LARGEST OBJECT Parameter")."""

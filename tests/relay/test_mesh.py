@@ -1,0 +1,200 @@
+"""Relays as neighbours, on a virtual network: tracks over one, two and three of them, and around what fails."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from relay.forwarding.book import Standing
+from tests.sim.client import NAMESPACE, TRACK
+from tests.sim.mesh import Mesh
+from tests.sim.network import BLACKOUT
+from tradewind.moqt import events as e
+from tradewind.moqt.errors import RequestCode
+from tradewind.moqt.model import FilterKind, FullTrackName, Location, LocationFilter
+
+GROUPS = [[b"%d.%d" % (group, number) * 40 for number in range(5)] for group in range(4)]
+
+
+def everything(groups: range) -> list[tuple[Location, bytes]]:
+    return [(Location(g, n), GROUPS[g][n]) for g in groups for n in range(5)]
+
+
+@pytest.mark.parametrize("draft", [16, 18, 20, 22])
+def test_a_viewer_elsewhere_sees_it(draft: int) -> None:
+    mesh = Mesh(["fra", "hkg"])
+    _, served = mesh.publish("hkg", draft)
+    viewer = mesh.client("fra", draft)
+    request = viewer.subscribe()
+    mesh.run()
+    for group in range(2):
+        served.group(group, GROUPS[group])
+    mesh.run()
+    assert sorted(viewer.objects(request)) == everything(range(2))
+    assert mesh.sources("fra") == {"hkg"}
+    assert mesh.sources("hkg") == set()
+
+
+def test_one_subscription_upstream_however_many_watch() -> None:
+    mesh = Mesh(["fra", "hkg"])
+    publisher, served = mesh.publish("hkg")
+    viewers = [mesh.client("fra") for _ in range(5)]
+    requests = [viewer.subscribe() for viewer in viewers]
+    mesh.run()
+    served.group(0, GROUPS[0])
+    mesh.run()
+    for viewer, request in zip(viewers, requests, strict=True):
+        assert sorted(viewer.objects(request)) == everything(range(1))
+    assert len(publisher.told(e.SubscribeRequested)) == 1
+    assert len(mesh.node("hkg").forwarder._book.tracks[TRACK].subscriptions) == 1
+
+
+def test_a_chain_of_two_between_and_no_more() -> None:
+    names = ["a", "b", "c", "d", "e"]
+    mesh = Mesh(names, list(pairwise(names)))
+    _, served = mesh.publish("a")
+    mesh.run()
+    viewer, far = mesh.client("d"), mesh.client("e")
+    request, beyond = viewer.subscribe(), far.subscribe()
+    mesh.run()
+    served.group(0, GROUPS[0])
+    mesh.run()
+    assert sorted(viewer.objects(request)) == everything(range(1))
+    assert [mesh.sources(name) for name in names[:4]] == [set(), {"a"}, {"b"}, {"c"}]
+    assert far.refusal(beyond) == RequestCode.DOES_NOT_EXIST
+
+
+def test_the_route_table_chooses() -> None:
+    mesh = Mesh(["fra", "hkg", "sin"])
+    _, served = mesh.publish("hkg")
+    mesh.prefer("fra", {"hkg": ["sin", "hkg"]})
+    viewer = mesh.client("fra")
+    request = viewer.subscribe()
+    mesh.run()
+    assert mesh.sources("fra") == {"sin"}
+    served.group(0, GROUPS[0])
+    mesh.run(3.0)
+    mesh.prefer("fra", {"hkg": ["hkg", "sin"]})
+    mesh.run()
+    served.group(1, GROUPS[1])
+    mesh.run()
+    assert mesh.sources("fra") == {"hkg"}
+    assert sorted(viewer.objects(request)) == everything(range(2))
+
+
+def test_a_bad_link_is_left_and_nothing_is_missed() -> None:
+    mesh = Mesh(["fra", "hkg", "sin"])
+    _, served = mesh.publish("hkg")
+    mesh.prefer("fra", {"hkg": ["hkg", "sin"]})
+    viewer = mesh.client("fra")
+    request = viewer.subscribe()
+    mesh.run()
+    served.group(0, GROUPS[0])
+    outflow = served.open(1)
+    outflow.object(0, GROUPS[1][0])
+    mesh.run()
+    mesh.weather("hkg", "fra", BLACKOUT)
+    outflow.object(1, GROUPS[1][1])
+    mesh.run(0.2)
+    mesh.grade("fra", "hkg", Standing.BAD)
+    mesh.run(0.3)
+    assert mesh.sources("fra") == {"sin"}
+    for number in (2, 3, 4):
+        outflow.object(number, GROUPS[1][number])
+    outflow.fin()
+    mesh.run(0.3)
+    assert sorted(viewer.objects(request)) == everything(range(2))
+
+
+def test_what_the_old_way_lost_of_older_groups_is_fetched() -> None:
+    mesh = Mesh(["fra", "hkg", "sin"])
+    _, served = mesh.publish("hkg")
+    mesh.prefer("fra", {"hkg": ["hkg", "sin"]})
+    viewer = mesh.client("fra")
+    request = viewer.subscribe()
+    mesh.run()
+    outflow = served.open(0)
+    outflow.object(0, GROUPS[0][0])
+    mesh.run()
+    mesh.weather("hkg", "fra", BLACKOUT)
+    for number in range(1, 5):
+        outflow.object(number, GROUPS[0][number])
+    outflow.fin()
+    served.group(1, GROUPS[1])
+    mesh.run(0.2)
+    mesh.grade("fra", "hkg", Standing.BAD)
+    mesh.run(1.0)
+    served.group(2, GROUPS[2])
+    mesh.run()
+    assert sorted(viewer.objects(request)) == everything(range(3))
+
+
+def test_a_dead_relay_is_gone_around() -> None:
+    mesh = Mesh(["fra", "hkg", "sin"])
+    _, served = mesh.publish("hkg")
+    mesh.prefer("fra", {"hkg": ["sin", "hkg"]})
+    viewer = mesh.client("fra")
+    request = viewer.subscribe()
+    mesh.run()
+    served.group(0, GROUPS[0])
+    mesh.run()
+    mesh.kill("sin")
+    mesh.grade("fra", "sin", Standing.BAD)
+    mesh.run()
+    served.group(1, GROUPS[1])
+    mesh.run()
+    assert mesh.sources("fra") == {"hkg"}
+    assert sorted(viewer.objects(request)) == everything(range(2))
+
+
+def test_namespaces_are_told_across_and_withdrawn() -> None:
+    mesh = Mesh(["fra", "hkg"])
+    viewer = mesh.client("fra")
+    viewer.ask("subscribe_namespace", ())
+    publisher = mesh.client("hkg")
+    number = publisher.announce(NAMESPACE)
+    mesh.run()
+    assert [found.namespace for found in viewer.told(e.NamespaceFound)] == [NAMESPACE]
+    publisher.do("cancel", number)
+    mesh.run()
+    assert [found.namespace for found in viewer.told(e.NamespaceGone)] == [NAMESPACE]
+
+
+def test_past_objects_come_from_where_they_are() -> None:
+    mesh = Mesh(["fra", "hkg", "sin"], [("fra", "sin"), ("hkg", "sin")])
+    _, served = mesh.publish("hkg")
+    near = mesh.client("hkg")
+    near.subscribe()
+    mesh.run()
+    for group in range(3):
+        served.group(group, GROUPS[group])
+    mesh.run()
+    viewer = mesh.client("fra")
+    chosen = LocationFilter(FilterKind.ABSOLUTE, start=Location(0, 0), end_group=1, end_object=4)
+    request = viewer.ask("fetch", TRACK, chosen)
+    mesh.run(1.0)
+    assert sorted(viewer.objects(request)) == everything(range(2))
+
+
+def test_nobody_knows_a_track_and_nobody_asks_in_circles() -> None:
+    mesh = Mesh(["a", "b", "c", "d"])
+    mesh.publish("a", track=FullTrackName(NAMESPACE, b"audio"))
+    viewer = mesh.client("d")
+    request = viewer.subscribe()
+    status = viewer.ask("track_status", TRACK)
+    mesh.run(6.0)
+    assert viewer.refusal(request) is not None
+    assert viewer.refusal(status) is not None
+    for name in mesh.relays:
+        assert TRACK not in mesh.node(name).forwarder._book.tracks
+
+
+def test_a_stranger_is_no_neighbour() -> None:
+    mesh = Mesh(["fra", "hkg"], [])
+    mesh.node("hkg").tickets.clear()
+    mesh.join("fra", "hkg")
+    mesh.node("hkg").tickets.clear()
+    mesh.run(1.0)
+    assert not mesh.node("fra").attachments
+    assert not mesh.node("hkg").attachments
