@@ -46,13 +46,18 @@ class Discovery:
         self._upstreams.tell_of(namespace)
         return fresh
 
-    def readvertise(self, party: Party, way: Way) -> Namespace | None:
-        """A neighbour has a namespace by another way; returns the namespace, None where it has none by this request."""
+    def readvertise(self, party: Party, way: Way) -> tuple[Namespace, int] | None:
+        """A neighbour has a namespace by another way; returns it with the publisher that it had before.
+
+        None where the neighbour has no namespace by this request.
+        """
         namespace = self._book.routes.namespace_of(party)
-        if namespace is not None:
-            self._book.routes.announced[namespace].ways[party] = way
-            self._upstreams.tell_of(namespace)
-        return namespace
+        if namespace is None:
+            return None
+        ways = self._book.routes.announced[namespace].ways
+        before, ways[party] = ways[party].publisher, way
+        self._upstreams.tell_of(namespace)
+        return namespace, before
 
     def withdraw(self, party: Party, now: float, *, lost: bool) -> None:
         """A namespace is no longer published by this request; `lost`: its session went without a word."""
@@ -73,6 +78,8 @@ class Discovery:
             found = self._book.routes.announced.get(namespace[:length])
             if found is not None and now - found.flipped_at > FLIP_S:
                 found.flipped_at = now
+                self._book.routes.renew(namespace[:length])
+                self._upstreams.tell_of(namespace[:length])
                 self._untell(namespace[:length])
                 self._tell(namespace[:length])
 

@@ -178,9 +178,12 @@ class Forwarder:
             self._book.cancel(party)
             self._moving.reconsider(None, now)
             return
-        namespace = self._discovery.readvertise(party, way)
-        if namespace is not None:
+        before = self._discovery.readvertise(party, way)
+        if before is not None:
+            namespace, publisher = before
             self._moving.readvertised(session, namespace, now)
+            if publisher != way.publisher:
+                self._discovery.flip(namespace, now)
 
     def receive_publish_namespace(self, session: int, request: int, namespace: Namespace, now: float) -> None:
         party = Party(session, request)

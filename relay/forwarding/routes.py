@@ -113,6 +113,11 @@ class Routes:
         del self.announced[namespace]
         return namespace
 
+    def renew(self, namespace: Namespace) -> None:
+        """What is published under this name from now on has nothing to do with what was."""
+        self._epochs += 1
+        self.announced[namespace].epoch = self._epochs
+
     def expire(self, now: float) -> list[Namespace]:
         """Remove and return the namespaces whose linger time is over."""
         gone = [

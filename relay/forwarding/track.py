@@ -459,10 +459,14 @@ class Track:
             subgroup.wake()
 
     def _reborn(self, source: Source) -> bool:
-        """Whether a source took over from others of which none has sent anything since."""
+        """Whether a source took over from others of which none has sent anything since.
+
+        A neighbour says so in its way (another publisher), and resumes where we stopped.
+        """
         since = source.established_at
         return (
-            source.inherits
+            source.way is None
+            and source.inherits
             and since is not None
             and all(other is source or other.last_at < since for other in self.sources.values())
         )

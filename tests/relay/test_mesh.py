@@ -168,13 +168,38 @@ def test_past_objects_come_from_where_they_are() -> None:
     near.subscribe()
     mesh.run()
     for group in range(3):
-        served.group(group, GROUPS[group])
+        served.group(group, GROUPS[group], end_of_group=True)
     mesh.run()
     viewer = mesh.client("fra")
     chosen = LocationFilter(FilterKind.ABSOLUTE, start=Location(0, 0), end_group=1, end_object=4)
     request = viewer.ask("fetch", TRACK, chosen)
     mesh.run(1.0)
     assert sorted(viewer.objects(request)) == everything(range(2))
+
+
+def test_a_publisher_that_begins_anew_is_followed_everywhere() -> None:
+    mesh = Mesh(["fra", "hkg", "sin"], [("fra", "sin"), ("hkg", "sin")])
+    publisher, served = mesh.publish("hkg")
+    viewer = mesh.client("fra")
+    viewer.ask("subscribe_namespace", ())
+    viewer.subscribe()
+    mesh.run()
+    for group in range(2):
+        served.group(group, GROUPS[group])
+    mesh.run()
+    publisher.vanish()
+    mesh.run(2.0)
+    _, again = mesh.publish("hkg")
+    mesh.run()
+    again.group(0, GROUPS[2])
+    mesh.run(1.0)
+    assert len(viewer.told(e.NamespaceGone)) == 1
+    assert len(viewer.told(e.PublishDone)) == 1
+    request = viewer.subscribe()
+    mesh.run()
+    again.group(1, GROUPS[3])
+    mesh.run()
+    assert viewer.objects(request)[-1] == (Location(1, 4), GROUPS[3][4])
 
 
 def test_nobody_knows_a_track_and_nobody_asks_in_circles() -> None:
