@@ -33,6 +33,7 @@ class Recorder:
         self.id = number
         self.protocol = f"moqt-{draft}"
         self.transport = "quic"
+        self.is_client = False
         self.path = ""
         self.peer_address = (f"203.0.113.{number}", 1000)
         self.closed: tuple[int, str] | None = None
