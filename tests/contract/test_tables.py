@@ -1,0 +1,204 @@
+"""Route tables: one encoding for each, and differences that end in the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import msgspec
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from tests.contract.values import any_of
+from tradewind.contract import messages as m
+from tradewind.contract.codec import (
+    TO_RELAY,
+    Codec,
+    ContractError,
+    Reason,
+    apply_delta,
+    decode_table,
+    delta_between,
+    encode_table,
+)
+
+
+def relay(name: str, **changes: Any) -> m.RelayEntry:
+    return m.RelayEntry(
+        **{
+            "id": name,
+            "region": "fra",
+            "uri": f"https://{name}.example:443",
+            "address": ("192.0.2.1", 443),
+            "stage": "serving",
+            "load": 0.5,
+            "headroom_sessions": 10,
+            **changes,
+        }
+    )
+
+
+def table(**changes: Any) -> m.RouteTable:
+    return m.RouteTable(
+        **{
+            "mesh": "shop",
+            "relay": "r1",
+            "term": 3,
+            "generation": 7,
+            "issued_wall": 1.5,
+            "neighbours": ("r2",),
+            "relays": (relay("r1"), relay("r2")),
+            "routes": (m.Route("r2", (m.Candidate("r2", cost_ms=1.5),)),),
+            "rooms": (m.RoomEntry((b"a",), "r1"), m.RoomEntry((b"b",), "r2", "r1", 4)),
+            **changes,
+        }
+    )
+
+
+def unique(found: m.RouteTable) -> bool:
+    keys: list[list[Any]] = [
+        [r.id for r in found.relays],
+        [r.origin for r in found.routes],
+        [r.room for r in found.rooms],
+    ]
+    return all(len(set(part)) == len(part) for part in keys)
+
+
+TABLES = any_of(m.RouteTable).filter(unique)
+
+
+def refused(data: bytes) -> Reason:
+    with pytest.raises(ContractError) as caught:
+        decode_table(data)
+    return caught.value.reason
+
+
+def raw(found: m.RouteTable, version: int = 1, **changes: Any) -> bytes:
+    """A table with whatever stands in it, in whatever order."""
+    tree = msgspec.to_builtins(found, builtin_types=(bytes,), order="sorted")
+    data: bytes = msgpack.packb([version, {**tree, **changes}])
+    return data
+
+
+@given(found=TABLES, data=st.data())
+@settings(max_examples=60)
+def test_a_table_has_one_encoding(found: m.RouteTable, data: st.DataObject) -> None:
+    encoded = encode_table(found)
+    shuffled = {name: tuple(data.draw(st.permutations(getattr(found, name)))) for name in ("relays", "routes", "rooms")}
+    assert encode_table(replace(found, **shuffled)) == encoded
+    assert encode_table(decode_table(encoded)) == encoded
+
+
+@st.composite
+def changed(draw: st.DrawFn, old: m.RouteTable) -> m.RouteTable:
+    """Another table that has much in common with `old`."""
+    fresh = draw(TABLES)
+    kept: dict[str, Any] = {}
+    for name in ("relays", "routes", "rooms"):
+        flags = [draw(st.booleans()) for _ in getattr(old, name)]
+        # Copies: what is equal need not be the same object.
+        kept[name] = (
+            *(replace(entry) for entry, keep in zip(getattr(old, name), flags) if keep),
+            *getattr(fresh, name),
+        )
+    new = replace(fresh, mesh=old.mesh, relay=old.relay, term=max(old.term, fresh.term), **kept)
+    assume(unique(new))
+    return new
+
+
+@given(data=st.data())
+@settings(max_examples=100)
+def test_a_difference_ends_in_the_same_bytes(data: st.DataObject) -> None:
+    old = data.draw(TABLES)
+    new = data.draw(changed(old))
+    delta = delta_between(old, new)
+    codec = Codec(TO_RELAY)
+    received = codec.decode(codec.encode(delta))
+    assert isinstance(received, m.TableDelta)
+    assert encode_table(apply_delta(decode_table(encode_table(old)), received)) == encode_table(new)
+    assert apply_delta(old, delta_between(old, old)).generation == old.generation
+
+
+def test_a_difference_holds_what_changed_and_no_more() -> None:
+    old = table()
+    new = table(
+        generation=8,
+        relays=(relay("r1"), relay("r3")),
+        routes=(m.Route("r2", (m.Candidate("r2", cost_ms=-0.0),)), m.Route("r3", ())),
+        rooms=(m.RoomEntry((b"b",), "r2", "r1", 5), m.RoomEntry((b"a",), "r1")),
+    )
+    signed = m.SignedTable(table=encode_table(new), certificate=b"c", signature=b"s")
+    delta = delta_between(old, new, signed)
+    assert delta == m.TableDelta(
+        since=7,
+        term=3,
+        generation=8,
+        issued_wall=1.5,
+        certificate=b"c",
+        signature=b"s",
+        relays=(relay("r3"),),
+        relays_gone=("r2",),
+        routes=new.routes,
+        rooms=(m.RoomEntry((b"b",), "r2", "r1", 5),),
+    )
+    assert encode_table(apply_delta(old, delta)) == signed.table
+    same = delta_between(new, replace(new, relays=tuple(map(replace, new.relays))))
+    assert (same.relays, same.routes, same.rooms, same.neighbours, same.placement_keys) == ((), (), (), None, None)
+
+
+def test_zero_and_its_negative_are_other_bytes() -> None:
+    old, new = (table(relays=(relay("r1", latitude=zero),)) for zero in (0.0, -0.0))
+    assert old == new
+    assert encode_table(old) != encode_table(new)
+    assert encode_table(apply_delta(old, delta_between(old, new))) == encode_table(new)
+
+
+def test_a_number_is_written_as_its_field_says() -> None:
+    assert encode_table(table(issued_wall=2, relays=(relay("r1", load=1),))) == encode_table(
+        table(issued_wall=2.0, relays=(relay("r1", load=1.0),))
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"since": 6},
+        {"since": 8},
+        {"term": 2},
+        {"relays_gone": ("r9",)},
+        {"relays_gone": ("r2", "r2")},
+        {"rooms_gone": ((b"z",),)},
+        {"relays": (relay("r2"), relay("r1"))},
+        {"relays": (relay("r2"), relay("r2"))},
+    ],
+)
+def test_a_difference_from_another_table(change: dict[str, Any]) -> None:
+    delta = replace(delta_between(table(), table(generation=8)), **change)
+    with pytest.raises(ContractError) as caught:
+        apply_delta(table(), delta)
+    assert caught.value.reason in {Reason.OTHER_TABLE, Reason.SHAPE}
+
+
+@pytest.mark.parametrize("other", [{"mesh": "other"}, {"relay": "r2"}])
+def test_tables_of_different_relays(other: dict[str, Any]) -> None:
+    with pytest.raises(ContractError, match="other-table"):
+        delta_between(table(), table(**other))
+
+
+@pytest.mark.parametrize("name", ["relays", "routes", "rooms"])
+def test_out_of_order_is_refused(name: str) -> None:
+    found = table(routes=(m.Route("r1", ()), m.Route("r2", ())))
+    entries = msgspec.to_builtins(getattr(found, name), builtin_types=(bytes,))
+    assert decode_table(raw(found)) == found
+    assert refused(raw(found, **{name: entries[::-1]})) is Reason.SHAPE
+    assert refused(raw(found, **{name: entries[:1] * 2})) is Reason.SHAPE
+    with pytest.raises(ContractError, match="two have one key"):
+        encode_table(replace(found, **{name: getattr(found, name)[:1] * 2}))
+
+
+def test_a_table_says_its_version() -> None:
+    assert refused(raw(table(), version=2)) is Reason.VERSION
+    assert refused(b"") is Reason.MALFORMED
+    assert refused(Codec(TO_RELAY).encode(m.Welcome(controller="c"))) is Reason.SHAPE
