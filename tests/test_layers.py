@@ -60,6 +60,7 @@ ROOMS = [
     Room("tradewind.contract", (), ("msgpack", "msgspec")),
     Room("tradewind.contract.token", (), ("joserfc", "cryptography", "msgspec")),
     Room("tradewind.contract.identity", ("tradewind.contract",), ("cryptography",)),
+    Room("tradewind.contract.issuing", ("tradewind.contract",), ("cryptography",)),
     Room("tradewind.quic", (), ("aioquic", "cryptography")),
     Room("tradewind.quic.udp", ("tradewind.quic",), ("trio",)),
     Room("tradewind.moqt"),
