@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import click
 
 COMMANDS = {
+    "cert": "control.cli.cert:command",
     "demo": "control.cli.demo:command",
     "publish": "tradewind.client.tools.publish:command",
     "relay": "control.cli.main:relay",

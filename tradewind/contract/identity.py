@@ -202,6 +202,12 @@ def public_key(der: bytes) -> PublicKey:
     return _public_key(_load(der))
 
 
+def validity(der: bytes) -> tuple[float, float]:
+    """When a certificate begins and ends, wall seconds. Raises IdentityError."""
+    certificate = _load(der)
+    return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+
+
 # --- Signatures ---
 
 
