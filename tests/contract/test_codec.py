@@ -132,6 +132,7 @@ def test_broken_messages(direction: Direction[Any], data: st.DataObject) -> None
     ("body", "reason"),
     [
         ({"t": "done", "command": "c", "ok": True, "extra": 1}, Reason.SHAPE),
+        ({"t": "done", "command": "c", "ok": True, "\u001b[31m": 1}, Reason.SHAPE),
         ({"t": "done", "command": "c", "ok": 1}, Reason.SHAPE),
         ({"t": "done", "command": "c", "ok": "true"}, Reason.SHAPE),
         ({"t": "done", "command": b"c", "ok": True}, Reason.SHAPE),
@@ -181,6 +182,8 @@ def test_memory_is_bounded() -> None:
     assert MAX_VALUES < 20_000 * 200
     assert refused(codec.decode, many) is Reason.TOO_LONG
     assert refused(codec.decode, b"\x92\x01\xdd\x00\x00\x4e\x21") is Reason.MALFORMED
+    assert refused(Codec(ON_LINK).decode, envelope({"t": [0] * 16})) is Reason.SHAPE
+    assert refused(Codec(ON_LINK).decode, envelope({"t": [0] * 17})) is Reason.MALFORMED
     assert refused(codec.decode, b"\x91" * 4000) is Reason.MALFORMED
     assert refused(codec.decode, bytes(TO_CONTROLLER.max_frame_bytes + 1)) is Reason.TOO_LONG
 

@@ -62,7 +62,9 @@ def forged(
     *,
     usages: tuple[ObjectIdentifier, ...] | None = BOTH,
     ca: bool = False,
+    path_length: int | None = None,
     digital_signature: bool = True,
+    key_cert_sign: bool = False,
     extra: x509.ExtensionType | None = None,
     signer: Any = None,
     subject_key: Any = None,
@@ -71,9 +73,10 @@ def forged(
 ) -> bytes:
     """A certificate with anything in it; signed by the mesh's authority unless said otherwise."""
     flags = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign"),
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign"),
         False,
     )
+    flags["key_cert_sign"] = key_cert_sign
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -82,7 +85,7 @@ def forged(
         .serial_number(5)
         .not_valid_before(dt.datetime.fromtimestamp(NOW - 300, dt.UTC))
         .not_valid_after(dt.datetime.fromtimestamp(NOW + DAY_S, dt.UTC))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
         .add_extension(
             x509.KeyUsage(digital_signature=digital_signature, encipher_only=False, decipher_only=False, **flags),
             critical=True,
@@ -271,6 +274,16 @@ def test_an_authority_that_takes_over() -> None:
 
 def test_no_authority() -> None:
     assert refused(Authority, [forged(("tradewind://shop",))]) is Reason.MALFORMED
+    itself: dict[str, Any] = {"uris": ("tradewind://shop",), "signer": key(50)}
+    wrongs: list[dict[str, Any]] = [
+        {"key_cert_sign": True},
+        {"ca": True, "path_length": 0},
+        {"ca": True, "path_length": 1, "key_cert_sign": True},
+        {"ca": True, "key_cert_sign": True},
+    ]
+    for wrong in wrongs:
+        # The last two would let nodes be authorities themselves.
+        assert refused(Authority, [forged(**itself, **wrong)]) is Reason.MALFORMED
     assert refused(Authority, [MESH.der[:-1]]) is Reason.MALFORMED
     broken = bytearray(MESH.der)
     broken[-1] ^= 1
@@ -366,5 +379,10 @@ def test_a_signed_table() -> None:
 def test_a_statement_cannot_be_shifted() -> None:
     signature = sign(b"purpose", [b"ab", b"c"], RELAY.key)
     check_signature(RELAY.der, b"purpose", [b"ab", b"c"], signature)
-    for purpose, fields in ((b"purpose", [b"a", b"bc"]), (b"purposeab", [b"c"]), (b"purpose", [b"ab", b"c", b""])):
+    for purpose, fields in (
+        (b"porpuse", [b"ab", b"c"]),
+        (b"purpose", [b"a", b"bc"]),
+        (b"purposeab", [b"c"]),
+        (b"purpose", [b"ab", b"c", b""]),
+    ):
         assert refused(check_signature, RELAY.der, purpose, fields, signature) is Reason.BAD_SIGNATURE

@@ -245,7 +245,10 @@ def test_nothing_is_signed_for_a_stranger(server: bytes, named: dict[str, str], 
 def test_out_of_turn() -> None:
     challenge, accepted = CODEC.encode_frame(Challenge(NONCE, (1,))), CODEC.encode_frame(Accepted(1))
     assert refused(prover().receive, accepted, 5.1) is Reason.MALFORMED
-    assert refused(prover().receive, challenge + challenge, 5.1) is Reason.MALFORMED
+    dialler = prover()
+    assert refused(dialler.receive, challenge + challenge, 5.1) is Reason.MALFORMED
+    assert dialler.bytes_to_send() == b""
+    assert refused(dialler.finish) is Reason.MALFORMED
     assert refused(prover().receive, CODEC.encode_frame(Proof(b"", NONCE, (1,), b"")), 5.1) is Reason.MALFORMED
     for data in (challenge, accepted):
         assert refused(verifier().receive, data, 5.1) is Reason.MALFORMED

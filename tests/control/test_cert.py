@@ -24,7 +24,16 @@ from tradewind.contract.identity import (
     validity,
 )
 from tradewind.contract.ids import Role
-from tradewind.contract.issuing import Order, Terms, certificate_pem, issue, order_of
+from tradewind.contract.issuing import (
+    Order,
+    Terms,
+    certificate_pem,
+    generate_key,
+    issue,
+    key_pem,
+    make_authority,
+    order_of,
+)
 from tradewind.quic.config import load_certificate
 
 DAY_S = 86_400
@@ -204,6 +213,17 @@ def test_no_certificate_outlives_its_authority(tmp_path: Path) -> None:
     assert "the authority ends" in result.output
     (authority,) = parse_authority((tmp_path / "ca.crt").read_bytes()).certificates
     assert identity(tmp_path / "a.crt").not_after == validity(authority)[1]
+
+
+def test_an_authority_that_has_ended(tmp_path: Path) -> None:
+    key = generate_key()
+    terms = Terms(1, time.time() - 10 * DAY_S, time.time() - 1)
+    (tmp_path / "ca.crt").write_bytes(certificate_pem(make_authority("shop", key, terms)))
+    (tmp_path / "ca.key").write_bytes(key_pem(key))
+    result = run("issue", "--role", "relay", "--id", "a", "--region", "fra", "-o", tmp_path)
+    assert result.exit_code == 1
+    assert "make another one" in result.output
+    assert not (tmp_path / "a.key").exists()
 
 
 def test_showing(pki: Path, relay: Path) -> None:
