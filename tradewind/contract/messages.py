@@ -56,7 +56,10 @@ class Hello(Message, frozen=True, tag="hello"):
 
 
 class LinkReport(Part, frozen=True):
-    """One direction of a link, from `neighbour` to the relay that reports, as its receiving end measured it."""
+    """A link to `neighbour`: the direction from there to here as this end measured it, and what it knows of the other.
+
+    Controllers hold each end's view of a direction against the other's and take the worse of the two.
+    """
 
     neighbour: Name
     state: StateName
@@ -67,6 +70,10 @@ class LinkReport(Part, frozen=True):
     loss_ratio: Ratio
     """Over the last 3 s."""
     carried_bytes_per_s: Amount
+    away_state: StateName = "up"
+    """Of the direction from here to `neighbour`, as the packets that left here were answered."""
+    away_loss_ratio: Ratio = 0.0
+    """Of those packets, over the last 3 s."""
 
 
 class Origin(Part, frozen=True):
