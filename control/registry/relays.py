@@ -162,7 +162,9 @@ class Registry:
                     yield found
 
     def evidence_of(self, sender: str, receiver: str, now: float) -> Evidence | None:
-        """What is known of one directed link."""
+        """What is known of one directed link; None: nothing, or an end of it is dead."""
+        if any(end not in self._relays or self._relays[end].condition is Condition.DEAD for end in (sender, receiver)):
+            return None
         return self._weigh(sender, receiver, self._told(receiver, sender), self._told(sender, receiver), now)
 
     def statistics(self) -> RegistryStatistics:

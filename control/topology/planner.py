@@ -1,0 +1,239 @@
+"""The room's face: findings of the registry go in, and in time out comes whose route table is another one.
+
+The plane hands over what `registry` found, calls `handle_deadline` when `next_deadline` says so, and takes tables of
+the relays that the answer names. Nothing is computed anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from control.registry.relays import Registry
+from control.registry.values import Alarm, AlarmKind, Event, EventKind, Finding
+from control.topology import neighbours
+from control.topology.explain import ExplainedRoute, explain
+from control.topology.paths import Mask, Paths
+from control.topology.routes import Routes, RouteSettings, Step
+from control.topology.schedule import Due, Schedule, ScheduleSettings
+from control.topology.tables import Plan, Shared, TablePair, Tables
+from control.topology.weights import Priors, Weights, WeightSettings
+from tradewind.contract.messages import RelayEntry
+
+MANY_LINKS = 64
+"""More changed links than that are cheaper computed anew."""
+NEIGHBOURS_CYCLES = 6
+"""Neighbours are chosen anew when relays come or go, and every so many cycles."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopologySettings:
+    """Settings of each part."""
+
+    weights: WeightSettings = field(default_factory=WeightSettings)
+    routes: RouteSettings = field(default_factory=RouteSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    neighbours: int = neighbours.MOST
+
+
+class Outcome(NamedTuple):
+    """What one computation came to."""
+
+    due: Due
+    changed: tuple[str, ...] = ()
+    """Relays whose table is another one: all of them in a cycle."""
+    generation: int = 0
+    step: Step | None = None
+    alarms: tuple[Alarm, ...] = ()
+
+
+class TopologyStatistics(NamedTuple):
+    """Since the start; what `/metrics` shows."""
+
+    cycles: int
+    events: int
+    computed_anew: int
+    moved_better: int
+    moved_bad: int
+    moved_gone: int
+    plans_refused: int
+
+
+class Topology:
+    """Routes of one mesh."""
+
+    __slots__ = (
+        "_alive",
+        "_anew",
+        "_counts",
+        "_cycles_to_neighbours",
+        "_died",
+        "_entries",
+        "_links",
+        "_neighbours",
+        "_paths",
+        "_priors",
+        "_routes",
+        "_schedule",
+        "_settings",
+        "_tables",
+        "_weights",
+    )
+
+    def __init__(self, mesh: str, settings: TopologySettings, priors: Priors | None = None) -> None:
+        self._settings = settings
+        self._priors = priors or Priors()
+        self._schedule = Schedule(settings.schedule)
+        self._routes = Routes(settings.routes)
+        self._tables = Tables(mesh)
+        self._weights = Weights(settings.weights, self._priors, (), ())
+        self._paths = Paths(self._weights.links(), self._weights.relays(), self._weights.labels)
+        self._links: set[tuple[str, str]] = set()
+        self._died: set[str] = set()
+        self._anew = False
+        self._neighbours: dict[str, tuple[str, ...]] = {}
+        self._cycles_to_neighbours = 0
+        self._entries: dict[str, RelayEntry] = {}
+        self._counts = TopologyStatistics(0, 0, 0, 0, 0, 0, 0)
+
+    def receive(self, findings: Iterable[Finding], now: float) -> None:
+        """The registry found something. Alarms are not for us."""
+        for event in findings:
+            if not isinstance(event, Event):
+                continue
+            match event.kind:
+                case EventKind.LINK_DOWN | EventKind.LINK_UP:
+                    self._links.add((event.relay, event.other))
+                case EventKind.DIED:
+                    self._died.add(event.relay)
+                case EventKind.JOINED | EventKind.STAGE:
+                    self._anew = True
+                case _:
+                    continue
+            self._schedule.receive_event(now)
+
+    def receive_change(self, now: float) -> None:
+        """Something of the plane's that stands in every table changed: rooms, or keys."""
+        self._schedule.receive_event(now)
+
+    def next_deadline(self) -> float | None:
+        """When to call `handle_deadline`; None: nobody was ever here."""
+        return self._schedule.next_deadline()
+
+    def handle_deadline(self, registry: Registry, shared: Shared, now: float, wall_now: float) -> Outcome:
+        """Compute what is due, and put it into force."""
+        due = self._schedule.handle_deadline(now)
+        if due is Due.NOTHING:
+            return Outcome(due)
+        cycle = due is Due.CYCLE
+        removed = self._update(registry, now, cycle=cycle)
+        step = self._routes.step(self._paths, self._weights.ids, now, cycle=cycle, removed=removed)
+        self._count(step, cycle=cycle)
+        if step.fault:
+            return Outcome(due, alarms=(Alarm(AlarmKind.PLAN_REFUSED, "", step.fault),))
+        self._choose_neighbours(cycle=cycle)
+        self._enter(registry, now, cycle=cycle)
+        plan = Plan(
+            self._weights.ids,
+            self._routes.ways,
+            self._weights.loss_ratios(),
+            self._neighbours,
+            tuple(self._entries.values()),
+        )
+        changed = self._tables.publish(plan, shared, step.changed, wall_now, whole=cycle)
+        return Outcome(due, changed, self._tables.generation, step, self._alarms(step))
+
+    def tables(self, relay: str) -> TablePair | None:
+        """A relay's table and the one taken before it: the difference is the delta. None: it has none."""
+        return self._tables.tables(relay)
+
+    def explain(self, relay: str, origin: str, now: float) -> ExplainedRoute | None:
+        """Why a relay's route to an origin is what it is; None: one of them is not in the plan."""
+        generation, cycles = self._tables.generation, self._settings.routes.cycles
+        return explain(self._routes, self._paths, self._weights, (relay, origin), generation, cycles, now)
+
+    @property
+    def generation(self) -> int:
+        """Of the newest table."""
+        return self._tables.generation
+
+    def statistics(self) -> TopologyStatistics:
+        """Since the start."""
+        return self._counts
+
+    def _update(self, registry: Registry, now: float, *, cycle: bool) -> Mask | None:
+        """Bring weights and paths up to date; returns who died where relays keep their numbers."""
+        anew = cycle or self._anew or len(self._links) > MANY_LINKS
+        links, died = sorted(self._links), sorted(self._died)
+        self._links, self._died, self._anew = set(), set(), False
+        if anew:
+            members = registry.members(now)
+            self._weights = Weights(self._settings.weights, self._priors, members, registry.evidence(now))
+            self._paths = Paths(self._weights.links(), self._weights.relays(), self._weights.labels)
+            self._counts = self._counts._replace(computed_anew=self._counts.computed_anew + 1)
+            return None
+        removed = np.zeros(len(self._weights.ids), np.bool_)
+        for relay in died:
+            if (index := self._weights.remove(relay)) is not None:
+                self._paths.remove(index)
+                removed[index] = True
+        for sender, receiver in links:
+            found = registry.evidence_of(sender, receiver, now)
+            if found is None or sender in died or receiver in died:
+                continue
+            if (cost := self._weights.set_evidence(found)) is not None:
+                self._paths.set_link(self._weights.index[sender], self._weights.index[receiver], cost)
+        return removed
+
+    def _choose_neighbours(self, *, cycle: bool) -> None:
+        ids = self._weights.ids
+        self._cycles_to_neighbours -= cycle
+        if set(ids) == self._neighbours.keys() and self._cycles_to_neighbours > 0:
+            return
+        self._cycles_to_neighbours = NEIGHBOURS_CYCLES
+        used = neighbours.usage(self._routes.ways)
+        found = neighbours.chosen(self._weights.regions, self._weights.delays_ms(), used, self._settings.neighbours)
+        self._neighbours = {relay: tuple(ids[other] for other in others) for relay, others in zip(ids, found)}
+
+    def _enter(self, registry: Registry, now: float, *, cycle: bool) -> None:
+        """What everybody is told of everybody. Load is news in cycles only: else every table changed at every event."""
+        entries = {}
+        for member in registry.members(now):
+            entry, before = member.entry(), self._entries.get(member.id)
+            if before is not None and not cycle and _as_before(before, entry):
+                entry = before
+            entries[member.id] = entry
+        self._entries = dict(sorted(entries.items()))
+
+    def _count(self, step: Step, *, cycle: bool) -> None:
+        counts = self._counts
+        self._counts = counts._replace(
+            cycles=counts.cycles + cycle,
+            events=counts.events + (not cycle),
+            moved_better=counts.moved_better + (0 if step.fault else step.better),
+            moved_bad=counts.moved_bad + (0 if step.fault else step.bad),
+            moved_gone=counts.moved_gone + (0 if step.fault else step.gone),
+            plans_refused=counts.plans_refused + bool(step.fault),
+        )
+
+    def _alarms(self, step: Step) -> tuple[Alarm, ...]:
+        dead = len(self._weights.ids) - sum(relay in self._entries for relay in self._weights.ids)
+        size = len(self._weights.ids)
+        expected = size * (size - 1) - (size - dead) * (size - dead - 1)
+        if step.pathless <= expected:
+            return ()
+        return (Alarm(AlarmKind.NO_PATH, "", f"{step.pathless - expected} pairs have no way that can be used"),)
+
+
+def _as_before(before: RelayEntry, entry: RelayEntry) -> bool:
+    """Whether what changed of a relay can wait for the next cycle."""
+    same = (before.stage, before.uri, before.address, before.region) == (
+        entry.stage,
+        entry.uri,
+        entry.address,
+        entry.region,
+    )
+    return same and bool(before.headroom_sessions) == bool(entry.headroom_sessions)
