@@ -53,6 +53,8 @@ class _Relay:
     condition: Condition = Condition.ALIVE
     report: Report | None = None
     reported_at: float = NEVER
+    unconfirmed: bool = False
+    """Dead, and nobody but us says so."""
     troubled: set[str] = field(default_factory=set)
     """Neighbours to whom or from whom it last reported a link that is not usable."""
 
@@ -124,10 +126,9 @@ class Registry:
         if self._due is not None and now - self._due > self._settings.late_s:
             self._excused_at = now
         findings: list[Finding] = [*self._flaps.release(now), *self._examine_silent(now)]
-        for relay in [r for r in self._relays.values() if r.condition is Condition.DEAD and not r.connected]:
-            if now - relay.heard_at >= DEAD_KEPT_S:
-                self._forget_links(relay.id)
-                del self._relays[relay.id]
+        for relay in [r for r in self._relays.values() if self._may_be_forgotten(r, now)]:
+            self._forget_links(relay.id)
+            del self._relays[relay.id]
         self._due = self._next_due(now)
         return tuple(findings)
 
@@ -196,6 +197,7 @@ class Registry:
     def _heard(self, relay: _Relay, now: float) -> tuple[Finding, ...]:
         relay.heard_at = now
         before, relay.condition = relay.condition, Condition.ALIVE
+        relay.unconfirmed = False
         if before is Condition.ALIVE:
             return ()
         return (Event(EventKind.JOINED if before is Condition.DEAD else EventKind.ATTACHED, relay.id),)
@@ -211,20 +213,17 @@ class Registry:
         if not silent:
             return
         heard, missed = self._witnesses(now)
-        sizes = Counter(relay.region for relay in self._relays.values() if not self._long_dead(relay, now))
-        given_up = Counter(
-            relay.region
-            for relay in self._relays.values()
-            if relay.condition is Condition.DEAD and not self._long_dead(relay, now)
-        )
+        sizes = Counter(relay.region for relay in self._relays.values())
+        given_up = Counter(relay.region for relay in self._relays.values() if relay.unconfirmed)
         for relay in sorted(silent, key=lambda r: (r.heard_at, r.id)):
             witnesses = heard[relay.id] + missed[relay.id]
             if heard[relay.id] >= min(2, witnesses) > 0:
                 yield from self._detach(relay)
-            elif missed[relay.id] or given_up[relay.region] < int(
-                self._settings.dead_region_ratio * sizes[relay.region]
-            ):
+            elif missed[relay.id]:
+                yield self._bury(relay)
+            elif given_up[relay.region] < int(self._settings.dead_region_ratio * sizes[relay.region]):
                 given_up[relay.region] += 1
+                relay.unconfirmed = True
                 yield self._bury(relay)
             else:
                 fresh = relay.condition is Condition.ALIVE
@@ -233,14 +232,16 @@ class Registry:
                     detail = f"{given_up[relay.region]} of {sizes[relay.region]} given up; nobody else saw {relay.id}"
                     yield Alarm(AlarmKind.REGION_SILENT, relay.region, detail)
 
-    def _long_dead(self, relay: _Relay, now: float) -> bool:
-        """Whether a death is too old to count against its region."""
-        return relay.condition is Condition.DEAD and now - relay.heard_at >= 10 * self._settings.silence_s
-
     def _bury(self, relay: _Relay) -> Event:
         relay.condition = Condition.DEAD
         self._forget_links(relay.id)
         return Event(EventKind.DIED, relay.id)
+
+    @staticmethod
+    def _may_be_forgotten(relay: _Relay, now: float) -> bool:
+        """Not those whom we alone believe dead: without them their region would look smaller."""
+        gone = relay.condition is Condition.DEAD and not relay.connected and not relay.unconfirmed
+        return gone and now - relay.heard_at >= DEAD_KEPT_S
 
     @staticmethod
     def _detach(relay: _Relay) -> Iterator[Finding]:
