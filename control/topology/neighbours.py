@@ -18,6 +18,7 @@ from control.topology.weights import Floats
 MOST = 32
 NEAREST = 8
 ON_ROUTES = 12
+STAND_INS = 4
 
 
 class Link(NamedTuple):
@@ -50,11 +51,12 @@ def chosen(regions: Sequence[str], delays_ms: Floats, used: Floats, most: int = 
         for index in range(size):
             if busy[index, busiest[index, rank]] > 0:
                 _join(links, index, int(busiest[index, rank]), most)
-    heads = [_one_a_region(regions, regions[index], nearest[index].tolist()) for index in range(size)]
+    heads = [_by_region(regions, regions[index], nearest[index].tolist()) for index in range(size)]
     for rank in range(max(map(len, heads))):
         for index in range(size):
             if rank < len(heads[index]):
-                _join(links, index, heads[index][rank], most)
+                # Who is near to many is soon full: then its neighbour stands for the region.
+                any(_join(links, index, other, most) for other in heads[index][rank])
     for rank in range(min(NEAREST, size - 1), min(most * 2 // 3, size - 1)):
         for index in range(size):
             _join(links, index, int(nearest[index, rank]), most * 2 // 3)
@@ -78,16 +80,18 @@ def usage(ways: Ways) -> Floats:
     return used
 
 
-def _join(links: list[set[int]], one: int, other: int, most: int) -> None:
-    if one != other and len(links[one]) < most and len(links[other]) < most:
+def _join(links: list[set[int]], one: int, other: int, most: int) -> bool:
+    """Add a link if there is room at both ends; returns whether it is there now."""
+    if one != other and other not in links[one] and len(links[one]) < most and len(links[other]) < most:
         links[one].add(other)
         links[other].add(one)
+    return other in links[one]
 
 
-def _one_a_region(regions: Sequence[str], own: str, nearest: list[int]) -> list[int]:
-    """The nearest relay of each region but its own, the nearest regions first."""
-    first: dict[str, int] = {}
+def _by_region(regions: Sequence[str], own: str, nearest: list[int]) -> list[list[int]]:
+    """The nearest relays of each region but its own, the nearest regions first."""
+    found: dict[str, list[int]] = {}
     for index in nearest:
-        if regions[index] != own:
-            first.setdefault(regions[index], index)
-    return list(first.values())
+        if regions[index] != own and len(others := found.setdefault(regions[index], [])) < STAND_INS:
+            others.append(index)
+    return list(found.values())

@@ -144,7 +144,7 @@ class Topology:
             tuple(self._entries.values()),
         )
         changed = self._tables.publish(plan, shared, step.changed, wall_now, whole=cycle)
-        return Outcome(due, changed, self._tables.generation, step, self._alarms(step))
+        return Outcome(due, changed, self._tables.generation, step, self._alarms(step) if cycle else ())
 
     def tables(self, relay: str) -> TablePair | None:
         """A relay's table and the one taken before it: the difference is the delta. None: it has none."""
@@ -220,6 +220,7 @@ class Topology:
         )
 
     def _alarms(self, step: Step) -> tuple[Alarm, ...]:
+        """In cycles only: a relay that is about to be found dead is no news of its own."""
         dead = len(self._weights.ids) - sum(relay in self._entries for relay in self._weights.ids)
         size = len(self._weights.ids)
         expected = size * (size - 1) - (size - dead) * (size - dead - 1)

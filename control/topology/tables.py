@@ -105,7 +105,7 @@ class Tables:
         for gone in self._published.keys() - present:
             for book in (self._published, self._dirty, self._routes, self._made):
                 book.pop(gone, None)
-        return tuple(relays)
+        return tuple(sorted(relays))
 
     def tables(self, relay: str) -> TablePair | None:
         """A relay's table, and the one that was taken before it. None: it has none, it is not part of the plan."""

@@ -127,6 +127,7 @@ class Weights:
             np.zeros((size, size)) for _ in range(5)
         )
         self._measured, self._usable = np.zeros((size, size), np.bool_), np.ones((size, size), np.bool_)
+        np.fill_diagonal(self._usable, val=False)
         self._take(list(evidence))
         rtt, price = self._priors(priors, [relay.place for relay in relays])
         slow = rtt / 2 * settings.prior_ratio + settings.prior_ms

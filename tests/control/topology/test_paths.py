@@ -124,13 +124,13 @@ def maps(draw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @given(maps())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_ways_are_those_of_the_twin(drawn) -> None:
     assert_equal(Paths(*drawn), *drawn)
 
 
 @given(maps(), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_changes_give_what_a_new_computation_gives(drawn, data) -> None:
     links, relays, labels = drawn
     paths = Paths(links, relays, labels)
