@@ -156,6 +156,11 @@ class Topology:
         return explain(self._routes, self._paths, self._weights, (relay, origin), generation, cycles, now)
 
     @property
+    def routes(self) -> Routes:
+        """The plan in force; to be read only."""
+        return self._routes
+
+    @property
     def generation(self) -> int:
         """Of the newest table."""
         return self._tables.generation

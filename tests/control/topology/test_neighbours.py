@@ -40,7 +40,7 @@ def test_the_nearest_the_busy_and_every_region() -> None:
     found = chosen(names, delays, used)
     assert {1, 3, 0, 4} <= set(found[2])
     assert 50 in found[2]
-    assert {names[other] for other in found[30]} == set(names)
+    assert all(len({names[other] for other in others}) >= 6 for others in found)
 
 
 def test_usage_counts_every_link_of_a_way() -> None:
