@@ -6,8 +6,8 @@ Relays stand in 32 AWS regions, with the round trips between them (`bench/data`)
 `--planetlab` they are PlanetLab's hosts (see `bench/data/README.md`), grouped into 32 regions around hosts that are
 far from each other. Times are of one thread, medians; "with the plan" is what an event costs until it is known whose
 table changed. In the storm every tenth measured link goes bad and comes back once a second, seen by a registry whose
-relays report at once, on a clock of its own. Exit code 1 where a floor is missed: a whole computation in 1 s, a link or a relay's
-death in 20 ms (T3), no pair moved twice in 10 s (T13).
+relays report at once, on a clock of its own. Exit code 1 where a floor is missed: a whole computation in 1 s, a link
+or a relay's death in 20 ms (T3), no pair moved twice in 10 s (T13).
 """
 
 from __future__ import annotations
@@ -128,15 +128,19 @@ class Change:
         self.routes.step(self.paths, ids, 0.0, cycle=True)
 
     def link(self, sender: int, receiver: int, cost: int) -> tuple[float, float]:
+        links = np.zeros(self.links.shape, np.bool_)
+        links[sender, receiver] = True
         paths_s = timed(lambda: self.paths.set_link(sender, receiver, cost))
-        return paths_s, paths_s + timed(lambda: self.routes.step(self.paths, self.ids, 1.0, cycle=False))
+        return paths_s, paths_s + timed(lambda: self.routes.step(self.paths, self.ids, 1.0, cycle=False, links=links))
 
     def death(self, relay: int) -> tuple[float, float]:
         self.paths = Paths(self.links, self.costs, self.labels)
         self.routes.step(self.paths, self.ids, 0.0, cycle=True)
         removed = np.arange(len(self.ids)) == relay
         paths_s = timed(lambda: self.paths.remove(relay))
-        plan_s = timed(lambda: self.routes.step(self.paths, self.ids, 1.0, cycle=False, removed=removed))
+        links = np.zeros(self.links.shape, np.bool_)
+        step: dict[str, Any] = {"cycle": False, "links": links, "removed": removed}
+        plan_s = timed(lambda: self.routes.step(self.paths, self.ids, 1.0, **step))
         return paths_s, paths_s + plan_s
 
 

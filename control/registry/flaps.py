@@ -25,9 +25,11 @@ class _Trouble:
     down: bool = False
     held_until: float = NEVER
     flapped_at: float = NEVER
+    out: bool = False
+    """What was told last: that it may not be used."""
 
-    def usable(self, now: float) -> bool:
-        return not self.down and not self.unusable and now >= self.held_until
+    def unfit(self, now: float) -> bool:
+        return self.down or bool(self.unusable) or now < self.held_until
 
 
 class Flaps:
@@ -42,10 +44,10 @@ class Flaps:
     def __len__(self) -> int:
         return len(self._troubles)
 
-    def usable(self, link: tuple[str, str], now: float) -> bool:
-        """Whether both ends are content with it and it is not held."""
+    def usable(self, link: tuple[str, str]) -> bool:
+        """Whether both ends are content with it and it is not held, as events told."""
         trouble = self._troubles.get(link)
-        return trouble is None or trouble.usable(now)
+        return trouble is None or not trouble.out
 
     def receive(self, link: tuple[str, str], end: str, state: str, now: float) -> Iterator[Event]:
         """One end, by its id, calls a directed link so."""
@@ -54,18 +56,13 @@ class Flaps:
             if state not in UNUSABLE:
                 return
             trouble = self._troubles[link] = _Trouble()
-        before = trouble.usable(now)
         for views, counts in ((trouble.bad, state == "bad"), (trouble.unusable, state in UNUSABLE)):
             if counts:
                 views[end] = now
             else:
                 views.pop(end, None)
         self._follow(trouble, now)
-        after = trouble.usable(now)
-        if before != after:
-            if after:
-                trouble.held_until = NEVER
-            yield Event(EventKind.LINK_UP if after else EventKind.LINK_DOWN, *link)
+        yield from self._tell(link, trouble, now)
 
     def release(self, now: float) -> Iterator[Event]:
         """Links whose hold is over. Views that nobody repeats are dropped, and old troubles forgiven."""
@@ -74,11 +71,9 @@ class Flaps:
                 for end in [end for end, at in views.items() if now - at >= self._settings.forget_s]:
                     del views[end]
             self._follow(trouble, now)
-            if NEVER < trouble.held_until <= now and trouble.usable(now):
-                trouble.held_until = NEVER
-                yield Event(EventKind.LINK_UP, *link)
+            yield from self._tell(link, trouble, now)
             forgiven = now - trouble.flapped_at >= self._settings.flap_forgiven_s * trouble.flaps
-            if forgiven and trouble.usable(now):
+            if forgiven and not trouble.out:
                 del self._troubles[link]
 
     def next_release(self, now: float) -> float | None:
@@ -101,6 +96,12 @@ class Flaps:
             assert trouble.down == bool(trouble.bad), link
             assert set(trouble.bad) <= set(trouble.unusable) <= set(link), link
             assert trouble.flaps >= (1 if trouble.down else 0), link
+
+    @staticmethod
+    def _tell(link: tuple[str, str], trouble: _Trouble, now: float) -> Iterator[Event]:
+        if trouble.out != trouble.unfit(now):
+            trouble.out = not trouble.out
+            yield Event(EventKind.LINK_DOWN if trouble.out else EventKind.LINK_UP, *link)
 
     def _follow(self, trouble: _Trouble, now: float) -> None:
         """Count a flap when a link goes bad, and hold it when it stops being so."""

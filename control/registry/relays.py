@@ -334,5 +334,5 @@ class Registry:
             # Jitter has a direction: only the receiving end has seen this one's.
             rtt_ms, jitter_ms = max(rtt_ms, seen.rtt_ms), seen.jitter_ms
             loss_ratio = max(loss_ratio, seen.loss_ratio)
-        usable = self._flaps.usable((sender, receiver), now)
+        usable = self._flaps.usable((sender, receiver))
         return Evidence(sender, receiver, rtt_ms, jitter_ms, loss_ratio, usable, age_s)

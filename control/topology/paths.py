@@ -118,11 +118,16 @@ class Paths:
 
     def cheapest(self) -> Ways:
         """The cheapest way of every pair, [origin, relay]."""
-        one = np.minimum(self._links, self._short)
-        over_two = (self._two & ~INDEX_MASK) < (one & ~INDEX_MASK)
-        key = np.where(over_two, self._two, one)
-        np.fill_diagonal(key, NO_WAY)
-        return self._ways(key, over_two, np.arange(self.size)[:, None])
+        origin, relay = np.indices((self.size, self.size), np.int32)
+        return self.cheapest_of(origin, relay)
+
+    def cheapest_of(self, origin: Ints, relay: Ints) -> Ways:
+        """The cheapest way of each of these pairs."""
+        one = np.minimum(self._links[origin, relay], self._short[origin, relay])
+        two = self._two[origin, relay]
+        over_two = (two & ~INDEX_MASK) < (one & ~INDEX_MASK)
+        key = np.where(origin == relay, NO_WAY, np.where(over_two, two, one))
+        return self._ways(key, over_two, origin)
 
     def cost_of(self, origin: Ints, relay: Ints, hop: Ints, via: Ints) -> Ints:
         """What ways cost now, whoever chose them; `NO_WAY` or more where they cannot be used."""

@@ -129,8 +129,8 @@ class Topology:
         if due is Due.NOTHING:
             return Outcome(due)
         cycle = due is Due.CYCLE
-        removed = self._update(registry, now, cycle=cycle)
-        step = self._routes.step(self._paths, self._weights.ids, now, cycle=cycle, removed=removed)
+        links, removed = self._update(registry, now, cycle=cycle)
+        step = self._routes.step(self._paths, self._weights.ids, now, cycle=cycle, links=links, removed=removed)
         self._count(step, cycle=cycle)
         if step.fault:
             return Outcome(due, alarms=(Alarm(AlarmKind.PLAN_REFUSED, "", step.fault),))
@@ -169,8 +169,8 @@ class Topology:
         """Since the start."""
         return self._counts
 
-    def _update(self, registry: Registry, now: float, *, cycle: bool) -> Mask | None:
-        """Bring weights and paths up to date; returns who died where relays keep their numbers."""
+    def _update(self, registry: Registry, now: float, *, cycle: bool) -> tuple[Mask | None, Mask | None]:
+        """Bring weights and paths up to date; returns which links changed and who died, None: computed anew."""
         anew = cycle or self._anew or len(self._links) > MANY_LINKS
         links, died = sorted(self._links), sorted(self._died)
         self._links, self._died, self._anew = set(), set(), False
@@ -179,8 +179,9 @@ class Topology:
             self._weights = Weights(self._settings.weights, self._priors, members, registry.evidence(now))
             self._paths = Paths(self._weights.links(), self._weights.relays(), self._weights.labels)
             self._counts = self._counts._replace(computed_anew=self._counts.computed_anew + 1)
-            return None
-        removed = np.zeros(len(self._weights.ids), np.bool_)
+            return None, None
+        size = len(self._weights.ids)
+        changed, removed = np.zeros((size, size), np.bool_), np.zeros(size, np.bool_)
         for relay in died:
             if (index := self._weights.remove(relay)) is not None:
                 self._paths.remove(index)
@@ -190,8 +191,10 @@ class Topology:
             if found is None or sender in died or receiver in died:
                 continue
             if (cost := self._weights.set_evidence(found)) is not None:
-                self._paths.set_link(self._weights.index[sender], self._weights.index[receiver], cost)
-        return removed
+                at = self._weights.index[sender], self._weights.index[receiver]
+                self._paths.set_link(*at, cost)
+                changed[at] = True
+        return changed, removed
 
     def _choose_neighbours(self, *, cycle: bool) -> None:
         ids = self._weights.ids

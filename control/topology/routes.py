@@ -83,9 +83,17 @@ class _Plan:
     better: NDArray[np.uint8]
     moved_at: NDArray[np.float64]
     cause: NDArray[np.uint8]
+    troubled: Mask
+    """Pairs without a way, or whose first way cannot be used: every event looks at them."""
 
     def copy(self) -> _Plan:
-        return _Plan(Ways(*(f.copy() for f in self.ways)), self.better.copy(), self.moved_at.copy(), self.cause.copy())
+        return _Plan(
+            Ways(*(field.copy() for field in self.ways)),
+            self.better.copy(),
+            self.moved_at.copy(),
+            self.cause.copy(),
+            self.troubled.copy(),
+        )
 
 
 class Routes:
@@ -112,39 +120,77 @@ class Routes:
         there = tuple((hop, via, cost) for hop, via, cost in ways if cost < NO_WAY)
         return Standing(there, Cause(int(plan.cause[at])), int(plan.better[at]), now - float(plan.moved_at[at]))
 
-    def step(self, paths: Paths, ids: Sequence[str], now: float, *, cycle: bool, removed: Mask | None = None) -> Step:
+    def step(
+        self,
+        paths: Paths,
+        ids: Sequence[str],
+        now: float,
+        *,
+        cycle: bool,
+        links: Mask | None = None,
+        removed: Mask | None = None,
+    ) -> Step:
         """Adapt the plan to what ways cost now.
 
         `cycle`: this is one of the regular computations, which alone count what is better and move pairs to it.
-        `removed` marks relays, by index, that died since `ids` was made.
+        `links`, [sender, receiver], marks those that changed since the last step, `removed` relays that died, by index;
+        with None for `links` all may have, and everybody is looked at.
         """
         plan = self._adopted(ids)
         size = len(ids)
-        origin, relay = _pairs(size) if size != len(self.ids) else self._indices
-        flat = Ways(*(field.reshape(CANDIDATES, -1) for field in plan.ways))
-        best = Ways(*(field.ravel() for field in paths.cheapest()))
-        costs = np.stack([paths.cost_of(origin, relay, flat.hop[k], flat.via[k]) for k in range(CANDIDATES)])
-        costs = np.where(flat.cost < NO_WAY, costs, NO_WAY).astype(np.int32)
-        moves = self._moves(plan, flat, best, costs[0], now, cycle=cycle, removed=removed)
+        indices = self._indices if size == len(self.ids) else _pairs(size)
+        asked = np.arange(size * size)
+        if not cycle and links is not None and tuple(ids) == self.ids:
+            asked = np.flatnonzero(self._touched(plan, links, removed) | plan.troubled.ravel())
+        origin, relay = indices[0][asked], indices[1][asked]
+        ways = Ways(*(field.reshape(CANDIDATES, -1)[:, asked] for field in plan.ways))
+        best = paths.cheapest_of(origin, relay)
+        costs = np.stack([paths.cost_of(origin, relay, ways.hop[k], ways.via[k]) for k in range(CANDIDATES)])
+        costs = np.where(ways.cost < NO_WAY, costs, NO_WAY).astype(np.int32)
+        moves = self._moves(plan, asked, ways, best, costs[0], now, cycle=cycle, removed=removed)
         moving = moves.first | moves.better | moves.bad | moves.gone
-        for field, values in zip(flat, best):
+        for field, values in zip(ways, best):
             field[0, moving] = values[moving]
-        changed = moving | self._respare(paths, flat, costs, moving, cycle=cycle)
-        again = moving & ~moves.first
-        plan.moved_at.ravel()[again] = now
+        respared = self._respare(paths, (origin, relay), ways, costs, moving, cycle=cycle)
+        changed = np.zeros(size * size, np.bool_)
+        changed[asked] = moving | respared
+        self._record(plan, asked, ways, moves, now)
+        plan.troubled.ravel()[asked] = ~moving & (costs[0] >= NO_WAY) & (origin != relay)
+        first, better, bad, gone = (int(mask.sum()) for mask in moves[:4])
+        fault = fault_of(origin, relay, ways, size)
+        if better > self._most_moved(size):
+            fault = "too many pairs moved"
+        if not fault:
+            self.ids, self._plan, self._indices = tuple(ids), plan, indices
+        return Step(changed.reshape(size, size), first, better, bad, gone, *moves[4:], fault)
+
+    def _touched(self, plan: _Plan, links: Mask, removed: Mask | None) -> Mask:
+        """Which pairs have a way over a link that changed, or over a relay that died."""
+        if removed is not None:
+            links = links | removed[:, None] | removed
+        origin, relay = self._indices
+        touched = np.zeros(len(origin), np.bool_)
+        for rank in range(CANDIDATES):
+            hop, via = plan.ways.hop[rank].ravel(), plan.ways.via[rank].ravel()
+            last = np.where(hop > 0, hop - 1, origin)
+            middle = np.where(via > 0, via - 1, origin)
+            touched |= links[last, relay] | links[middle, last] | links[origin, middle]
+        return touched
+
+    def _record(self, plan: _Plan, asked: NDArray[np.intp], ways: Ways, moves: _Moves, now: float) -> None:
+        """Write down what became of the pairs that were looked at."""
+        for field, values in zip(plan.ways, ways):
+            field.reshape(CANDIDATES, -1)[:, asked] = values
         for cause, mask in (
             (Cause.FIRST, moves.first),
             (Cause.BETTER, moves.better),
             (Cause.BAD, moves.bad),
             (Cause.GONE, moves.gone),
         ):
-            plan.cause.ravel()[mask] = cause
-        plan.better.ravel()[moving] = 0
-        first, better, bad, gone = (int(mask.sum()) for mask in moves[:4])
-        fault = fault_of(plan.ways) or ("too many pairs moved" if better > self._most_moved(size) else "")
-        if not fault:
-            self.ids, self._plan, self._indices = tuple(ids), plan, (origin, relay)
-        return Step(changed.reshape(size, size), first, better, bad, gone, *moves[4:], fault)
+            plan.cause.ravel()[asked[mask]] = cause
+            plan.better.ravel()[asked[mask]] = 0
+            if cause is not Cause.FIRST:
+                plan.moved_at.ravel()[asked[mask]] = now
 
     def _adopted(self, ids: Sequence[str]) -> _Plan:
         """A copy of the plan, for these relays. First ways over relays that are not among them are marked as gone."""
@@ -167,81 +213,87 @@ class Routes:
             if rank == 0:
                 plan.cause[to] = np.where(lost, Cause.GONE, self._plan.cause[at])
         plan.better[to], plan.moved_at[to] = self._plan.better[at], self._plan.moved_at[at]
+        plan.troubled[to] = self._plan.troubled[at] | (plan.ways.cost[0][to] >= NO_WAY)
         return plan
 
     def _moves(
-        self, plan: _Plan, flat: Ways, best: Ways, cost: Ints, now: float, *, cycle: bool, removed: Mask | None
+        self,
+        plan: _Plan,
+        asked: NDArray[np.intp],
+        ways: Ways,
+        best: Ways,
+        cost: Ints,
+        now: float,
+        *,
+        cycle: bool,
+        removed: Mask | None,
     ) -> _Moves:
-        """Which pairs get another first way, and why. Updates what the plan counts."""
+        """Which of the pairs asked get another first way, and why. Counts in the plan what is better."""
         settings = self._settings
-        has, can = flat.cost[0] < NO_WAY, best.cost < NO_WAY
+        has, can = ways.cost[0] < NO_WAY, best.cost < NO_WAY
         usable = cost < NO_WAY
-        resting = (now - plan.moved_at.ravel()) < settings.rest_s
-        gone = ~has & (plan.cause.ravel() == Cause.GONE) & can
+        resting = (now - plan.moved_at.ravel()[asked]) < settings.rest_s
+        gone = ~has & (plan.cause.ravel()[asked] == Cause.GONE) & can
         if removed is not None and removed.any():
             lost = np.concatenate(([False], removed))
-            gone |= has & can & (lost[flat.hop[0]] | lost[flat.via[0]])
+            gone |= has & can & (lost[ways.hop[0]] | lost[ways.via[0]])
         gain = np.where(has & usable & can, cost - best.cost, 0)
-        least = int(settings.better_ms * UNITS_PER_MS) << INDEX_BITS
-        better = (gain >= least) & (gain >= settings.better_ratio * cost)
+        better = (gain >= self._least()) & (gain >= settings.better_ratio * cost)
         chosen = np.zeros(len(has), np.bool_)
         waiting = 0
         if cycle:
-            count = plan.better.ravel()
-            count[:] = np.where(better, np.minimum(count, 254) + 1, 0)
+            count = plan.better.ravel()[asked]
+            count = np.where(better, np.minimum(count, 254) + 1, 0)
+            plan.better.ravel()[asked] = count
             ready = np.flatnonzero(better & (count >= settings.cycles) & ~resting)
             biggest = ready[np.argsort(-gain[ready], kind="stable")][: self._most_moved(len(plan.better))]
             chosen[biggest] = True
             waiting = len(ready) - len(biggest)
         broken = has & ~usable & can & ~gone
-        size = len(plan.better)
-        pathless = int((~can).sum()) - size
+        pathless = int((~can).sum()) - (len(plan.better) if len(asked) == plan.better.size else 0)
         first = ~has & can & ~gone
         return _Moves(first, chosen, broken & ~resting, gone, waiting, int((broken & resting).sum()), pathless)
+
+    def _least(self) -> int:
+        return int(self._settings.better_ms * UNITS_PER_MS) << INDEX_BITS
 
     def _most_moved(self, size: int) -> int:
         return max(1, int(self._settings.moved_ratio * size * (size - 1)))
 
-    def _respare(self, paths: Paths, flat: Ways, costs: Ints, moving: Mask, *, cycle: bool) -> Mask:
+    def _respare(
+        self, paths: Paths, ends: tuple[Ints, Ints], ways: Ways, costs: Ints, moving: Mask, *, cycle: bool
+    ) -> Mask:
         """Give spares to who needs or deserves others; returns who got any."""
-        has = flat.cost[0] < NO_WAY
-        broken = (costs[1:] >= NO_WAY) & (flat.cost[1:] < NO_WAY)
-        asked = np.flatnonzero(has & (moving | broken.any(axis=0) | cycle))
-        origin, relay = (index[asked] for index in _pairs(paths.size))
+        broken = ((costs[1:] >= NO_WAY) & (ways.cost[1:] < NO_WAY)).any(axis=0)
+        asked = np.flatnonzero((ways.cost[0] < NO_WAY) & (moving | broken | cycle))
         # A bad first way that is kept still takes its relays from the spares.
-        first = Ways(flat.hop[0, asked], flat.via[0, asked], np.zeros(len(asked), np.int32))
-        spares = paths.spares(origin, relay, first)
-        worse = moving[asked] | broken[:, asked].any(axis=0)
-        least = int(self._settings.better_ms * UNITS_PER_MS) << INDEX_BITS
+        first = Ways(ways.hop[0, asked], ways.via[0, asked], np.zeros(len(asked), np.int32))
+        spares = paths.spares(ends[0][asked], ends[1][asked], first)
+        worse, differs = (moving | broken)[asked], moving[asked]
         for rank, spare in enumerate(spares, start=1):
             gain = costs[rank, asked] - spare.cost
-            worse |= (gain >= least) & (gain >= self._settings.better_ratio * costs[rank, asked])
-        differs = np.zeros(len(asked), np.bool_)
+            worse |= (gain >= self._least()) & (gain >= self._settings.better_ratio * costs[rank, asked])
+            differs |= (ways.hop[rank, asked] != spare.hop) | (ways.via[rank, asked] != spare.via)
+            differs |= (ways.cost[rank, asked] < NO_WAY) != (spare.cost < NO_WAY)
+        taken = worse & differs
         for rank, spare in enumerate(spares, start=1):
-            for field, values in zip(flat[:2], spare[:2]):
-                differs |= field[rank, asked] != values
-            differs |= (flat.cost[rank, asked] < NO_WAY) != (spare.cost < NO_WAY)
-        taken = worse & (differs | moving[asked])
-        for rank, spare in enumerate(spares, start=1):
-            for field, values in zip(flat, spare):
+            for field, values in zip(ways, spare):
                 field[rank, asked[taken]] = values[taken]
-        changed = np.zeros(len(has), np.bool_)
+        changed = np.zeros(len(moving), np.bool_)
         changed[asked[taken]] = True
         return changed
 
 
-def fault_of(ways: Ways) -> str:
-    """What is wrong with ways of pairs, [rank, origin, relay]; empty: nothing.
+def fault_of(origin: Ints, relay: Ints, ways: Ways, size: int) -> str:
+    """What is wrong with the ways, [rank, pair], of these pairs of `size` relays; empty: nothing.
 
     No way leads through its own ends, none has a relay twice, and no two ways of a pair share a relay.
     """
     there = ways.cost < NO_WAY
     hop, via = np.where(there, ways.hop, -1), np.where(there, ways.via, 0)
-    size = hop.shape[1]
-    origin, relay = np.arange(1, size + 1)[None, :, None], np.arange(1, size + 1)[None, None, :]
-    if there[:, range(size), range(size)].any():
+    if there[:, origin == relay].any():
         return "a way from a relay to itself"
-    if ((hop == relay) | (via == relay) | (hop == origin) | (via == origin)).any():
+    if any((index == end + 1).any() for index in (hop, via) for end in (origin, relay)):
         return "a way through one of its ends"
     if ((via > 0) & ((hop <= 0) | (hop == via))).any() or (hop > size).any() or (via > size).any():
         return "a way with a relay twice, or with none before its second"
@@ -274,6 +326,7 @@ def _nothing(size: int) -> _Plan:
         np.zeros((size, size), np.uint8),
         np.full((size, size), -np.inf),
         np.full((size, size), Cause.NONE, np.uint8),
+        ~np.eye(size, dtype=np.bool_),
     )
 
 

@@ -7,12 +7,11 @@ difference can be told. What did not change are the same objects: comparing two 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from control.topology.paths import CANDIDATES, NO_WAY, Mask, Ways, milliseconds
+from control.topology.paths import CANDIDATES, Mask, Ways, milliseconds
 from control.topology.weights import Floats
 from tradewind.contract.messages import Candidate, RelayEntry, RoomEntry, Route, RouteTable
 
@@ -142,8 +141,7 @@ class Tables:
         dirty = self._dirty.pop(relay, set())
         kept = self._routes.setdefault(relay, {})
         at = self._known[relay]
-        columns = [[field[rank, :, at].tolist() for field in plan.ways] for rank in range(CANDIDATES)]
-        costs = [milliseconds(plan.ways.cost[rank, :, at]).tolist() for rank in range(CANDIDATES)]
+        columns = [_told(plan, rank, at) for rank in range(CANDIDATES)]
         routes = {}
         for entry in plan.entries:
             origin = entry.id
@@ -152,21 +150,26 @@ class Tables:
             route = kept.get(origin) if dirty is not None and origin not in dirty else None
             if route is None:
                 index = self._known[origin]
-                ways = [
-                    _candidate(plan, index, at, hop[index], via[index], cost_ms[index])
-                    for (hop, via, cost), cost_ms in zip(columns, costs)
-                    if cost[index] < NO_WAY
-                ]
+                made = (told[index] for told in columns)
+                ways = [_candidate(plan.ids, origin, *way) for way in made if way[2] != float("inf")]
                 route = Route(origin, tuple(ways) or (Candidate(origin, (), UNREACHED_MS),))
             routes[origin] = route
         self._routes[relay] = routes
         return tuple(routes.values())
 
 
-def _candidate(plan: Plan, origin: int, relay: int, hop: int, via: int, cost_ms: float) -> Candidate:
-    stations = [origin, *((via - 1,) if via else ()), *((hop - 1,) if hop else ()), relay]
-    arrives = 1.0
-    for sender, receiver in pairwise(stations):
-        arrives *= 1.0 - float(plan.loss_ratios[sender, receiver])
-    next_hop = plan.ids[hop - 1] if hop else plan.ids[origin]
-    return Candidate(next_hop, (plan.ids[via - 1],) if via else (), cost_ms, round(1.0 - arrives, 6))
+def _told(plan: Plan, rank: int, relay: int) -> list[tuple[int, int, float, float]]:
+    """Of every origin's way of one rank: hop, via, cost in milliseconds, loss."""
+    hop, via, cost = (field[rank, :, relay] for field in plan.ways)
+    origin = np.arange(len(plan.ids))
+    last = np.where(hop > 0, hop - 1, origin)
+    middle = np.where(via > 0, via - 1, origin)
+    arrives = np.ones(len(origin))
+    for sender, receiver in ((origin, middle), (middle, last), (last, relay)):
+        arrives *= 1.0 - plan.loss_ratios[sender, receiver]
+    lost = np.round(1.0 - arrives, 6)
+    return list(zip(hop.tolist(), via.tolist(), milliseconds(cost).tolist(), lost.tolist()))
+
+
+def _candidate(ids: Sequence[str], origin: str, hop: int, via: int, cost_ms: float, loss_ratio: float) -> Candidate:
+    return Candidate(ids[hop - 1] if hop else origin, (ids[via - 1],) if via else (), cost_ms, loss_ratio)

@@ -44,7 +44,7 @@ def twin(links: list[list[int]], relays: list[int], labels: list[int], origin: i
 
     def crossings(way: Way) -> set[object]:
         ends = {labels[origin], labels[relay]}
-        found = {labels[index - 1] for index in (way.hop, way.via) if index}
+        found: set[object] = {labels[index - 1] for index in (way.hop, way.via) if index}
         if len(ends) == 1:
             return found or {"direct"}
         return {"direct" if label in ends else label for label in found} or {"direct"}
