@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from control.registry.relays import Registry
 from control.registry.values import Alarm, Event, Finding, Place, RegistrySettings
@@ -22,7 +23,7 @@ def hello(number: int = 1, **changes) -> Hello:
     return Hello(**{**fields, **changes})
 
 
-def link(neighbour: str, rtt_ms: float = 20.0, state: str = "up", **changes) -> LinkReport:
+def link(neighbour: str, rtt_ms: float = 20.0, state: Any = "up", **changes) -> LinkReport:
     fields = {"jitter_ms": 0.0, "loss_ratio": 0.0, "carried_bytes_per_s": 0.0}
     return LinkReport(neighbour=neighbour, rtt_ms=rtt_ms, state=state, **{**fields, **changes})
 

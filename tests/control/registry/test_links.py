@@ -11,6 +11,12 @@ from tests.control.mesh import Mesh, events, link, report
 TWO = {"a": "eu", "b": "us"}
 
 
+def known(mesh: Mesh, sender: str, receiver: str) -> Evidence:
+    found = mesh.registry.evidence_of(sender, receiver, mesh.now)
+    assert found is not None
+    return found
+
+
 def told(a_says: dict, b_says: dict, b_after_s: float = 0.0) -> dict[tuple[str, str], Evidence]:
     mesh = Mesh(TWO)
     mesh.registry.receive_report("a", report([link("b", **a_says)]), mesh.now)
@@ -53,7 +59,7 @@ def test_one_end_alone_tells_of_both_directions() -> None:
     mesh.registry.receive_report("a", report([link("b", loss_ratio=0.1, away_loss_ratio=0.3)]), mesh.now)
     found = {(e.sender, e.receiver): e.loss_ratio for e in mesh.registry.evidence(mesh.now)}
     assert found == {("b", "a"): 0.1, ("a", "b"): 0.3}
-    assert mesh.registry.evidence_of("a", "b", mesh.now).loss_ratio == 0.3
+    assert known(mesh, "a", "b").loss_ratio == 0.3
 
 
 def test_a_link_that_comes_back_is_held_for_longer_each_time() -> None:
@@ -64,9 +70,9 @@ def test_a_link_that_comes_back_is_held_for_longer_each_time() -> None:
         assert events(mesh.run(1)) == [("link_down", "a", "b")]
         mesh.state.clear()
         assert events(mesh.run(held_s - 0.5)) == []
-        assert not mesh.registry.evidence_of("a", "b", mesh.now).usable
+        assert not known(mesh, "a", "b").usable
         assert events(mesh.run(1.5)) == [("link_up", "a", "b")]
-        assert mesh.registry.evidence_of("a", "b", mesh.now).usable
+        assert known(mesh, "a", "b").usable
 
 
 def test_a_link_that_flaps_is_down_once() -> None:

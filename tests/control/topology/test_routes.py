@@ -123,7 +123,8 @@ def test_few_pairs_move_in_a_cycle_and_the_biggest_gains_first() -> None:
         step = routes.step(computed, ids, 10.0 * n, cycle=True)
         assert step.better <= most and not step.fault
         if n > 2 and step.better:
-            origin, relay = np.nonzero((before.hop[0] != routes.ways.hop[0]) | (before.via[0] != routes.ways.via[0]))
+            differs = (before.hop[0] != routes.ways.hop[0]) | (before.via[0] != routes.ways.via[0])
+            origin, relay = (index.astype(np.int32) for index in np.nonzero(differs))
             cost = computed.cost_of(origin, relay, before.hop[0, origin, relay], before.via[0, origin, relay])
             gains.append(cost - computed.cheapest().cost[origin, relay])
             assert (step.waiting > 0) == (step.better == most) or step.waiting == 0
