@@ -166,16 +166,19 @@ class Routes:
 
     def _touched(self, plan: _Plan, links: Mask, removed: Mask | None) -> Mask:
         """Which pairs have a way over a link that changed, or over a relay that died."""
-        if removed is not None:
-            links = links | removed[:, None] | removed
-        origin, relay = self._indices
-        touched = np.zeros(len(origin), np.bool_)
-        for rank in range(CANDIDATES):
-            hop, via = plan.ways.hop[rank].ravel(), plan.ways.via[rank].ravel()
-            last = np.where(hop > 0, hop - 1, origin)
-            middle = np.where(via > 0, via - 1, origin)
-            touched |= links[last, relay] | links[middle, last] | links[origin, middle]
-        return touched
+        hop, via = plan.ways.hop, plan.ways.via
+        touched = links.copy()
+        for sender, receiver in np.argwhere(links).tolist():
+            first = np.where(via[:, sender] > 0, via[:, sender], hop[:, sender])
+            touched[sender] |= (first == receiver + 1).any(axis=0)
+            touched[:, receiver] |= (hop[:, :, receiver] == sender + 1).any(axis=0)
+        rank, origin, relay = np.nonzero(via)
+        between = links[via[rank, origin, relay] - 1, hop[rank, origin, relay] - 1]
+        touched[origin[between], relay[between]] = True
+        if removed is not None and removed.any():
+            lost = np.concatenate(([False], removed))
+            touched |= (lost[hop] | lost[via]).any(axis=0) | removed[:, None] | removed
+        return touched.ravel()
 
     def _record(self, plan: _Plan, asked: NDArray[np.intp], ways: Ways, moves: _Moves, now: float) -> None:
         """Write down what became of the pairs that were looked at."""
