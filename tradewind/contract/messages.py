@@ -24,6 +24,8 @@ Field: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 NamespaceFields: TypeAlias = Annotated[tuple[Field, ...], Meta(max_length=32)]
 StageName: TypeAlias = Literal["serving", "cordoned", "draining", "empty"]
 StateName: TypeAlias = Literal["up", "suspect", "bad", "probation"]
+PlacementKey: TypeAlias = Annotated[bytes, Meta(max_length=32)]
+"""A relay's public Ed25519 key for placement tokens, whose `kid` is the relay's id; empty: it signs none."""
 Score: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -53,6 +55,8 @@ class Hello(Message, frozen=True, tag="hello"):
     capacity_bytes_per_s: Amount
     """Egress that it can take."""
     capacity_sessions: Count
+    placement_key: PlacementKey = b""
+    """What it signs placement tokens with while no controller answers."""
 
 
 class LinkReport(Part, frozen=True):
@@ -152,6 +156,7 @@ class RelayEntry(Part, frozen=True):
     headroom_sessions: Count
     latitude: Annotated[float, Meta(ge=-90.0, le=90.0)] = 0.0
     longitude: Annotated[float, Meta(ge=-180.0, le=180.0)] = 0.0
+    placement_key: PlacementKey = b""
 
 
 class Candidate(Part, frozen=True):
@@ -181,6 +186,15 @@ class RoomEntry(Part, frozen=True):
     epoch: Count = 1
 
 
+class MarketEntry(Part, frozen=True):
+    """From which regions a country's viewers are served. A country without an entry has that of "*"."""
+
+    country: Annotated[str, Meta(pattern=r"^([A-Z]{2}|\*|\?\?)\Z")]
+    """ISO 3166-1 alpha-2; "??": viewers of whom nobody knows where they are."""
+    regions: Annotated[tuple[Name, ...], Meta(max_length=256)]
+    """Best first; none: nobody there is served."""
+
+
 class RouteTable(Message, frozen=True, tag="table"):
     """Everything a relay needs to go on alone: made for one relay, whole, signed (`SignedTable`)."""
 
@@ -199,6 +213,8 @@ class RouteTable(Message, frozen=True, tag="table"):
     rooms: Annotated[tuple[RoomEntry, ...], Meta(max_length=20_000)] = ()
     placement_keys: Annotated[tuple[Text, ...], Meta(max_length=16)] = ()
     """Public JWKs that placement tokens are checked with, as JSON text."""
+    markets: Annotated[tuple[MarketEntry, ...], Meta(max_length=512)] = ()
+    """None: everybody is served from everywhere."""
 
 
 class SignedTable(Message, frozen=True, tag="signed"):
@@ -232,6 +248,7 @@ class TableDelta(Message, frozen=True, tag="delta"):
     rooms: Annotated[tuple[RoomEntry, ...], Meta(max_length=20_000)] = ()
     rooms_gone: Annotated[tuple[NamespaceFields, ...], Meta(max_length=20_000)] = ()
     placement_keys: Annotated[tuple[Text, ...], Meta(max_length=16)] | None = None
+    markets: Annotated[tuple[MarketEntry, ...], Meta(max_length=512)] | None = None
 
 
 class Command(Message, frozen=True, tag="command"):
