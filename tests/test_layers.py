@@ -41,9 +41,11 @@ EDGE_MODULES = {"trio", "socket", "select", "selectors", "asyncio", "subprocess"
 IMPURE_MODULES = EDGE_MODULES | {"time", "random", "secrets", "requests", "http.client", "urllib.request"}
 """Clocks, dice and I/O: only edges import them."""
 
+# The common core of placement stands on the contract, and both sides on it: they answer alike and never meet.
+PLACING = ("tradewind.contract", "tradewind.placing")
 RELAY_PURE = ("tradewind.contract", "tradewind.moqt.model", "tradewind.moqt.errors")
 # The errors module holds the draft's code registries: nouns, like the model.
-CONTROL_PURE = ("tradewind.contract",)
+CONTROL_PURE = ("tradewind.contract", "tradewind.placing")
 
 
 class Room(NamedTuple):
@@ -61,12 +63,14 @@ ROOMS = [
     Room("tradewind.contract.token", (), ("joserfc", "cryptography", "msgspec")),
     Room("tradewind.contract.identity", ("tradewind.contract",), ("cryptography",)),
     Room("tradewind.contract.issuing", ("tradewind.contract",), ("cryptography",)),
+    Room("tradewind.contract.admission", ("tradewind.contract",), ("cryptography", "msgspec")),
+    Room("tradewind.placing", PLACING, ("msgspec",)),
     Room("tradewind.quic", (), ("aioquic", "cryptography")),
     Room("tradewind.quic.udp", ("tradewind.quic",), ("trio",)),
     Room("tradewind.moqt"),
     Room("tradewind.client", ("tradewind",), ("trio", "click", "rich", "cryptography")),
     # What is not named below is part of the node: the one place where quic, moqt and forwarding meet.
-    Room("relay", ("tradewind.contract", "tradewind.moqt", "tradewind.quic")),
+    Room("relay", (*PLACING, "tradewind.moqt", "tradewind.quic")),
     Room("relay.forwarding", RELAY_PURE),
     Room("relay.rooms", RELAY_PURE),
     Room("relay.rooms.store", (*RELAY_PURE, "relay.rooms"), ("trio",)),
@@ -192,6 +196,10 @@ def test_pure_rooms_do_not_await() -> None:
         ("relay.forwarding.track", "tradewind.moqt.model", True),
         ("relay.forwarding.track", "tradewind.moqt.session", False),
         ("relay.forwarding.track", "relay.access", False),
+        ("relay.forwarding.track", "tradewind.placing.fleet", False),
+        ("tradewind.contract.token", "tradewind.placing.fleet", False),
+        ("tradewind.placing.fleet", "tradewind.quic.events", False),
+        ("relay.node", "tradewind.placing.last_table", True),
         ("relay.node", "tradewind.quic.endpoint", True),
         ("relay.node", "tradewind.quic.udp", False),
         ("relay.node", "relay.forwarding.forwarder", True),

@@ -1,0 +1,419 @@
+"""All relays as placement sees them, and the choice among them: a few loads looked at for each viewer, never all.
+
+`control.placement` and `last_table` own one `Fleet` each, `apply` what relays said, and ask it about each viewer.
+
+A viewer has `Ways`: the regions that may serve it, nearest first. From the nearest two relays are drawn, from the next
+ones one each: one that carries the track where there is one, else by lot, weighted by what they can still take. The
+cheapest of those within `spill_ms` gets the viewer; the others are where it goes should that relay fail. Nobody draws
+a relay whose load is more than `bound_ratio` times its region's mean; the next one in the ring takes its place. Draws
+come from the viewer's own number, so the same viewer asks twice and hears the same.
+
+Reports are up to a second old. What was decided since is counted on top of them, so that the relay that looked best a
+second ago is not sent everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from tradewind.contract.messages import RelayEntry
+from tradewind.placing.policy import Policy
+from tradewind.placing.ways import Ways
+
+MAX_CANDIDATES = 4
+BELIEVED_BELOW = 4
+"""In regions with fewer relays the controller's word about all of them is believed: there are other regions."""
+LOTS = 256
+"""Lots that a region's relays have between them, at most; each that takes viewers has one at least."""
+FORGET_S = 60.0
+"""Without reports, half of what was counted since the last is forgotten so often."""
+
+
+class Standing:
+    """One relay: what it said last, and what was sent to it since."""
+
+    __slots__ = (
+        *("capacity", "closed", "entry", "group", "host", "load", "load_ms"),
+        *("position", "sent_before", "sent_since", "taken"),
+    )
+
+    def __init__(self, entry: RelayEntry, group: Group) -> None:
+        self.entry = entry
+        self.group = group
+        self.host = entry.address[0]
+        self.closed = ""
+        """Why it takes nobody: its stage, "suspect", or empty."""
+        self.capacity = 1.0
+        """Sessions."""
+        self.taken = 0.0
+        self.load = 0.0
+        self.load_ms = 0.0
+        self.position = 0
+        """In the ring of its region."""
+        self.sent_before = 0
+        """Viewers sent there before the last report but one, which it may not show yet; and since then."""
+        self.sent_since = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody more fits in."""
+        return self.load >= self.group.full_ratio
+
+
+class Group:
+    """A region: its relays that take viewers, and what they have between them."""
+
+    __slots__ = ("capacity", "full_ratio", "lots", "name", "open", "panics", "ring", "suspected", "taken")
+
+    def __init__(self, name: str, full_ratio: float) -> None:
+        self.name = name
+        self.full_ratio = full_ratio
+        self.ring: list[Standing] = []
+        self.lots: list[Standing] = []
+        self.capacity = 0.0
+        self.taken = 0.0
+        self.open = 0
+        """How many of the ring are not full."""
+        self.suspected: list[Standing] = []
+        """Relays that look dead, and for that alone take nobody."""
+        self.panics = False
+        """So many look dead that the look is not believed."""
+
+
+class Track:
+    """Who carries what a viewer came for; those that viewers are sent to for it count as carrying it."""
+
+    __slots__ = ("carriers", "ids")
+
+    def __init__(self, carriers: Iterable[Standing] = ()) -> None:
+        self.carriers: dict[str, list[Standing]] = {}
+        """By region, relays that take viewers."""
+        self.ids: set[str] = set()
+        for standing in carriers:
+            self.add(standing)
+
+    def add(self, standing: Standing) -> None:
+        """From now on this relay carries the track."""
+        if standing.entry.id not in self.ids:
+            self.ids.add(standing.entry.id)
+            self.carriers.setdefault(standing.group.name, []).append(standing)
+
+
+class Offer(NamedTuple):
+    """A candidate and what it would cost this viewer."""
+
+    cost_ms: float
+    number: int
+    """Order of looking, so that equal costs are not compared further."""
+    standing: Standing
+
+
+class Fleet:
+    """Every relay that anybody may be sent to. `sharers`: how many answer from the same reports at the same time."""
+
+    __slots__ = ("_groups", "_policy", "_reported_at", "_sharers", "_standings", "panics")
+
+    def __init__(self, policy: Policy, sharers: int = 1) -> None:
+        self._policy = policy
+        self._sharers = sharers
+        self._standings: dict[str, Standing] = {}
+        self._groups: dict[str, Group] = {}
+        self._reported_at = float("-inf")
+        self.panics = False
+
+    @property
+    def policy(self) -> Policy:
+        return self._policy
+
+    def apply(self, relays: Sequence[RelayEntry], now: float, suspects: Collection[str] = ()) -> None:
+        """Take in all relays as they are now. `suspects`: those whose silence says that they may be dead."""
+        settled = now - self._reported_at >= self._policy.settle_s
+        if settled:
+            self._reported_at = now
+        before = self._standings
+        self._groups = {}
+        self._standings = {}
+        members: dict[str, list[Standing]] = {}
+        for entry in relays:
+            group = self._groups.get(entry.region)
+            if group is None:
+                group = self._groups[entry.region] = Group(entry.region, self._policy.full_ratio)
+                members[entry.region] = []
+            standing = Standing(entry, group)
+            old = before.get(entry.id)
+            if old is not None:
+                standing.sent_before = old.sent_since if settled else old.sent_before
+                standing.sent_since = 0 if settled else old.sent_since
+            self._standings[entry.id] = standing
+            members[entry.region].append(standing)
+        suspicious = frozenset(suspects)
+        for group in self._groups.values():
+            self._gather(group, members[group.name], suspicious)
+        self.panics = any(group.panics for group in self._groups.values())
+
+    def forget(self, now: float) -> None:
+        """Without reports for long, forget by and by what was counted since. Cheap: call it at every question."""
+        if now - self._reported_at < FORGET_S:
+            return
+        self._reported_at = now
+        for standing in self._standings.values():
+            gone = (standing.sent_before + standing.sent_since + 1) // 2
+            standing.sent_before = standing.sent_before + standing.sent_since - gone
+            standing.sent_since = 0
+            if not standing.closed:
+                self._shift(standing, -gone * self._sharers)
+
+    def standing(self, relay: str) -> Standing | None:
+        """One relay by its id."""
+        return self._standings.get(relay)
+
+    def group(self, region: str) -> Group | None:
+        """One region by its name."""
+        return self._groups.get(region)
+
+    def standings(self) -> Iterable[Standing]:
+        """All relays, whatever they are doing."""
+        return self._standings.values()
+
+    def track(self, carriers: Iterable[str]) -> Track:
+        """Who of these relays takes viewers, as `choose` wants to have it. Good until the next `apply`."""
+        found = (self._standings.get(relay) for relay in carriers)
+        return Track(standing for standing in found if standing is not None and not standing.closed)
+
+    def choose(self, seed: int, ways: Ways, track: Track) -> list[Offer]:
+        """Up to four candidates for one viewer, the best first; none: there is no room within its reach.
+
+        `seed` is the viewer's number, 64 bits. Nothing is counted yet: `take` does that.
+        """
+        policy, groups = self._policy, self._groups
+        reach = -1.0
+        within: list[Offer] = []
+        beyond: list[Offer] = []
+        number = 0
+        for region, base_ms, rtt_ms in ways.steps:
+            group = groups.get(region)
+            if group is None or not group.ring:
+                continue
+            if reach < 0.0:
+                reach = rtt_ms + policy.spill_ms
+            carriers = track.carriers.get(region)
+            drawn = self._draw(group, seed, carriers) if group.open else None
+            if drawn is None:
+                continue
+            fetch_ms = policy.no_track_ms + policy.depth_ms * (1.0 if carriers else 2.0)
+            offers = within if rtt_ms <= reach else beyond
+            ids = track.ids
+            cost = base_ms + drawn.load_ms if drawn.entry.id in ids else base_ms + drawn.load_ms + fetch_ms
+            offers.append(Offer(cost, number, drawn))
+            number += 1
+            if number == 1:
+                second = self._draw(group, seed >> 24, None)
+                if second is drawn or second is None:
+                    second = self._another(group, drawn)
+                if second is not None:
+                    cost = base_ms + second.load_ms if second.entry.id in ids else base_ms + second.load_ms + fetch_ms
+                    offers.append(Offer(cost, number, second))
+                    number += 1
+            if number >= MAX_CANDIDATES:
+                break
+        if not within:
+            return []
+        within.sort()
+        if number < MAX_CANDIDATES:
+            self._fill(within, beyond, number)
+        beyond.sort()
+        return within + beyond
+
+    def choose_anyway(self, seed: int, ways: Ways) -> list[Offer]:
+        """Candidates by latency alone where all that may serve the viewer look dead; none: not all do, or none is left.
+
+        Who looks dead may only be cut off from whoever looks: a viewer sent there in vain loses a second.
+        """
+        offers: list[Offer] = []
+        for region, base_ms, _ in ways.steps:
+            group = self._groups.get(region)
+            if group is None:
+                continue
+            if group.ring:
+                return []
+            count = len(group.suspected)
+            for place in range(min(count, 2)):
+                standing = group.suspected[(seed + place) % count]
+                offers.append(Offer(base_ms, len(offers), standing))
+        return offers[:MAX_CANDIDATES]
+
+    def pick(self, seed: int, ways: Ways, track: Track) -> Standing | None:
+        """The first that `choose` would name, or nearly: for many viewers at once who need a new home now."""
+        policy = self._policy
+        reach = -1.0
+        for region, _, rtt_ms in ways.steps:
+            group = self._groups.get(region)
+            if group is None or not group.ring:
+                continue
+            if reach < 0.0:
+                reach = rtt_ms + policy.spill_ms
+            if rtt_ms > reach:
+                return None
+            if not group.open:
+                continue
+            drawn = self._draw(group, seed, track.carriers.get(region))
+            if drawn is None:
+                continue
+            if drawn.load_ms:
+                second = self._draw(group, seed >> 24, None)
+                if second is not None and second.load_ms < drawn.load_ms:
+                    missing = 0.0 if second.entry.id in track.ids else policy.no_track_ms + policy.depth_ms
+                    if second.load_ms + missing < drawn.load_ms:
+                        return second
+            return drawn
+        return None
+
+    def take(self, standing: Standing, track: Track) -> None:
+        """Count that a viewer was sent there, for this track."""
+        standing.sent_since += 1
+        if standing.closed:
+            return
+        self._shift(standing, self._sharers)
+        if standing.entry.id not in track.ids:
+            track.add(standing)
+
+    def cost_ms(self, standing: Standing, ways: Ways, track: Track) -> float | None:
+        """What `choose` would reckon for a relay, full or not; None: it is in no region that may serve the viewer."""
+        for region, base_ms, _ in ways.steps:
+            if region == standing.group.name:
+                return base_ms + standing.load_ms + self.fetch_ms(standing, track)
+        return None
+
+    def fetch_ms(self, standing: Standing, track: Track) -> float:
+        """What it costs that the relay does not carry the track yet."""
+        if standing.entry.id in track.ids:
+            return 0.0
+        depth = 1.0 if track.carriers.get(standing.group.name) else 2.0
+        return self._policy.no_track_ms + self._policy.depth_ms * depth
+
+    def bound(self, group: Group) -> float:
+        """The load from which on a relay of this region gets nobody while others have less."""
+        policy = self._policy
+        even = policy.bound_ratio * group.taken / group.capacity if group.capacity else 0.0
+        return min(max(even, policy.bound_floor_ratio), policy.full_ratio)
+
+    def check_invariants(self) -> None:
+        """What holds between any two calls."""
+        for group in self._groups.values():
+            assert abs(group.taken - sum(s.taken for s in group.ring)) < 1e-6 * max(group.capacity, 1.0)
+            assert abs(group.capacity - sum(s.capacity for s in group.ring)) < 1e-6 * max(group.capacity, 1.0)
+            assert group.open == sum(not s.is_full for s in group.ring)
+            assert [s.position for s in group.ring] == list(range(len(group.ring)))
+            assert set(group.lots) <= set(group.ring)
+        for standing in self._standings.values():
+            assert (standing in standing.group.ring) == (not standing.closed)
+
+    def _gather(self, group: Group, standings: list[Standing], suspects: frozenset[str]) -> None:
+        serving = [s for s in standings if s.entry.stage == "serving"]
+        doubted = [s for s in serving if s.entry.id in suspects]
+        group.panics = len(serving) >= BELIEVED_BELOW and len(doubted) > self._policy.suspects_ratio * len(serving)
+        for standing in standings:
+            if standing.entry.stage != "serving":
+                standing.closed = standing.entry.stage
+            elif standing.entry.id in suspects and not group.panics:
+                standing.closed = "suspect"
+                group.suspected.append(standing)
+            else:
+                standing.position = len(group.ring)
+                group.ring.append(standing)
+            self._measure(standing)
+        group.capacity = sum(s.capacity for s in group.ring)
+        group.taken = sum(s.taken for s in group.ring)
+        group.open = sum(not s.is_full for s in group.ring)
+        room = [max(s.group.full_ratio - s.load, 0.0) * s.capacity for s in group.ring]
+        whole = sum(room)
+        for standing, free in zip(group.ring, room, strict=True):
+            if free > 0.0:
+                group.lots.extend([standing] * max(round(LOTS * free / whole), 1))
+
+    def _measure(self, standing: Standing) -> None:
+        """Capacity and load in sessions, from what the relay says and from what was sent there."""
+        entry = standing.entry
+        if entry.headroom_sessions > 0 and entry.load < 1.0:
+            standing.capacity = entry.headroom_sessions / (1.0 - entry.load)
+            standing.taken = entry.load * standing.capacity
+        else:
+            standing.capacity = standing.taken = 1.0
+        standing.taken += (standing.sent_before + standing.sent_since) * self._sharers
+        self._weigh(standing)
+
+    def _shift(self, standing: Standing, sessions: float) -> None:
+        """A relay that takes viewers has so many more, or fewer."""
+        group = standing.group
+        was_full = standing.load >= group.full_ratio
+        standing.taken += sessions
+        group.taken += sessions
+        self._weigh(standing)
+        if was_full != (standing.load >= group.full_ratio):
+            group.open += 1 if was_full else -1
+
+    def _weigh(self, standing: Standing) -> None:
+        policy = self._policy
+        load = standing.load = standing.taken / standing.capacity
+        cost = policy.rush_ms * (standing.sent_before + standing.sent_since)
+        if load > policy.busy_ratio:
+            cost += policy.load_ms * (load - policy.busy_ratio)
+        standing.load_ms = cost
+
+    def _draw(self, group: Group, seed: int, carriers: list[Standing] | None) -> Standing | None:
+        """One relay of a region below its bound: a carrier if there is one, else by lot, else the next in the ring."""
+        policy = self._policy
+        bound = policy.bound_ratio * group.taken / group.capacity
+        if bound < policy.bound_floor_ratio:
+            bound = policy.bound_floor_ratio
+        elif bound > policy.full_ratio:
+            bound = policy.full_ratio
+        if carriers:
+            standing = carriers[seed % len(carriers)]
+            if standing.load < bound:
+                return standing
+            standing = carriers[(seed >> 12) % len(carriers)]
+            if standing.load < bound:
+                return standing
+        lots = group.lots or group.ring
+        standing = lots[(seed >> 8) % len(lots)]
+        if standing.load < bound:
+            return standing
+        ring = group.ring
+        start = standing.position
+        for place in range(start - len(ring) + 1, start):
+            if ring[place].load < bound:
+                return ring[place]
+        return None
+
+    def _another(self, group: Group, drawn: Standing) -> Standing | None:
+        """The next in the ring that is not full, on another host if there is one."""
+        ring = group.ring
+        spare = None
+        for place in range(drawn.position - len(ring) + 1, drawn.position):
+            standing = ring[place]
+            if standing.load < group.full_ratio:
+                if standing.host != drawn.host:
+                    return standing
+                spare = spare or standing
+        return spare
+
+    def _fill(self, within: list[Offer], beyond: list[Offer], number: int) -> None:
+        """Where there are too few regions, more of the first one's relays to fall back on, other hosts first."""
+        first = within[0].standing
+        named = {offer.standing.entry.id for offer in within + beyond}
+        hosts = {offer.standing.host for offer in within + beyond}
+        ring = first.group.ring
+        start = first.position
+        order = [ring[place] for place in range(start - len(ring) + 1, start)]
+        for fresh in (True, False):
+            for standing in order:
+                if number >= MAX_CANDIDATES:
+                    return
+                if standing.entry.id in named or standing.is_full or (fresh and standing.host in hosts):
+                    continue
+                named.add(standing.entry.id)
+                hosts.add(standing.host)
+                beyond.append(Offer(within[0].cost_ms + standing.load_ms, number, standing))
+                number += 1

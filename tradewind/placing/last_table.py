@@ -1,0 +1,89 @@
+"""A relay that places viewers itself, from its last route table: what there is while no controller answers.
+
+`relay.node` hands in tables as they come and `relay.ops` the questions. The rules about markets hold here as well;
+loads are as old as the table, and what was decided since is counted on top. Viewers stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from tradewind.contract.admission import Signer
+from tradewind.contract.messages import MarketEntry, RouteTable
+from tradewind.contract.token import Key
+from tradewind.placing.answering import Desk, Edition, PlaceAnswer, PlaceRequest, Refused
+from tradewind.placing.choosing import candidates, first, measured_regions
+from tradewind.placing.fleet import Fleet
+from tradewind.placing.locating import Locator
+from tradewind.placing.policy import Policy, PolicyError, Reason
+from tradewind.placing.ways import Atlas
+
+
+class LastTable:
+    """Answers for one relay. `signing` is the relay's own, as it announced it; `keys` check access tokens.
+
+    When keys or settings change another one takes its place and is given the table.
+    """
+
+    __slots__ = ("_atlas", "_desk", "_edition", "_fleet", "_keys", "_locator", "_own", "_policy", "_signing")
+
+    def __init__(
+        self,
+        own: str,
+        signing: Signer,
+        keys: Sequence[Key],
+        policy: Policy | None = None,
+        locator: Locator | None = None,
+    ) -> None:
+        self._own = own
+        self._signing = signing
+        self._keys = tuple(keys)
+        self._locator = locator
+        self._policy = policy or Policy()
+        self._desk = Desk(self._policy, signing, self._keys, locator)
+        self._atlas = Atlas(self._policy)
+        self._fleet = Fleet(self._policy)
+        self._edition: Edition | None = None
+
+    def apply(self, table: RouteTable, now: float, suspects: Collection[str] = ()) -> None:
+        """Take in a table that was verified. `suspects`: relays that seem dead from here."""
+        if table.markets != self._policy.markets:
+            self._take_rules(table.markets)
+        self._edition = Edition(table.term, table.generation)
+        self._atlas.apply(table.relays)
+        self._fleet.apply(table.relays, now, suspects)
+
+    def answer(self, request: PlaceRequest, now: float, wall_now: float, *, carries: bool = False) -> PlaceAnswer:
+        """Answer a question. `carries`: this relay has a track at or beneath the namespace that is asked for."""
+        asked = self._desk.admit(request, wall_now)
+        if isinstance(asked, Refused):
+            return asked
+        if self._edition is None:
+            return self._desk.refuse(asked, Reason.NO_RELAY)
+        self._fleet.forget(now)
+        ways = self._atlas.ways(asked.spot, measured_regions(self._fleet, request.rtts_ms), asked.seed)
+        if isinstance(ways, Reason):
+            return self._desk.refuse(asked, ways)
+        track = self._fleet.track([self._own] if carries else [])
+        here = self._fleet.standing(request.here) if request.here not in request.failed else None
+        stays = here is not None and not here.closed and not here.is_full
+        chosen = candidates(self._fleet, asked.seed, ways, track, request.failed)
+        if isinstance(chosen, Reason):
+            return self._desk.refuse(asked, chosen)
+        offers = chosen.offers
+        cost_ms = self._fleet.cost_ms(here, ways, track) if here is not None and stays else None
+        if here is not None and cost_ms is not None:
+            offers = first(offers, here, cost_ms)
+        else:
+            self._fleet.take(offers[0].standing, track)
+        return self._desk.place(asked, offers, self._edition, wall_now, panic=chosen.panic)
+
+    def _take_rules(self, markets: tuple[MarketEntry, ...]) -> None:
+        try:
+            self._policy = replace(self._policy, markets=markets)
+        except PolicyError:
+            # Rules that nobody can follow were signed: those from before stand, rather than none.
+            return
+        self._desk = Desk(self._policy, self._signing, self._keys, self._locator)
+        self._atlas = Atlas(self._policy)
