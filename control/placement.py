@@ -11,7 +11,7 @@ starts its patience anew and moves no more often for it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tradewind.contract.admission import Signer
@@ -98,15 +98,21 @@ class Placement:
         self._desk = Desk(self._policy, signing, keys, self._locator, self._reload)
 
     def apply(
-        self, relays: Sequence[RelayEntry], now: float, suspects: Collection[str] = (), edition: Edition | None = None
+        self,
+        relays: Sequence[RelayEntry],
+        now: float,
+        suspects: Collection[str] = (),
+        reported: Mapping[str, float] | None = None,
+        edition: Edition | None = None,
     ) -> None:
-        """Take in all relays as they are. `suspects`: those whose silence says that they may be dead.
+        """Take in all relays as they are. `suspects`: those whose silence says that they may be dead. `reported`:
+        when each made the report that its entry is from.
 
         Call it once a second, and at once when a relay comes, goes, or changes its stage.
         """
         self._edition = edition or self._edition
         self._atlas.apply(relays)
-        self._fleet.apply(relays, now, suspects)
+        self._fleet.apply(relays, now, suspects, reported)
         self._tracks.clear()
         for relay in self._carried.keys() - {entry.id for entry in relays}:
             self._carriers.apply(relay, self._carried.pop(relay), frozenset())
@@ -125,7 +131,7 @@ class Placement:
         if isinstance(asked, Refused):
             self._tally.refuse(asked.reason)
             return asked
-        self._fleet.forget(now)
+        self._fleet.advance(now)
         ways = self._ways(asked, now, learn=True)
         if isinstance(ways, Reason):
             return self._refuse(asked, ways)
@@ -133,15 +139,14 @@ class Placement:
         chosen = candidates(self._fleet, asked.seed, ways, track, request.failed)
         staying = self._staying(asked, ways, track, chosen, now)
         if staying is not None:
-            offers = chosen.offers if isinstance(chosen, Choice) else []
-            here, cost_ms = staying
-            chosen = Choice(first(offers, here, cost_ms), panic=isinstance(chosen, Choice) and chosen.panic)
+            others = chosen if isinstance(chosen, Choice) else Choice([], panic=False)
+            chosen = Choice(first(others.relays, staying), others.panic)
         if isinstance(chosen, Reason):
             return self._refuse(asked, chosen)
-        self._remember(asked, ways, track, chosen.offers[0].standing, now)
+        self._remember(asked, ways, track, chosen.relays[0], now)
         self._tally.placed += 1
         self._tally.panicked += chosen.panic
-        return self._desk.place(asked, chosen.offers, self._edition, wall_now, panic=chosen.panic)
+        return self._desk.place(asked, chosen.relays, self._edition, wall_now, panic=chosen.panic)
 
     def rehome(self, relay: str) -> tuple[list[Move], int]:
         """Find new homes for all viewers remembered on a relay that is gone; also how many there is no room for.
@@ -229,10 +234,8 @@ class Placement:
             track = self._tracks[namespace] = self._fleet.track(self._carriers.of(namespace))
         return track
 
-    def _staying(
-        self, asked: Asked, ways: Ways, track: Track, chosen: Choice | Reason, now: float
-    ) -> tuple[Standing, float] | None:
-        """The relay that the viewer says it is on, and its cost, where it had better stay there."""
+    def _staying(self, asked: Asked, ways: Ways, track: Track, chosen: Choice | Reason, now: float) -> Standing | None:
+        """The relay that the viewer says it is on, where it had better stay there."""
         name = asked.request.here
         here = self._fleet.standing(name) if name and name not in asked.request.failed else None
         viewer = self._viewers.get(asked.seed)
@@ -245,18 +248,18 @@ class Placement:
         if cost_ms is None:
             return None
         cost_ms -= self._policy.here_ms
-        best_ms = chosen.offers[0].cost_ms if isinstance(chosen, Choice) else cost_ms
-        if viewer is None or viewer.relay != name:
-            return here, cost_ms
-        if cost_ms - best_ms < max(self._policy.better_ms, self._policy.better_ratio * cost_ms):
+        if viewer is None or viewer.relay != name or isinstance(chosen, Reason):
+            return here
+        best_ms = self._fleet.cost_ms(chosen.relays[0], ways, track)
+        if best_ms is None or cost_ms - best_ms < max(self._policy.better_ms, self._policy.better_ratio * cost_ms):
             viewer.better_since = None
-            return here, cost_ms
+            return here
         if viewer.better_since is None:
             viewer.better_since = now
         patient = now - viewer.better_since < self._policy.better_for_s
         spent = now - viewer.moved_at < self._policy.moves_every_s
         if patient or spent:
-            return here, cost_ms
+            return here
         viewer.moved_at = now
         self._tally.moved += 1
         return None

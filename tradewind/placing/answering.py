@@ -26,7 +26,7 @@ from msgspec import Struct
 from tradewind.contract.admission import MAX_ROOT_LENGTH, PARAMETER, Signer, mint_admission, viewer_digest
 from tradewind.contract.ids import is_name
 from tradewind.contract.token import Claims, Key, Path, TokenError, split_path, starts_with, verify
-from tradewind.placing.fleet import Offer
+from tradewind.placing.fleet import Standing
 from tradewind.placing.locating import NO_SPOT, Address, Locator, Spot, parse_address
 from tradewind.placing.policy import Policy, Reason
 
@@ -166,10 +166,12 @@ class Desk:
         spot = self._locator.locate(request.address) if self._locator and request.address else None
         return Asked(request, namespace, path, claims.expires_at, digest, _seed(request, digest), spot or NO_SPOT)
 
-    def place(self, asked: Asked, offers: Sequence[Offer], edition: Edition, wall_now: float, *, panic: bool) -> Placed:
+    def place(
+        self, asked: Asked, chosen: Sequence[Standing], edition: Edition, wall_now: float, *, panic: bool
+    ) -> Placed:
         """Write the answer for one to four candidates, best first, and sign the token that they admit the viewer by."""
         policy, request = self._policy, asked.request
-        relays = tuple(offer.standing.entry.id for offer in offers)
+        relays = tuple(standing.entry.id for standing in chosen)
         token = mint_admission(
             self._signing,
             asked.digest,
@@ -182,8 +184,8 @@ class Desk:
         )
         tail = f"/{asked.path}?jwt={quote(request.token, safe='')}&{PARAMETER}={token}"
         candidates = []
-        for priority, offer in enumerate(offers):
-            entry = offer.standing.entry
+        for priority, standing in enumerate(chosen):
+            entry = standing.entry
             candidates.append(_Candidate(entry.uri.rstrip("/") + tail, priority, entry.id, entry.region))
         ttl_s = int(policy.ttl_s)
         again = self._again(asked, relays[0])
@@ -259,7 +261,7 @@ def read_request(query: str, address: str, authorization: str | None = None) -> 
         return refused(Reason.BAD_REQUEST, "namespace: what do you want to watch?")
     # A steering player says by itself where it is, in quotes.
     pathway = values.get("_HLS_pathway", values.get("_DASH_pathway", "")).strip('"').partition(",")[0]
-    here = values.get("here", pathway)
+    here = pathway or values.get("here", "")
     return PlaceRequest(
         namespace,
         token,

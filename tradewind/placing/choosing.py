@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from tradewind.placing.fleet import MAX_CANDIDATES, Fleet, Offer, Standing, Track
+from tradewind.placing.fleet import MAX_CANDIDATES, Fleet, Standing, Track
 from tradewind.placing.measuring import MOST_MS
 from tradewind.placing.policy import Reason
 from tradewind.placing.ways import Ways
@@ -20,27 +20,26 @@ _SEED_MASK = 2**64 - 1
 class Choice(NamedTuple):
     """Candidates, the best first, and whether they were taken for want of any that look alive."""
 
-    offers: list[Offer]
+    relays: list[Standing]
     panic: bool
 
 
 def candidates(fleet: Fleet, seed: int, ways: Ways, track: Track, failed: Collection[str] = ()) -> Choice | Reason:
     """Choose up to four candidates; `failed` are relays that the viewer could not reach."""
-    offers = fleet.choose(seed, ways, track)
-    if failed and offers:
-        left = [offer for offer in offers if offer.standing.entry.id not in failed]
-        if len(left) < len(offers):
+    chosen = fleet.choose(seed, ways, track)
+    if failed and chosen:
+        left = [standing for standing in chosen if standing.entry.id not in failed]
+        if len(left) < len(chosen):
             # The place of one that failed is filled by what another viewer would have drawn.
-            named = {offer.standing.entry.id for offer in left} | set(failed)
             others = fleet.choose((seed ^ _ANOTHER_SEED) & _SEED_MASK, ways, track)
-            left += [offer for offer in others if offer.standing.entry.id not in named]
+            left += [other for other in others if other not in left and other.entry.id not in failed]
         # Where everything failed, the fault is more likely the viewer's: it hears the same again.
-        offers = left[:MAX_CANDIDATES] or offers
-    if offers:
-        return Choice(offers, panic=any(offer.standing.group.panics for offer in offers))
-    offers = fleet.choose_anyway(seed, ways)
-    if offers:
-        return Choice(offers, panic=True)
+        chosen = left[:MAX_CANDIDATES] or chosen
+    if chosen:
+        return Choice(chosen, panic=any(standing.group.panics for standing in chosen))
+    chosen = fleet.choose_anyway(seed, ways)
+    if chosen:
+        return Choice(chosen, panic=True)
     return why_none(fleet, ways)
 
 
@@ -50,10 +49,9 @@ def why_none(fleet: Fleet, ways: Ways) -> Reason:
     return Reason.NO_CAPACITY if any(group and group.ring for group in groups) else Reason.NO_RELAY
 
 
-def first(offers: list[Offer], standing: Standing, cost_ms: float) -> list[Offer]:
+def first(relays: list[Standing], relay: Standing) -> list[Standing]:
     """The same candidates with this relay before all others."""
-    others = [offer for offer in offers if offer.standing is not standing]
-    return [Offer(cost_ms, -1, standing), *others[: MAX_CANDIDATES - 1]]
+    return [relay, *(other for other in relays if other is not relay)][:MAX_CANDIDATES]
 
 
 def measured_regions(fleet: Fleet, rtts_ms: Collection[tuple[str, float]]) -> tuple[tuple[str, float], ...]:

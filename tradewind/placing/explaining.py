@@ -5,12 +5,12 @@ For `tradewind place ... --explain`: the same figures that the choice was made f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tradewind.placing.choosing import Choice
-from tradewind.placing.fleet import Fleet, Offer, Standing, Track
+from tradewind.placing.fleet import Fleet, Standing, Track
 from tradewind.placing.policy import Reason
 from tradewind.placing.ways import Step, Ways
 
@@ -64,18 +64,16 @@ def explain_relays(
     fleet: Fleet, ways: Ways, track: Track, chosen: Choice | Reason, here: Standing | None
 ) -> tuple[Explained, ...]:
     """Write out the candidates and the cheapest others, `MAX_EXPLAINED` at most. Call it before anything is counted."""
-    offers = chosen.offers if isinstance(chosen, Choice) else []
-    places = {offer.standing.entry.id: place for place, offer in enumerate(offers)}
+    places = {standing: place for place, standing in enumerate(chosen.relays)} if isinstance(chosen, Choice) else {}
     steps = {step.region: step for step in ways.steps}
     reach_ms = _reach_ms(fleet, ways)
     found = []
     for standing in fleet.standings():
         step = steps.get(standing.group.name)
         if step is not None:
-            place = places.get(standing.entry.id)
+            place = places.get(standing)
             parts = _parts(fleet, standing, step, track, here)
             cost_ms = sum(parts.values())
-            verdict = _verdict(fleet, standing, step, reach_ms, place, cost_ms, offers)
             found.append(
                 Explained(
                     standing.entry.id,
@@ -84,9 +82,11 @@ def explain_relays(
                     **parts,
                     cost_ms=cost_ms,
                     place=place,
-                    verdict=verdict,
+                    verdict=_out_of_the_question(fleet, standing, step, reach_ms) if place is None else "",
                 )
             )
+    best_ms = min((one.cost_ms for one in found if one.place == 0), default=None)
+    found = [replace(one, verdict=one.verdict or _compared(one, best_ms)) for one in found]
     found.sort(key=lambda one: (one.place is None, one.place or 0, one.cost_ms, one.relay))
     return tuple(found[:MAX_EXPLAINED])
 
@@ -102,7 +102,7 @@ def _reach_ms(fleet: Fleet, ways: Ways) -> float:
 def _parts(fleet: Fleet, standing: Standing, step: Step, track: Track, here: Standing | None) -> Mapping[str, float]:
     policy = fleet.policy
     price_ms = dict(policy.prices_ms).get(step.region, 0.0)
-    rush_ms = policy.rush_ms * (standing.sent_before + standing.sent_since)
+    rush_ms = policy.rush_ms * max(standing.pending - policy.rush_free, 0)
     return {
         "rtt_ms": step.rtt_ms,
         "price_ms": price_ms,
@@ -115,20 +115,9 @@ def _parts(fleet: Fleet, standing: Standing, step: Step, track: Track, here: Sta
     }
 
 
-def _verdict(
-    fleet: Fleet,
-    standing: Standing,
-    step: Step,
-    reach_ms: float,
-    place: int | None,
-    cost_ms: float,
-    offers: Sequence[Offer],
-) -> str:
-    policy, group = fleet.policy, standing.group
-    if place == 0:
-        return "chosen"
-    if place is not None:
-        return f"to fall back on: {cost_ms - offers[0].cost_ms:+.1f} ms"
+def _out_of_the_question(fleet: Fleet, standing: Standing, step: Step, reach_ms: float) -> str:
+    """Why this relay was not to be drawn, whatever it costs; empty: it was."""
+    policy, bound = fleet.policy, standing.group.bound
     if standing.closed == "suspect":
         return "looks dead: it has been silent"
     if standing.closed:
@@ -137,9 +126,18 @@ def _verdict(
         return f"full: load {standing.load:.2f}, at most {policy.full_ratio:.2f}"
     if step.rtt_ms > reach_ms:
         return f"too far: {step.rtt_ms:.0f} ms, at most {reach_ms:.0f} ms while nearer ones have room"
-    bound = fleet.bound(group)
     if standing.load >= bound:
         return f"above its region's bound: load {standing.load:.2f}, bound {bound:.2f}"
-    if offers and cost_ms > offers[0].cost_ms:
-        return f"costs {cost_ms - offers[0].cost_ms:.1f} ms more"
+    return ""
+
+
+def _compared(one: Explained, best_ms: float | None) -> str:
+    if one.place == 0:
+        return "chosen"
+    if best_ms is None:
+        return "not drawn for this viewer"
+    if one.place is not None:
+        return f"to fall back on: {one.cost_ms - best_ms:+.1f} ms"
+    if one.cost_ms > best_ms:
+        return f"costs {one.cost_ms - best_ms:.1f} ms more"
     return "not drawn for this viewer"

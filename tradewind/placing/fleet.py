@@ -8,14 +8,13 @@ cheapest of those within `spill_ms` gets the viewer; the others are where it goe
 a relay whose load is more than `bound_ratio` times its region's mean; the next one in the ring takes its place. Draws
 come from the viewer's own number, so the same viewer asks twice and hears the same.
 
-Reports are up to a second old. What was decided since is counted on top of them, so that the relay that looked best a
-second ago is not sent everybody.
+Reports are up to a second old. What was decided since, and a little before, is counted on top of them, so that the
+relay that looked best a second ago is not sent everybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tradewind.contract.messages import RelayEntry
 from tradewind.placing.policy import Policy
@@ -26,6 +25,10 @@ BELIEVED_BELOW = 4
 """In regions with fewer relays the controller's word about all of them is believed: there are other regions."""
 LOTS = 256
 """Lots that a region's relays have between them, at most; each that takes viewers has one at least."""
+SLOT_S = 0.125
+"""How exactly it is remembered when viewers were sent somewhere."""
+REPORT_AGE_S = 0.5
+"""How old a relay's report is taken to be of which nobody says it."""
 FORGET_S = 60.0
 """Without reports, half of what was counted since the last is forgotten so often."""
 
@@ -35,7 +38,7 @@ class Standing:
 
     __slots__ = (
         *("capacity", "closed", "entry", "group", "host", "load", "load_ms"),
-        *("position", "sent_before", "sent_since", "taken"),
+        *("pending", "position", "sent", "taken"),
     )
 
     def __init__(self, entry: RelayEntry, group: Group) -> None:
@@ -49,11 +52,13 @@ class Standing:
         self.taken = 0.0
         self.load = 0.0
         self.load_ms = 0.0
+        """What load and rush cost."""
         self.position = 0
         """In the ring of its region."""
-        self.sent_before = 0
-        """Viewers sent there before the last report but one, which it may not show yet; and since then."""
-        self.sent_since = 0
+        self.sent: dict[int, int] = {}
+        """Viewers sent there that its report does not show yet, by slot of time."""
+        self.pending = 0
+        """All of these together."""
 
     @property
     def is_full(self) -> bool:
@@ -64,7 +69,7 @@ class Standing:
 class Group:
     """A region: its relays that take viewers, and what they have between them."""
 
-    __slots__ = ("capacity", "full_ratio", "lots", "name", "open", "panics", "ring", "suspected", "taken")
+    __slots__ = ("bound", "capacity", "full_ratio", "lots", "name", "open", "panics", "ring", "suspected", "taken")
 
     def __init__(self, name: str, full_ratio: float) -> None:
         self.name = name
@@ -73,6 +78,8 @@ class Group:
         self.lots: list[Standing] = []
         self.capacity = 0.0
         self.taken = 0.0
+        self.bound = full_ratio
+        """The load from which on a relay here gets nobody while others have less."""
         self.open = 0
         """How many of the ring are not full."""
         self.suspected: list[Standing] = []
@@ -84,83 +91,82 @@ class Group:
 class Track:
     """Who carries what a viewer came for; those that viewers are sent to for it count as carrying it."""
 
-    __slots__ = ("carriers", "ids")
+    __slots__ = ("carriers", "relays")
 
     def __init__(self, carriers: Iterable[Standing] = ()) -> None:
         self.carriers: dict[str, list[Standing]] = {}
         """By region, relays that take viewers."""
-        self.ids: set[str] = set()
+        self.relays: set[Standing] = set()
         for standing in carriers:
             self.add(standing)
 
     def add(self, standing: Standing) -> None:
         """From now on this relay carries the track."""
-        if standing.entry.id not in self.ids:
-            self.ids.add(standing.entry.id)
+        if standing not in self.relays:
+            self.relays.add(standing)
             self.carriers.setdefault(standing.group.name, []).append(standing)
-
-
-class Offer(NamedTuple):
-    """A candidate and what it would cost this viewer."""
-
-    cost_ms: float
-    number: int
-    """Order of looking, so that equal costs are not compared further."""
-    standing: Standing
 
 
 class Fleet:
     """Every relay that anybody may be sent to. `sharers`: how many answer from the same reports at the same time."""
 
-    __slots__ = ("_groups", "_policy", "_reported_at", "_sharers", "_standings", "panics")
+    __slots__ = ("_applied_at", "_groups", "_policy", "_sharers", "_slot", "_standings")
 
     def __init__(self, policy: Policy, sharers: int = 1) -> None:
         self._policy = policy
         self._sharers = sharers
         self._standings: dict[str, Standing] = {}
         self._groups: dict[str, Group] = {}
-        self._reported_at = float("-inf")
-        self.panics = False
+        self._applied_at = float("-inf")
+        self._slot = 0
 
     @property
     def policy(self) -> Policy:
         return self._policy
 
-    def apply(self, relays: Sequence[RelayEntry], now: float, suspects: Collection[str] = ()) -> None:
-        """Take in all relays as they are now. `suspects`: those whose silence says that they may be dead."""
-        settled = now - self._reported_at >= self._policy.settle_s
-        if settled:
-            self._reported_at = now
-        before = self._standings
-        self._groups = {}
-        self._standings = {}
+    def apply(
+        self,
+        relays: Sequence[RelayEntry],
+        now: float,
+        suspects: Collection[str] = (),
+        reported: Mapping[str, float] | None = None,
+    ) -> None:
+        """Take in all relays as they are now.
+
+        `suspects`: those whose silence says that they may be dead. `reported`: when each made the report that its entry
+        is from; viewers sent there before are taken to be in it, but for those of the last `settle_s`.
+        """
+        reported = reported or {}
+        before, self._standings, self._groups = self._standings, {}, {}
         members: dict[str, list[Standing]] = {}
         for entry in relays:
             group = self._groups.get(entry.region)
             if group is None:
                 group = self._groups[entry.region] = Group(entry.region, self._policy.full_ratio)
                 members[entry.region] = []
-            standing = Standing(entry, group)
-            old = before.get(entry.id)
-            if old is not None:
-                standing.sent_before = old.sent_since if settled else old.sent_before
-                standing.sent_since = 0 if settled else old.sent_since
-            self._standings[entry.id] = standing
+            standing = self._standings[entry.id] = Standing(entry, group)
             members[entry.region].append(standing)
+            old = before.get(entry.id)
+            if old is not None and old.sent:
+                shown = (reported.get(entry.id, now - REPORT_AGE_S) - self._policy.settle_s) / SLOT_S
+                standing.sent = {slot: count for slot, count in old.sent.items() if slot >= shown}
+                standing.pending = sum(standing.sent.values())
         suspicious = frozenset(suspects)
         for group in self._groups.values():
             self._gather(group, members[group.name], suspicious)
-        self.panics = any(group.panics for group in self._groups.values())
+        self._applied_at = now
+        self._slot = int(now / SLOT_S)
 
-    def forget(self, now: float) -> None:
-        """Without reports for long, forget by and by what was counted since. Cheap: call it at every question."""
-        if now - self._reported_at < FORGET_S:
+    def advance(self, now: float) -> None:
+        """Say what time it is, before every question. Without reports for long, forget by and by what was sent."""
+        self._slot = int(now / SLOT_S)
+        if now - self._applied_at < FORGET_S:
             return
-        self._reported_at = now
+        self._applied_at = now
         for standing in self._standings.values():
-            gone = (standing.sent_before + standing.sent_since + 1) // 2
-            standing.sent_before = standing.sent_before + standing.sent_since - gone
-            standing.sent_since = 0
+            left = standing.pending // 2
+            gone, standing.pending = standing.pending - left, left
+            standing.sent = {self._slot: left} if left else {}
             if not standing.closed:
                 self._shift(standing, -gone * self._sharers)
 
@@ -181,15 +187,15 @@ class Fleet:
         found = (self._standings.get(relay) for relay in carriers)
         return Track(standing for standing in found if standing is not None and not standing.closed)
 
-    def choose(self, seed: int, ways: Ways, track: Track) -> list[Offer]:
+    def choose(self, seed: int, ways: Ways, track: Track) -> list[Standing]:
         """Up to four candidates for one viewer, the best first; none: there is no room within its reach.
 
         `seed` is the viewer's number, 64 bits. Nothing is counted yet: `take` does that.
         """
-        policy, groups = self._policy, self._groups
+        policy, groups, carrying, members = self._policy, self._groups, track.carriers, track.relays
         reach = -1.0
-        within: list[Offer] = []
-        beyond: list[Offer] = []
+        within: list[tuple[float, int, Standing]] = []
+        beyond: list[tuple[float, int, Standing]] = []
         number = 0
         for region, base_ms, rtt_ms in ways.steps:
             group = groups.get(region)
@@ -197,51 +203,51 @@ class Fleet:
                 continue
             if reach < 0.0:
                 reach = rtt_ms + policy.spill_ms
-            carriers = track.carriers.get(region)
-            drawn = self._draw(group, seed, carriers) if group.open else None
-            if drawn is None:
+            if not group.open:
                 continue
-            fetch_ms = policy.no_track_ms + policy.depth_ms * (1.0 if carriers else 2.0)
+            carriers = carrying.get(region)
+            lots = group.lots
+            # Most regions of most viewers carry nothing of theirs, and most lots fall on a relay below the bound.
+            drawn = lots[(seed >> 8) % len(lots)]
+            if carriers or drawn.load >= group.bound:
+                drawn = self._draw(group, seed, carriers)
+            without_ms = base_ms + policy.no_track_ms + policy.depth_ms * (1.0 if carriers else 2.0)
             offers = within if rtt_ms <= reach else beyond
-            ids = track.ids
-            cost = base_ms + drawn.load_ms if drawn.entry.id in ids else base_ms + drawn.load_ms + fetch_ms
-            offers.append(Offer(cost, number, drawn))
+            offers.append(((base_ms if drawn in members else without_ms) + drawn.load_ms, number, drawn))
             number += 1
             if number == 1:
-                second = self._draw(group, seed >> 24, None)
-                if second is drawn or second is None:
-                    second = self._another(group, drawn)
+                second: Standing | None = self._draw(group, seed >> 24, None)
+                if second is drawn:
+                    second = self._another(drawn)
                 if second is not None:
-                    cost = base_ms + second.load_ms if second.entry.id in ids else base_ms + second.load_ms + fetch_ms
-                    offers.append(Offer(cost, number, second))
+                    offers.append(((base_ms if second in members else without_ms) + second.load_ms, number, second))
                     number += 1
             if number >= MAX_CANDIDATES:
                 break
         if not within:
             return []
         within.sort()
-        if number < MAX_CANDIDATES:
-            self._fill(within, beyond, number)
         beyond.sort()
-        return within + beyond
+        chosen = [standing for _, _, standing in within + beyond]
+        if number < MAX_CANDIDATES:
+            self._fill(chosen)
+        return chosen
 
-    def choose_anyway(self, seed: int, ways: Ways) -> list[Offer]:
+    def choose_anyway(self, seed: int, ways: Ways) -> list[Standing]:
         """Candidates by latency alone where all that may serve the viewer look dead; none: not all do, or none is left.
 
         Who looks dead may only be cut off from whoever looks: a viewer sent there in vain loses a second.
         """
-        offers: list[Offer] = []
-        for region, base_ms, _ in ways.steps:
+        chosen: list[Standing] = []
+        for region, _, _ in ways.steps:
             group = self._groups.get(region)
             if group is None:
                 continue
             if group.ring:
                 return []
             count = len(group.suspected)
-            for place in range(min(count, 2)):
-                standing = group.suspected[(seed + place) % count]
-                offers.append(Offer(base_ms, len(offers), standing))
-        return offers[:MAX_CANDIDATES]
+            chosen += [group.suspected[(seed + place) % count] for place in range(min(count, 2))]
+        return chosen[:MAX_CANDIDATES]
 
     def pick(self, seed: int, ways: Ways, track: Track) -> Standing | None:
         """The first that `choose` would name, or nearly: for many viewers at once who need a new home now."""
@@ -258,24 +264,23 @@ class Fleet:
             if not group.open:
                 continue
             drawn = self._draw(group, seed, track.carriers.get(region))
-            if drawn is None:
-                continue
             if drawn.load_ms:
-                second = self._draw(group, seed >> 24, None)
-                if second is not None and second.load_ms < drawn.load_ms:
-                    missing = 0.0 if second.entry.id in track.ids else policy.no_track_ms + policy.depth_ms
-                    if second.load_ms + missing < drawn.load_ms:
-                        return second
+                other = self._draw(group, seed >> 24, None)
+                missing_ms = 0.0 if other in track.relays else policy.no_track_ms + policy.depth_ms
+                if other.load_ms + missing_ms < drawn.load_ms:
+                    return other
             return drawn
         return None
 
     def take(self, standing: Standing, track: Track) -> None:
         """Count that a viewer was sent there, for this track."""
-        standing.sent_since += 1
+        sent, slot = standing.sent, self._slot
+        sent[slot] = sent.get(slot, 0) + 1
+        standing.pending += 1
         if standing.closed:
             return
         self._shift(standing, self._sharers)
-        if standing.entry.id not in track.ids:
+        if standing not in track.relays:
             track.add(standing)
 
     def cost_ms(self, standing: Standing, ways: Ways, track: Track) -> float | None:
@@ -287,16 +292,10 @@ class Fleet:
 
     def fetch_ms(self, standing: Standing, track: Track) -> float:
         """What it costs that the relay does not carry the track yet."""
-        if standing.entry.id in track.ids:
+        if standing in track.relays:
             return 0.0
         depth = 1.0 if track.carriers.get(standing.group.name) else 2.0
         return self._policy.no_track_ms + self._policy.depth_ms * depth
-
-    def bound(self, group: Group) -> float:
-        """The load from which on a relay of this region gets nobody while others have less."""
-        policy = self._policy
-        even = policy.bound_ratio * group.taken / group.capacity if group.capacity else 0.0
-        return min(max(even, policy.bound_floor_ratio), policy.full_ratio)
 
     def check_invariants(self) -> None:
         """What holds between any two calls."""
@@ -326,11 +325,16 @@ class Fleet:
         group.capacity = sum(s.capacity for s in group.ring)
         group.taken = sum(s.taken for s in group.ring)
         group.open = sum(not s.is_full for s in group.ring)
+        if not group.ring:
+            return
+        self._bind(group)
         room = [max(s.group.full_ratio - s.load, 0.0) * s.capacity for s in group.ring]
         whole = sum(room)
         for standing, free in zip(group.ring, room, strict=True):
             if free > 0.0:
                 group.lots.extend([standing] * max(round(LOTS * free / whole), 1))
+        # All are full; should that change before the next report, any will do.
+        group.lots = group.lots or group.ring
 
     def _measure(self, standing: Standing) -> None:
         """Capacity and load in sessions, from what the relay says and from what was sent there."""
@@ -340,35 +344,39 @@ class Fleet:
             standing.taken = entry.load * standing.capacity
         else:
             standing.capacity = standing.taken = 1.0
-        standing.taken += (standing.sent_before + standing.sent_since) * self._sharers
+        standing.taken += standing.pending * self._sharers
         self._weigh(standing)
 
-    def _shift(self, standing: Standing, sessions: float) -> None:
+    def _shift(self, standing: Standing, sessions: int) -> None:
         """A relay that takes viewers has so many more, or fewer."""
         group = standing.group
         was_full = standing.load >= group.full_ratio
         standing.taken += sessions
         group.taken += sessions
+        self._bind(group)
         self._weigh(standing)
         if was_full != (standing.load >= group.full_ratio):
             group.open += 1 if was_full else -1
 
+    def _bind(self, group: Group) -> None:
+        policy = self._policy
+        even = policy.bound_ratio * group.taken / group.capacity
+        even = max(even, policy.bound_floor_ratio)
+        group.bound = min(policy.full_ratio, even)
+
     def _weigh(self, standing: Standing) -> None:
         policy = self._policy
         load = standing.load = standing.taken / standing.capacity
-        cost = policy.rush_ms * (standing.sent_before + standing.sent_since)
-        if load > policy.busy_ratio:
-            cost += policy.load_ms * (load - policy.busy_ratio)
-        standing.load_ms = cost
+        standing.load_ms = policy.load_ms * (load - policy.busy_ratio) if load > policy.busy_ratio else 0.0
+        if standing.pending > policy.rush_free:
+            standing.load_ms += policy.rush_ms * (standing.pending - policy.rush_free)
 
-    def _draw(self, group: Group, seed: int, carriers: list[Standing] | None) -> Standing | None:
-        """One relay of a region below its bound: a carrier if there is one, else by lot, else the next in the ring."""
-        policy = self._policy
-        bound = policy.bound_ratio * group.taken / group.capacity
-        if bound < policy.bound_floor_ratio:
-            bound = policy.bound_floor_ratio
-        elif bound > policy.full_ratio:
-            bound = policy.full_ratio
+    def _draw(self, group: Group, seed: int, carriers: list[Standing] | None) -> Standing:
+        """One relay of a region below its bound: a carrier if there is one, else by lot, else the next in the ring.
+
+        Not all of a region's relays are full, so that one is below the bound: the mean of all is.
+        """
+        bound = group.bound
         if carriers:
             standing = carriers[seed % len(carriers)]
             if standing.load < bound:
@@ -376,44 +384,38 @@ class Fleet:
             standing = carriers[(seed >> 12) % len(carriers)]
             if standing.load < bound:
                 return standing
-        lots = group.lots or group.ring
+        lots = group.lots
         standing = lots[(seed >> 8) % len(lots)]
         if standing.load < bound:
             return standing
         ring = group.ring
-        start = standing.position
-        for place in range(start - len(ring) + 1, start):
+        for place in range(standing.position - len(ring) + 1, standing.position):
             if ring[place].load < bound:
                 return ring[place]
-        return None
+        return min(ring, key=lambda one: one.load)
 
-    def _another(self, group: Group, drawn: Standing) -> Standing | None:
+    def _another(self, drawn: Standing) -> Standing | None:
         """The next in the ring that is not full, on another host if there is one."""
-        ring = group.ring
+        ring = drawn.group.ring
         spare = None
         for place in range(drawn.position - len(ring) + 1, drawn.position):
             standing = ring[place]
-            if standing.load < group.full_ratio:
+            if not standing.is_full:
                 if standing.host != drawn.host:
                     return standing
                 spare = spare or standing
         return spare
 
-    def _fill(self, within: list[Offer], beyond: list[Offer], number: int) -> None:
+    def _fill(self, chosen: list[Standing]) -> None:
         """Where there are too few regions, more of the first one's relays to fall back on, other hosts first."""
-        first = within[0].standing
-        named = {offer.standing.entry.id for offer in within + beyond}
-        hosts = {offer.standing.host for offer in within + beyond}
+        first = chosen[0]
+        hosts = {standing.host for standing in chosen}
         ring = first.group.ring
-        start = first.position
-        order = [ring[place] for place in range(start - len(ring) + 1, start)]
+        order = [ring[place] for place in range(first.position - len(ring) + 1, first.position)]
         for fresh in (True, False):
             for standing in order:
-                if number >= MAX_CANDIDATES:
+                if len(chosen) >= MAX_CANDIDATES:
                     return
-                if standing.entry.id in named or standing.is_full or (fresh and standing.host in hosts):
-                    continue
-                named.add(standing.entry.id)
-                hosts.add(standing.host)
-                beyond.append(Offer(within[0].cost_ms + standing.load_ms, number, standing))
-                number += 1
+                if not standing.is_full and standing not in chosen and not (fresh and standing.host in hosts):
+                    hosts.add(standing.host)
+                    chosen.append(standing)

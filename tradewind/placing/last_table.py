@@ -61,7 +61,7 @@ class LastTable:
             return asked
         if self._edition is None:
             return self._desk.refuse(asked, Reason.NO_RELAY)
-        self._fleet.forget(now)
+        self._fleet.advance(now)
         ways = self._atlas.ways(asked.spot, measured_regions(self._fleet, request.rtts_ms), asked.seed)
         if isinstance(ways, Reason):
             return self._desk.refuse(asked, ways)
@@ -71,13 +71,12 @@ class LastTable:
         chosen = candidates(self._fleet, asked.seed, ways, track, request.failed)
         if isinstance(chosen, Reason):
             return self._desk.refuse(asked, chosen)
-        offers = chosen.offers
-        cost_ms = self._fleet.cost_ms(here, ways, track) if here is not None and stays else None
-        if here is not None and cost_ms is not None:
-            offers = first(offers, here, cost_ms)
+        relays = chosen.relays
+        if here is not None and stays and self._fleet.cost_ms(here, ways, track) is not None:
+            relays = first(relays, here)
         else:
-            self._fleet.take(offers[0].standing, track)
-        return self._desk.place(asked, offers, self._edition, wall_now, panic=chosen.panic)
+            self._fleet.take(relays[0], track)
+        return self._desk.place(asked, relays, self._edition, wall_now, panic=chosen.panic)
 
     def _take_rules(self, markets: tuple[MarketEntry, ...]) -> None:
         try:

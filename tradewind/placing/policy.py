@@ -68,14 +68,17 @@ class Policy:
     """What being there already is worth."""
     order_ms: float = 20.0
     """For each place further down in a market's regions."""
-    rush_ms: float = 0.5
-    """For each viewer just sent there: about what a handshake takes the relay, and they wait for each other."""
+    rush_ms: float = 2.0
+    """For each viewer sent there within the last second or so, beyond the first `rush_free`: a handshake takes a relay
+    about so long, and they wait for each other."""
+    rush_free: int = 50
     unknown_rtt_ms: float = 100.0
     """Where neither distance nor a measurement says anything."""
     spill_ms: float = 40.0
     """How much further than the nearest region a viewer may be sent while that one is full."""
-    bound_ratio: float = 1.25
-    """No relay gets anybody while its load is more than this times its region's mean ..."""
+    bound_ratio: float = 1.15
+    """No relay gets anybody while its load is more than this times its region's mean (loads are known a little late, and
+    in truth the fullest shall not be above 1.25 times the mean) ..."""
     bound_floor_ratio: float = 0.5
     """... unless it is below this: half-empty relays may differ, and tracks stay together."""
     suspects_ratio: float = 0.5
@@ -86,7 +89,7 @@ class Policy:
     """A viewer moves when it gains the larger of the two, and has stood to for so long."""
     moves_every_s: float = 300.0
     """And not more often than this."""
-    settle_s: float = 1.0
+    settle_s: float = 0.5
     """How long it takes until a viewer sent somewhere shows in that relay's reports."""
     ttl_s: float = 30.0
     """How long an answer is good for; then the player asks again."""
