@@ -5,7 +5,8 @@
 One process, one core, no sockets. Printed are decisions a second (a choice of four candidates among all relays, with
 loads, track and bound, counted at once), tokens and whole answers a second (question text to JSON bytes), the time to
 find new homes for a dead relay's viewers, and the balance of a growing audience: rooms of Zipf's sizes, or all in one
-room, with reports that are up to two seconds old when they count, and viewers that arrive 0.1 to 0.6 s after the answer.
+room, with reports that are up to two seconds old when they count, and viewers that arrive 0.1 to 0.6 s after the
+answer.
 The balance is the fullest relay's load over its region's mean, the worst at any moment in any region that is at least
 60 % full. Times are processor time. Exit code 1 where a target is missed.
 """

@@ -395,12 +395,12 @@ class Fleet:
         return min(ring, key=lambda one: one.load)
 
     def _another(self, drawn: Standing) -> Standing | None:
-        """The next in the ring that is not full, on another host if there is one."""
-        ring = drawn.group.ring
+        """The next in the ring that is below the bound, on another host if there is one."""
+        ring, bound = drawn.group.ring, drawn.group.bound
         spare = None
         for place in range(drawn.position - len(ring) + 1, drawn.position):
             standing = ring[place]
-            if not standing.is_full:
+            if standing.load < bound:
                 if standing.host != drawn.host:
                     return standing
                 spare = spare or standing

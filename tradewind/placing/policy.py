@@ -77,8 +77,8 @@ class Policy:
     spill_ms: float = 40.0
     """How much further than the nearest region a viewer may be sent while that one is full."""
     bound_ratio: float = 1.15
-    """No relay gets anybody while its load is more than this times its region's mean (loads are known a little late, and
-    in truth the fullest shall not be above 1.25 times the mean) ..."""
+    """No relay gets anybody while its load is more than this times its region's mean (loads are known late; in truth
+    the fullest shall not be above 1.25 times the mean) ..."""
     bound_floor_ratio: float = 0.5
     """... unless it is below this: half-empty relays may differ, and tracks stay together."""
     suspects_ratio: float = 0.5
