@@ -25,7 +25,16 @@ from tradewind.contract.admission import (
     viewer_digest,
 )
 from tradewind.contract.messages import RelayEntry, RouteTable
-from tradewind.contract.token import Claims, KeyFormatError, TokenError, generate_key, parse_keys, public_key, sign, verify
+from tradewind.contract.token import (
+    Claims,
+    KeyFormatError,
+    TokenError,
+    generate_key,
+    parse_keys,
+    public_key,
+    sign,
+    verify,
+)
 
 NOW = 1_800_000_000.0
 ACCESS = "an.access.token"

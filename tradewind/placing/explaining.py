@@ -14,7 +14,7 @@ from tradewind.placing.fleet import Fleet, Standing, Track
 from tradewind.placing.policy import Reason
 from tradewind.placing.ways import Step, Ways
 
-MAX_EXPLAINED = 8
+MAX_EXPLAINED = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,9 +216,8 @@ class Fleet:
             offers.append(((base_ms if drawn in members else without_ms) + drawn.load_ms, number, drawn))
             number += 1
             if number == 1:
-                second: Standing | None = self._draw(group, seed >> 24, None)
-                if second is drawn:
-                    second = self._another(drawn)
+                other = self._draw(group, seed >> 24, None)
+                second = other if other.host != drawn.host else self._another(drawn)
                 if second is not None:
                     offers.append(((base_ms if second in members else without_ms) + second.load_ms, number, second))
                     number += 1
