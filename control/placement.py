@@ -158,17 +158,18 @@ class Placement:
         fleet, pick, take = self._fleet, self._fleet.pick, self._fleet.take
         gone = fleet.standing(relay)
         assert gone is None or gone.closed, f"{relay} is not gone"
-        for seed in self._viewers.leave(relay):
-            viewer = self._viewers.get(seed)
-            assert viewer is not None
+        for seed, viewer in self._viewers.leave(relay):
             track = self._track(viewer.namespace)
             standing = pick(seed, viewer.ways, track)
             if standing is None:
+                # It stays on the dead relay's list: another look may find room.
                 stranded += 1
+                self._viewers.arrive(seed, viewer, relay)
                 continue
             take(standing, track)
-            self._viewers.settle(seed, viewer, standing.entry.id)
-            moves.append(Move(seed, standing.entry.id))
+            home = standing.entry.id
+            self._viewers.arrive(seed, viewer, home)
+            moves.append(Move(seed, home))
         self._tally.rehomed += len(moves)
         return moves, stranded
 
@@ -340,12 +341,19 @@ class _Viewers:
     def settle(self, seed: int, viewer: _Viewer, relay: str) -> None:
         if viewer.relay != relay:
             self._drop(seed, viewer.relay)
-            viewer.relay = relay
-            self._by_relay.setdefault(relay, {})[seed] = None
+            self.arrive(seed, viewer, relay)
         self._viewers.move_to_end(seed)
 
-    def leave(self, relay: str) -> list[int]:
-        return list(self._by_relay.get(relay, ()))
+    def leave(self, relay: str) -> list[tuple[int, _Viewer]]:
+        """Take everybody off a relay. Each has to `arrive` somewhere next."""
+        return [(seed, self._viewers[seed]) for seed in self._by_relay.pop(relay, ())]
+
+    def arrive(self, seed: int, viewer: _Viewer, relay: str) -> None:
+        viewer.relay = relay
+        seeds = self._by_relay.get(relay)
+        if seeds is None:
+            seeds = self._by_relay[relay] = {}
+        seeds[seed] = None
 
     def check_invariants(self) -> None:
         assert len(self._viewers) <= self._most

@@ -262,7 +262,10 @@ class Fleet:
                 return None
             if not group.open:
                 continue
-            drawn = self._draw(group, seed, track.carriers.get(region))
+            carriers, lots = track.carriers.get(region), group.lots
+            drawn = lots[(seed >> 8) % len(lots)]
+            if carriers or drawn.load >= group.bound:
+                drawn = self._draw(group, seed, carriers)
             if drawn.load_ms:
                 other = self._draw(group, seed >> 24, None)
                 missing_ms = 0.0 if other in track.relays else policy.no_track_ms + policy.depth_ms
