@@ -276,12 +276,25 @@ class Fleet:
 
     def take(self, standing: Standing, track: Track) -> None:
         """Count that a viewer was sent there, for this track."""
-        sent, slot = standing.sent, self._slot
+        sent, slot, policy, group = standing.sent, self._slot, self._policy, standing.group
         sent[slot] = sent.get(slot, 0) + 1
-        standing.pending += 1
+        pending = standing.pending = standing.pending + 1
         if standing.closed:
             return
-        self._shift(standing, self._sharers)
+        # What `_shift` does, written out: this is done for every viewer, many thousand times a second.
+        before = standing.load
+        standing.taken += self._sharers
+        group.taken += self._sharers
+        load = standing.load = standing.taken / standing.capacity
+        cost_ms = policy.load_ms * (load - policy.busy_ratio) if load > policy.busy_ratio else 0.0
+        if pending > policy.rush_free:
+            cost_ms += policy.rush_ms * (pending - policy.rush_free)
+        standing.load_ms = cost_ms
+        bound = policy.bound_ratio * group.taken / group.capacity
+        if bound > policy.bound_floor_ratio:
+            group.bound = min(policy.full_ratio, bound)
+        if load >= policy.full_ratio > before:
+            group.open -= 1
         if standing not in track.relays:
             track.add(standing)
 
@@ -305,10 +318,14 @@ class Fleet:
             assert abs(group.taken - sum(s.taken for s in group.ring)) < 1e-6 * max(group.capacity, 1.0)
             assert abs(group.capacity - sum(s.capacity for s in group.ring)) < 1e-6 * max(group.capacity, 1.0)
             assert group.open == sum(not s.is_full for s in group.ring)
+            assert not group.ring or group.bound == self._bound(group)
             assert [s.position for s in group.ring] == list(range(len(group.ring)))
             assert set(group.lots) <= set(group.ring)
         for standing in self._standings.values():
             assert (standing in standing.group.ring) == (not standing.closed)
+            told = (standing.load, standing.load_ms)
+            self._weigh(standing)
+            assert told == (standing.load, standing.load_ms)
 
     def _gather(self, group: Group, standings: list[Standing], suspects: frozenset[str]) -> None:
         serving = [s for s in standings if s.entry.stage == "serving"]
@@ -329,7 +346,7 @@ class Fleet:
         group.open = sum(not s.is_full for s in group.ring)
         if not group.ring:
             return
-        self._bind(group)
+        group.bound = self._bound(group)
         room = [max(s.group.full_ratio - s.load, 0.0) * s.capacity for s in group.ring]
         whole = sum(room)
         for standing, free in zip(group.ring, room, strict=True):
@@ -355,16 +372,15 @@ class Fleet:
         was_full = standing.load >= group.full_ratio
         standing.taken += sessions
         group.taken += sessions
-        self._bind(group)
+        group.bound = self._bound(group)
         self._weigh(standing)
         if was_full != (standing.load >= group.full_ratio):
             group.open += 1 if was_full else -1
 
-    def _bind(self, group: Group) -> None:
+    def _bound(self, group: Group) -> float:
         policy = self._policy
         even = policy.bound_ratio * group.taken / group.capacity
-        even = max(even, policy.bound_floor_ratio)
-        group.bound = min(policy.full_ratio, even)
+        return min(max(even, policy.bound_floor_ratio), policy.full_ratio)
 
     def _weigh(self, standing: Standing) -> None:
         policy = self._policy
