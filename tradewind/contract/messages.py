@@ -99,6 +99,19 @@ class Override(Part, frozen=True):
     since_wall: Amount
 
 
+class RoomReport(Part, frozen=True):
+    """What a relay holds of a room: only who is whole in an epoch may be named as home of the next."""
+
+    room: NamespaceFields
+    epoch: Count
+    """The newest that it has promised to keep to."""
+    whole: Count
+    """The newest epoch of which it has every record that was acknowledged as stored twice."""
+    records: Count
+    writing: bool
+    """It is the home and takes messages."""
+
+
 class Report(Message, frozen=True, tag="report"):
     """What a relay tells every second, and at once when a link or its stage changes. Whole, never a difference."""
 
@@ -116,6 +129,7 @@ class Report(Message, frozen=True, tag="report"):
     carried: Annotated[tuple[NamespaceFields, ...], Meta(max_length=20_000)] = ()
     """Namespaces of which it carries a track, its own origins left out."""
     overrides: Annotated[tuple[Override, ...], Meta(max_length=1024)] = ()
+    rooms: Annotated[tuple[RoomReport, ...], Meta(max_length=20_000)] = ()
 
 
 class Done(Message, frozen=True, tag="done"):
@@ -184,6 +198,10 @@ class RoomEntry(Part, frozen=True):
     follower: Annotated[str, Meta(max_length=40)] = ""
     """Empty: nobody yet."""
     epoch: Count = 1
+    """One higher with every change of home or follower."""
+    base: Count | None = None
+    """The home must be whole in this epoch before it opens its own. None: the one before. 0: the room is new, or an
+    operator goes on with what is left of it."""
 
 
 class MarketEntry(Part, frozen=True):
