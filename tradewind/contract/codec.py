@@ -269,6 +269,7 @@ def delta_between(old: RouteTable, new: RouteTable, signed: SignedTable | None =
         signature=signed.signature if signed else b"",
         neighbours=None if old.neighbours == new.neighbours else new.neighbours,
         placement_keys=None if old.placement_keys == new.placement_keys else new.placement_keys,
+        markets=None if old.markets == new.markets else new.markets,
         **changes,
     )
 
@@ -299,6 +300,8 @@ def apply_delta(table: RouteTable, delta: TableDelta) -> RouteTable:
         changes["neighbours"] = delta.neighbours
     if delta.placement_keys is not None:
         changes["placement_keys"] = delta.placement_keys
+    if delta.markets is not None:
+        changes["markets"] = delta.markets
     return msgspec.structs.replace(
         table, term=delta.term, generation=delta.generation, issued_wall=delta.issued_wall, **changes
     )
