@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st

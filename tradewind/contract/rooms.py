@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple, TypeAlias
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 RoomName: TypeAlias = tuple[bytes, ...]
 
