@@ -37,8 +37,8 @@ class Mirror:
         self.held = 0
         """Records that both have on disk. 0 until the follower is whole in this epoch."""
         self.joined = False
-        self.alone = True
-        """The follower is not whole yet or too slow: acknowledgements do not wait for it."""
+        self.alone = False
+        """The follower is too slow: acknowledgements do not wait for it."""
         self.heard_at = float("-inf")
         self.damaged = False
         """A record that the follower lacks cannot be read here: it will never be whole."""
@@ -52,6 +52,11 @@ class Mirror:
         self._ping_at = now
         self._unconfirmed: deque[tuple[int, float]] = deque()
         self._read: tuple[int, tuple[bytes, ...]] | None = None
+
+    def begin(self, now: float) -> None:
+        """The epoch is open: the follower hears of it at once, and has its time to become whole."""
+        self._ping_at = float("-inf")
+        self._unconfirmed.append((self._log.records, now))
 
     def stored(self, now: float) -> None:
         """The home's own disk has more."""

@@ -167,7 +167,7 @@ class Sequencer:
 
     def next_write(self, number: int, now: float) -> Write | None:
         """The next transaction; ask only when none of this room is on its way."""
-        if self.doing in {Doing.OPENING, Doing.GREETING} and (write := self._opening(number)) is not None:
+        if self.doing in {Doing.OPENING, Doing.GREETING} and (write := self._opening(number, now)) is not None:
             return write
         return self._cut(number, now) if self.doing is Doing.HOME and self._queue else None
 
@@ -183,7 +183,7 @@ class Sequencer:
                 self._place(pending, place, dup=True)
         if written.outcome is Outcome.STORED:
             if write.standing is not None and write.standing.promised == self.entry.epoch:
-                self._begin()
+                self._begin(now)
             for pending, place in batch:
                 self._place(pending, place, dup=False)
             if batch and self.mirror is not None:
@@ -261,12 +261,12 @@ class Sequencer:
             return None
         return Mirror(self._log, entry.follower, entry.epoch, self._settings, now)
 
-    def _opening(self, number: int) -> Write | None:
+    def _opening(self, number: int, now: float) -> Write | None:
         """Find out whether this relay may be the home, and write that down before it is."""
         entry, standing = self.entry, self._log.standing
         base = entry.epoch - 1 if entry.base is None else entry.base
         if standing.promised == entry.epoch and standing.home == self._me:
-            self._begin()
+            self._begin(now)
             return None
         if standing.promised >= entry.epoch or standing.whole < base:
             self.stop(Doing.BEHIND)
@@ -279,11 +279,13 @@ class Sequencer:
         lineage = opened(standing.lineage, entry.epoch, first)
         return Write(number, self._log.room, first, standing=Standing(entry.epoch, self._me, entry.epoch, lineage))
 
-    def _begin(self) -> None:
+    def _begin(self, now: float) -> None:
         """The epoch is open: what earlier ones left here is the order from now on."""
         self.doing = Doing.HOME
         assert self._log.standing.lineage[-1] == Run(self.entry.epoch, self._log.start)
         self._log.show(self._log.start)
+        if self.mirror is not None:
+            self.mirror.begin(now)
 
     def _known(self, writer: Writer, key: bytes) -> bool:
         """Whether the key has a place, or is on its way to one: then this writer hears of it like the first."""
@@ -317,7 +319,7 @@ class Sequencer:
         if len(message.body) > self._settings.max_body_bytes:
             return Why.SIZE
         alone = self.mirror is None or self.mirror.alone
-        if alone and (message.cls in self._settings.needs_two or not self.may_ack_alone(now)):
+        if not self.may_ack_alone(now) or (alone and message.cls in self._settings.needs_two):
             return Why.NO_QUORUM
         most = self._settings.queue_records
         if len(self._queue) >= most or len(self._unacked) + len(self._late) >= most:
