@@ -155,6 +155,7 @@ class Sequencer:
         due = None if message.deadline_ms is None else now + message.deadline_ms / 1000
         pending = _Pending(message, user, max(int(wall_now * 1000), 0), due, [writer])
         self._counts[0] += 1
+        self._recent.pop(message.key, None)
         self._queue.append(pending)
         self._by_key[message.key] = pending
 

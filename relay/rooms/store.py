@@ -241,7 +241,7 @@ class _Database:
         self._ids: dict[RoomName, int] = {}
         self._ends: dict[int, int] = {}
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise StoreError(f"{path}: {error}") from error
         try:
@@ -332,7 +332,6 @@ class _Database:
             raise StoreError("no write-ahead log here")
         run("PRAGMA synchronous = FULL")
         run("PRAGMA cell_size_check = ON")
-        run("PRAGMA busy_timeout = 0")
         # One relay, one file: a second process of the same configuration must not order the same rooms.
         run("PRAGMA locking_mode = EXCLUSIVE")
         if settings.max_bytes:

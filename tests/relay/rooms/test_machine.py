@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from relay.rooms import follower, mirror, room, sequencer
 from relay.rooms.effects import Answer, Doing, Outcome
 from tests.relay.rooms.town import ROOM, SETTINGS, Shelf, Town, key_of, publish
-from tradewind.contract.rooms import NO_CHAIN, Ack, Class, Nak, Place, RoomMessageError, chain_of, decode_record
+from tradewind.contract.rooms import NO_CHAIN, Ack, Class, Nak, Place, RoomMessageError, Why, chain_of, decode_record
 
 NAMES = "abc"
 names = st.sampled_from(NAMES)
@@ -322,7 +322,7 @@ class ForgetsKeys(sequencer.Sequencer):
         super().receive_written(write, written, now)
         if written.outcome is Outcome.STORED:
             for pending, _ in batch:
-                nak = Nak(pending.message.key, sequencer.Why.FULL)
+                nak = Nak(pending.message.key, Why.FULL)
                 self._answers += [Answer(writer, nak) for writer in pending.writers]
 
 

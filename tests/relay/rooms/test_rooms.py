@@ -73,7 +73,7 @@ def test_a_slow_follower_is_waited_for_once() -> None:
     town.publish("a", publish(1))
     town.settle()
     assert not town.answers
-    town.relays["a"].rooms.receive_controller(town.now)
+    town.relays["a"].live.receive_controller(town.now)
     town.pass_time(0.5)
     assert acks(town) == [(1, 1, False, 1)]
     town.publish("a", publish(2))
@@ -98,7 +98,7 @@ def test_a_home_that_is_cut_off_from_all_acknowledges_nothing() -> None:
     town.publish("a", publish(2))
     assert naks(town) == [Why.NO_QUORUM]
     assert not town.relays["a"].visible()
-    town.relays["a"].rooms.receive_controller(town.now)
+    town.relays["a"].live.receive_controller(town.now)
     town.take("a")
     assert acks(town) == [(1, 1 - 1, False, 1)]
 
@@ -121,14 +121,14 @@ def test_the_follower_takes_over_and_the_old_home_gives_up_its_tail() -> None:
     for number in range(300, 303):
         town.publish("a", publish(number))
     town.settle()
-    town.relays["a"].rooms.receive_controller(town.now)
+    town.relays["a"].live.receive_controller(town.now)
     town.pass_time(0.6)
     assert [stored for *_, stored in acks(town)] == [1, 1, 1]
     town.crash("a")
     town.name_home("b", "c")
-    assert town.relays["b"].rooms.home_of(ROOM) == "b"
+    assert town.relays["b"].live.home_of(ROOM) == "b"
     town.settle()
-    assert town.relays["b"].rooms.opening(ROOM) == Opening(2, 300, "b")
+    assert town.relays["b"].live.opening(ROOM) == Opening(2, 300, "b")
     town.publish("b", publish(301))
     town.publish("b", publish(17))
     town.settle()
@@ -141,8 +141,8 @@ def test_the_follower_takes_over_and_the_old_home_gives_up_its_tail() -> None:
     town.settle()
     assert town.relays["a"].records == town.relays["b"].records
     assert len(town.relays["a"].disk.flushed.quarantine) == 3
-    assert town.relays["a"].rooms.statistics()[ROOM].withdrawn == 3
-    assert town.relays["a"].rooms.reports()[0].whole == 3
+    assert town.relays["a"].live.statistics()[ROOM].withdrawn == 3
+    assert town.relays["a"].live.reports()[0].whole == 3
 
 
 def test_a_home_that_was_replaced_is_fenced_by_its_follower() -> None:
@@ -182,7 +182,7 @@ def test_who_is_not_whole_does_not_become_the_home() -> None:
     town.settle()
     town.pass_time(0.5)
     town.settle()
-    assert town.relays["c"].rooms.reports()[0].whole == 3
+    assert town.relays["c"].live.reports()[0].whole == 3
     assert town.relays["c"].records == town.relays["b"].records
     assert len(town.relays["c"].records) == 1
 
@@ -246,7 +246,7 @@ def test_classes_that_need_two() -> None:
     town.publish("a", publish(1, cls=Class.VALUE))
     town.publish("a", publish(2))
     town.settle()
-    town.relays["a"].rooms.receive_controller(town.now)
+    town.relays["a"].live.receive_controller(town.now)
     town.pass_time(0.5)
     assert acks(town) == [(1, 2, False, 1)]
     town.publish("a", publish(3, cls=Class.VALUE))
@@ -263,9 +263,9 @@ def test_a_place_on_condition() -> None:
     town.publish("a", publish(1, expect_seq=0))
     town.publish("a", publish(2, expect_seq=1))
     town.settle()
-    told = {answer.key: answer for answer in town.told()}
-    assert isinstance(told[key_of(1)], Nak) and told[key_of(1)].why is Why.CAS
-    assert isinstance(told[key_of(2)], Ack) and told[key_of(2)].seq == 1
+    told = town.told()
+    assert [(answer.key, answer.why) for answer in told if isinstance(answer, Nak)] == [(key_of(1), Why.CAS)]
+    assert [(answer.key, answer.seq) for answer in told if isinstance(answer, Ack)][-1] == (key_of(2), 1)
     town.crash("a")
     town.relays["a"].start()
     town.tell("a")
@@ -332,7 +332,7 @@ def test_rates_refuse_before_anything_is_kept() -> None:
     assert len(acks(town)) == 1, "two are kept for what matters"
 
 
-@pytest.mark.parametrize("count", [1, 700, 3000])
+@pytest.mark.parametrize("count", [1, 700, 1200])
 def test_a_new_follower_catches_up(count: int) -> None:
     town = opened(follower="", tail_records=256, window_records=512)
     for number in range(count):
@@ -346,7 +346,7 @@ def test_a_new_follower_catches_up(count: int) -> None:
         town.settle()
         town.pass_time(0.5)
     assert town.relays["b"].records == town.relays["a"].records
-    assert town.relays["b"].rooms.reports()[0].whole == 2
+    assert town.relays["b"].live.reports()[0].whole == 2
     town.publish("a", publish(count))
     town.settle()
     assert acks(town) == [(2, count, False, 2)]
@@ -374,8 +374,7 @@ def test_who_is_no_home_says_so() -> None:
     town.name_home("a", "b")
     town.publish("c", publish(0))
     assert [(nak.why, nak.home) for nak in town.told() if isinstance(nak, Nak)] == [(Why.MOVED, "a")]
-    rooms = town.relays["c"].rooms
-    assert rooms is not None
+    rooms = town.relays["c"].live
     rooms.receive_publish((b"other",), "ann", b"ann", b"", town.now, 0.0)
     rooms.receive_publish((b"other",), "ann", b"ann", b"\x80", town.now, 0.0)
     town.take("c")

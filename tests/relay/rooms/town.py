@@ -121,9 +121,13 @@ class Relay:
         self.disk.crash()
 
     @property
-    def doing(self) -> Doing:
+    def live(self) -> Rooms:
         assert self.rooms is not None
-        return Doing(self.rooms.statistics()[ROOM].doing)
+        return self.rooms
+
+    @property
+    def doing(self) -> Doing:
+        return Doing(self.live.statistics()[ROOM].doing)
 
     @property
     def records(self) -> list[Record]:

@@ -1,0 +1,175 @@
+"""Rooms on this disk: what a flush takes, what the store commits, and what a home and its follower do with both.
+
+    python -m bench.rooms [--directory .] [--seconds 3] [--body 100]
+
+First the flush probe. Then the store alone: batches of 1 to 256 records, one batch on its way at a time. Then two whole
+relays in this process without a network: 50 writers, messages of 500 a second and then as many as go, through home,
+store, follower and its store to the acknowledgement with stored=2. Exit code 1 where the flush looks unreal: what is
+measured then is not durability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from relay.rooms.effects import Entry, Outcome, Write, Written
+from relay.rooms.rates import RoomSettings
+from relay.rooms.rooms import Rooms
+from relay.rooms.store import Flush, RoomStore, StoreSettings, probe_flush
+from tradewind.contract import copies
+from tradewind.contract.messages import RoomEntry
+from tradewind.contract.rooms import NO_CHAIN, Ack, Publish, Record, chain_of, encode
+
+ROOM = (b"bench", b"r", b"show")
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """Of seconds, as milliseconds; 0 where there are none."""
+    return sorted(values)[min(len(values) * percent // 100, len(values) - 1)] * 1e3 if values else 0.0
+
+
+def store_alone(directory: Path, batch: int, seconds: float, body: int) -> tuple[float, list[float]]:
+    """Records a second, and how long each batch took from submission to answer."""
+    woken = threading.Semaphore(0)
+    store = RoomStore(directory / f"store-{batch}.db", StoreSettings(), woken.release)
+    store.load()
+    took: list[float] = []
+    seq, chain = 0, NO_CHAIN
+    end = time.perf_counter() + seconds
+    began = time.perf_counter()
+    making = 0.0
+    while (start := time.perf_counter()) < end:
+        entries = []
+        for _ in range(batch):
+            key = os.urandom(16)
+            payload = encode(Record(1, seq, key, b"writer", 3, 1, 1, bytes(body), chain))
+            entries.append(Entry(key, payload))
+            seq, chain = seq + 1, chain_of(payload)
+        submitted = time.perf_counter()
+        making += submitted - start
+        store.submit([Write(seq, ROOM, seq - batch, tuple(entries))])
+        woken.acquire()
+        (written,) = store.results()
+        assert isinstance(written, Written) and written.outcome is Outcome.STORED
+        took.append(time.perf_counter() - submitted)
+    rate = seq / (time.perf_counter() - began - making)
+    store.close()
+    return rate, took
+
+
+class Pair:
+    """A home and its follower, each with its store, joined in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.woken = threading.Event()
+        self.stores = {
+            name: RoomStore(directory / f"{name}.db", StoreSettings(), self.woken.set) for name in ("home", "follower")
+        }
+        settings = RoomSettings(room_per_s=1e6, writer_per_s=1e6, queue_records=20_000)
+        self.rooms = {name: Rooms(name, settings, store.load()) for name, store in self.stores.items()}
+        self.sent_at: dict[bytes, float] = {}
+        self.took: list[float] = []
+        self.busy_s = 0.0
+        self.once = 0
+        for rooms in self.rooms.values():
+            rooms.apply([RoomEntry(ROOM, "home", "follower", 1)], time.monotonic())
+            rooms.receive_controller(time.monotonic())
+
+    def publish(self, number: int, body: int) -> None:
+        key = os.urandom(16)
+        data = encode(Publish(ROOM, key, 3, int(time.time() * 1000), bytes(body)))
+        now = time.monotonic()
+        self.sent_at[key] = now
+        self.rooms["home"].receive_publish(ROOM, number % 50, b"writer%d" % (number % 50), data, now, time.time())
+
+    def turn(self) -> None:
+        """Do everything that can be done without waiting."""
+        began = time.perf_counter()
+        self.woken.clear()
+        now = time.monotonic()
+        moved = True
+        while moved:
+            moved = False
+            for name, rooms in self.rooms.items():
+                results = self.stores[name].results()
+                rooms.receive_results(results, now)
+                due = rooms.next_deadline()
+                if due is not None and due <= now:
+                    rooms.handle_deadline(now)
+                output = rooms.output(now)
+                self.stores[name].submit(output.to_store)
+                for to, message in output.to_relays:
+                    copied = copies.decode(copies.encode(message))
+                    assert isinstance(copied, copies.Copy | copies.Copied)
+                    self.rooms[to].receive_relay(name, copied, now)
+                    moved = True
+                for _, answer in output.answers:
+                    assert isinstance(answer, Ack), answer
+                    if answer.stored == 2:
+                        self.took.append(now - self.sent_at.pop(answer.key))
+                    else:
+                        self.once += 1
+        self.busy_s += time.perf_counter() - began
+
+    def run(self, per_s: float | None, seconds: float, body: int) -> tuple[float, int]:
+        """Publish for so long; None: 2,000 messages are always on their way. Records a second, and how many."""
+        began = time.perf_counter()
+        number = 0
+        self.took.clear()
+        self.busy_s = 0.0
+        while (passed := time.perf_counter() - began) < seconds:
+            due = int(passed * per_s) - number if per_s is not None else 2000 - len(self.sent_at)
+            for _ in range(due):
+                self.publish(number, body)
+                number += 1
+            self.turn()
+            self.woken.wait(0.002)
+        while self.sent_at:
+            self.turn()
+            self.woken.wait(0.002)
+        return number / (time.perf_counter() - began), number
+
+    def close(self) -> None:
+        for store in self.stores.values():
+            store.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="bench.rooms", description=__doc__.split("\n")[0])
+    parser.add_argument("--directory", type=Path, default=Path(), help="a directory on the disk to be measured")
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--body", type=int, default=100, help="bytes")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=options.directory) as name:
+        directory = Path(name)
+        probe = probe_flush(directory)
+        print(f"flush of 4 kB: p50 {probe.p50_s * 1e6:.0f} us, p99 {probe.p99_s * 1e6:.0f} us: {probe.verdict.value}")
+        print("store alone        records/s   batch p50 ms   p99 ms")
+        for batch in (1, 16, 64, 256):
+            rate, took = store_alone(directory, batch, options.seconds, options.body)
+            print(
+                f"{batch:4d} in a batch{rate:13.0f}{percentile(took, 50):15.2f}{percentile(took, 99):9.2f}", flush=True
+            )
+        print("home and follower  messages/s  stored=2 p50 ms   p99 ms   turns us/message   stored=1 first")
+        pair = Pair(directory)
+        for per_s in (500.0, 2000.0, None):
+            once = pair.once
+            rate, count = pair.run(per_s, options.seconds, options.body)
+            label = f"{per_s:g}/s" if per_s is not None else "as many as go"
+            p50, p99 = percentile(pair.took, 50), percentile(pair.took, 99)
+            cost = pair.busy_s / count * 1e6
+            print(f"{label:<18}{rate:11.0f}{p50:17.2f}{p99:9.2f}{cost:19.1f}{pair.once - once:17d}", flush=True)
+        pair.close()
+    return 0 if probe.verdict is Flush.REAL else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
