@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -213,3 +215,41 @@ def test_the_probe(tmp_path: Path) -> None:
     found = probe_flush(tmp_path, 5)
     assert 0 < found.p50_s <= found.p99_s
     assert found.verdict is (Flush.REAL if found.p50_s >= 50e-6 else Flush.SUSPICIOUS)
+
+
+WRITER = """
+import os, sys, threading
+from pathlib import Path
+from relay.rooms.effects import Entry, Write
+from relay.rooms.store import RoomStore, StoreSettings
+from tests.relay.rooms.town import ROOM
+from tests.relay.rooms.test_store import entries
+from tradewind.contract.rooms import NO_CHAIN, chain_of
+
+woken = threading.Semaphore(0)
+store = RoomStore(Path(sys.argv[1]), StoreSettings(), woken.release)
+store.load()
+seq, chain = 0, NO_CHAIN
+while True:
+    made = entries(seq, 7, chain)
+    store.submit([Write(seq, ROOM, seq, tuple(made))])
+    woken.acquire()
+    assert store.results()
+    seq, chain = seq + 7, chain_of(made[-1].payload)
+    os.write(1, b"%d\\n" % seq)
+"""
+
+
+@pytest.mark.slow
+def test_what_was_told_outlives_a_kill(path: Path) -> None:
+    root = Path(__file__).parents[3]
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], cwd=root, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    told = [int(process.stdout.readline()) for _ in range(60)]
+    process.kill()
+    told += [int(line) for line in process.stdout.read().split(b"\n")[:-1]]
+    process.stdout.close()
+    process.wait()
+    with opened(path) as one:
+        assert one.stored[ROOM].records in {told[-1], told[-1] + 7}
+        assert len(one.read(0, 100_000).payloads) == one.stored[ROOM].records
