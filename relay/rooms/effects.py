@@ -19,6 +19,10 @@ Writer: TypeAlias = Hashable
 """Whoever is to get the answer; rooms only hand it back."""
 
 
+FORWARDING_READS = 2**62
+"""Reads with this number or a higher one are forwarding's, for spans of a `RoomLog`; rooms use lower ones."""
+
+
 class Outcome(Enum):
     """What became of a write."""
 

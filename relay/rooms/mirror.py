@@ -7,7 +7,6 @@ so that the follower never has a record that a home come back from a crash would
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
 
 from relay.rooms.effects import ReadDone
 from relay.rooms.log import RoomLog
@@ -16,14 +15,6 @@ from tradewind.contract.copies import MAX_RECORDS, Copied, Copy
 
 _COPY_BYTES = 500_000
 """About as much goes into one Copy."""
-
-
-class News(Enum):
-    """What a Copied means to the home."""
-
-    NOTHING = "nothing"
-    FENCED = "fenced"
-    LOST = "lost"
 
 
 class Mirror:
@@ -63,17 +54,15 @@ class Mirror:
         if not self.alone:
             self._unconfirmed.append((self._log.records, now))
 
-    def receive_copied(self, copied: Copied, now: float) -> News:
-        """Learn what the follower has."""
-        if copied.epoch > self._epoch:
-            return News.FENCED
-        if copied.epoch < self._epoch:
-            return News.NOTHING
+    def receive_copied(self, copied: Copied, now: float) -> bool:
+        """Learn what the follower has; False: it has records of ours that we have not, so our disk forgot them."""
+        if copied.epoch != self._epoch:
+            return True
         self.heard_at = now
         if not copied.joined:
-            return News.LOST if not self._log.standing.promised and copied.held > self._log.records else News.NOTHING
+            return bool(self._log.standing.promised) or copied.held <= self._log.records
         if copied.held > self._log.records:
-            return News.LOST
+            return False
         if not self.joined:
             self.joined = True
             self._sent = copied.want
@@ -88,7 +77,7 @@ class Mirror:
             self._unconfirmed.popleft()
         if self.held == self._log.records:
             self.alone = False
-        return News.NOTHING
+        return True
 
     def receive_read(self, done: ReadDone) -> None:
         """What `read_wanted` asked for."""

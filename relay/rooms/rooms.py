@@ -10,7 +10,18 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 
-from relay.rooms.effects import Answer, Output, Read, ReadDone, Stored, ToRelay, Write, Writer, Written
+from relay.rooms.effects import (
+    FORWARDING_READS,
+    Answer,
+    Output,
+    Read,
+    ReadDone,
+    Stored,
+    ToRelay,
+    Write,
+    Writer,
+    Written,
+)
 from relay.rooms.log import RoomLog
 from relay.rooms.rates import RoomSettings
 from relay.rooms.room import Room, RoomStatistics
@@ -87,9 +98,10 @@ class Rooms:
             self._touched[message.room] = room
 
     def receive_results(self, results: Iterable[Written | ReadDone], now: float) -> None:
-        """What the store has done."""
+        """What the store has done for rooms; answers to forwarding's reads are not for here."""
         for result in results:
             room = self._rooms[result.room]
+            assert result.id < FORWARDING_READS
             if isinstance(result, Written):
                 room.receive_written(result, now)
             else:

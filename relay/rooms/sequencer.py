@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from relay.rooms.effects import Answer, Doing, Entry, Outcome, Write, Writer, Written
 from relay.rooms.log import RoomLog
-from relay.rooms.mirror import Mirror, News
+from relay.rooms.mirror import Mirror
 from relay.rooms.rates import Rates, RoomSettings
 from relay.rooms.standing import Standing, opened
 from tradewind.contract.copies import Copied, Copy, Run
@@ -211,8 +211,7 @@ class Sequencer:
             self.stop(Doing.FENCED)
         if self.mirror is None or relay != self.mirror.follower or self.doing in _REFUSES.keys() - {Doing.GREETING}:
             return
-        news = self.mirror.receive_copied(copied, now)
-        if news is News.LOST:
+        if not self.mirror.receive_copied(copied, now):
             self.stop(Doing.LOST)
             return
         if self.doing is Doing.GREETING:

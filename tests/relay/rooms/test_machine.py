@@ -273,7 +273,7 @@ def test_anything_may_happen() -> None:
 
 @pytest.mark.slow
 def test_very_much_may_happen() -> None:
-    run_state_machine_as_test(Machine, settings=settings(THOROUGH, max_examples=600, stateful_step_count=120))
+    run_state_machine_as_test(Machine, settings=settings(THOROUGH, max_examples=300, stateful_step_count=80))
 
 
 # --- Faults that it has to find ---

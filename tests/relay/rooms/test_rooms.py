@@ -8,7 +8,8 @@ import pytest
 
 from relay.rooms.effects import Doing
 from tests.relay.rooms.town import ROOM, SETTINGS, Town, key_of, publish
-from tradewind.contract.rooms import Ack, Class, Nak, Opening, Why
+from tradewind.contract.copies import Copy
+from tradewind.contract.rooms import Ack, Class, Nak, Opening, Why, chain_of, decode_record, encode
 
 
 def acks(town: Town) -> list[tuple[int, int, bool, int]]:
@@ -379,3 +380,124 @@ def test_who_is_no_home_says_so() -> None:
     rooms.receive_publish((b"other",), "ann", b"ann", b"\x80", town.now, 0.0)
     town.take("c")
     assert naks(town) == [Why.MALFORMED, Why.MALFORMED]
+
+
+def test_a_follower_counts_once_it_is_whole() -> None:
+    town = opened(follower="", batch_records=2)
+    for number in range(5):
+        town.publish("a", publish(number))
+    town.settle()
+    town.told()
+    town.name_home("a", "c")
+    town.flush("a")
+    town.deliver("a", "c")
+    town.flush("c")
+    assert town.relays["c"].live.reports()[0].whole == 0, "it has the lineage and no record"
+    while town.wires["c", "a"]:
+        town.deliver("c", "a")
+    town.deliver("a", "c")
+    town.flush("c")
+    assert len(town.relays["c"].records) == 2
+    assert town.relays["c"].live.reports()[0].whole == 0
+    while town.wires["c", "a"]:
+        town.deliver("c", "a")
+    town.publish("a", publish(0))
+    assert acks(town) == [(1, 0, True, 1)], "nobody could promote it with so little"
+    town.settle()
+    assert town.relays["c"].live.reports()[0].whole == 2
+    town.publish("a", publish(0))
+    assert acks(town) == [(1, 0, True, 2)]
+
+
+def test_an_old_table_opens_no_old_epoch() -> None:
+    town = opened()
+    old = town.entry
+    assert old is not None
+    town.name_home("b", "a")
+    town.settle()
+    town.pass_time(0.6)
+    town.settle()
+    town.crash("a")
+    town.relays["a"].start()
+    town.relays["a"].live.apply([old], town.now)
+    town.take("a")
+    assert town.relays["a"].doing is Doing.BEHIND
+    assert not town.relays["a"].disk.queue
+
+
+def test_who_waits_behind_a_duplicate_keeps_its_turn() -> None:
+    town = opened(recent_keys=1, batch_records=4)
+    for number in (0, 1):
+        town.publish("a", publish(number))
+    town.settle()
+    town.publish("a", publish(10))
+    for number in (11, 0, 12, 13, 14, 15):
+        town.publish("a", publish(number))
+    town.settle()
+    assert [record.body for record in town.relays["a"].records] == [b"0", b"1", *(b"%d" % n for n in range(10, 16))]
+
+
+@pytest.mark.parametrize(
+    ("changed", "doing"),
+    [
+        ({"seq": 2}, Doing.FOLLOWING),
+        ({"epoch": 2}, Doing.FOLLOWING),
+        ({"prev": b"otherwise"[:8]}, Doing.DIVERGED),
+        ({}, Doing.FOLLOWING),
+    ],
+)
+def test_a_follower_takes_the_next_record_and_no_other(changed: dict[str, int], doing: Doing) -> None:
+    town = opened()
+    town.publish("a", publish(0))
+    town.settle()
+    (first,) = town.relays["a"].disk.flushed.records
+    record = replace(decode_record(first), seq=1, key=key_of(1), prev=chain_of(first))
+    payload = encode(replace(record, **changed))  # type: ignore[arg-type]
+    lineage = town.relays["a"].disk.flushed.standing.lineage
+    for records in ((payload[:-1], payload), (payload,)):
+        town.relays["b"].live.receive_relay("a", Copy(ROOM, 1, lineage, 1, records), town.now)
+        town.take("b")
+    town.settle()
+    assert len(town.relays["b"].records) == (1 if changed else 2)
+    assert town.relays["b"].doing is doing
+    assert (town.relays["b"].live.reports()[0].whole == 0) == (doing is Doing.DIVERGED)
+
+
+def test_a_follower_that_was_promoted_says_so_to_its_old_home() -> None:
+    """Nobody else tells it: the new home copies to another relay."""
+    town = opened()
+    town.name_home("b", "c", tell="b")
+    town.settle()
+    town.publish("a", publish(0))
+    town.settle()
+    assert town.relays["a"].doing is Doing.FENCED
+    assert not town.told(), "what has a place here may never have one there"
+    town.tell("a")
+    assert town.relays["a"].doing is Doing.WATCHING
+
+
+def test_records_come_from_the_home_alone() -> None:
+    town = opened()
+    town.publish("a", publish(0))
+    while town.relays["a"].disk.queue:
+        town.flush("a")
+    copy = town.wires["a", "b"].pop()
+    town.wires.setdefault(("c", "b"), town.wires["a", "b"].copy()).append(copy)
+    town.settle()
+    assert not town.relays["b"].records
+    assert town.relays["b"].live.statistics()[ROOM].conflicts == 1
+
+
+@pytest.mark.parametrize("full", ["a", "b"])
+def test_a_full_disk_is_not_asked_again_and_again(full: str) -> None:
+    town = Town()
+    town.relays[full].disk.full = True
+    town.name_home("a", "b")
+    town.settle()
+    town.relays[full].disk.full = False
+    for _ in range(3):
+        town.pass_time(0.6)
+        town.settle()
+    town.publish("a", publish(0))
+    town.settle()
+    assert acks(town) == [(1, 0, False, 2)]

@@ -171,6 +171,15 @@ def test_a_full_disk_refuses_and_stays_usable(path: Path) -> None:
         assert one.write(write(first, entries(first, 10, stored.chain, size=1000))).outcome is Outcome.STORED
 
 
+def test_what_came_together_is_refused_together(path: Path) -> None:
+    with opened(path, max_bytes=100_000, linger_s=0.005) as one:
+        small, large = write(0, entries(0, 1)), write(0, entries(0, 100, size=2000), OTHER)
+        done = one.do(small, large)
+        assert [written.outcome for written in done if isinstance(written, Written)] == [Outcome.REFUSED] * 2
+        assert one.write(small).outcome is Outcome.STORED
+        assert one.write(write(0, entries(0, 1), OTHER)).outcome is Outcome.STORED
+
+
 def test_what_makes_no_sense_stops_the_store(path: Path) -> None:
     """A write that does not follow is our own fault: nothing is written after it until the store was opened anew."""
     with opened(path) as one:
