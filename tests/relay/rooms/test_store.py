@@ -173,7 +173,9 @@ def test_a_full_disk_refuses_and_stays_usable(path: Path) -> None:
 
 def test_what_came_together_is_refused_together(path: Path) -> None:
     with opened(path, max_bytes=100_000, linger_s=0.005) as one:
-        small, large = write(0, entries(0, 1)), write(0, entries(0, 100, size=2000), OTHER)
+        made = entries(0, 2)
+        one.write(write(0, made[:1]))
+        small, large = write(1, made[1:]), write(0, entries(0, 100, size=2000), OTHER)
         done = one.do(small, large)
         assert [written.outcome for written in done if isinstance(written, Written)] == [Outcome.REFUSED] * 2
         assert one.write(small).outcome is Outcome.STORED
