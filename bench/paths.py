@@ -181,9 +181,8 @@ def compute(regions: list[str], rtt: Matrix, rounds: int, seed: int) -> list[str
         ("one death, with the plan", dead_plan, None),
     ):
         middle = median(values)
-        print(
-            f"  {what:<26}{middle * 1e3:9.2f} ms ({min(values) * 1e3:.2f} to {max(values) * 1e3:.2f}, {len(values)} times)"
-        )
+        least, most = min(values) * 1e3, max(values) * 1e3
+        print(f"  {what:<26}{middle * 1e3:9.2f} ms ({least:.2f} to {most:.2f}, {len(values)} times)")
         if floor_s is not None and middle > floor_s:
             missed.append(f"{what}: {middle * 1e3:.1f} ms (at most {floor_s * 1e3:g})")
     return missed

@@ -30,6 +30,13 @@ def test_few_mutual_and_whole(size, regions, most, seed) -> None:
     assert len(reached) == size
 
 
+def test_two_far_crowds_in_one_region_are_joined() -> None:
+    crowd = np.arange(40) >= 20
+    delays = np.where(crowd[:, None] == crowd, 1.0, 200.0)
+    found = chosen(["eu"] * 40, delays, np.zeros((40, 40)), most=8)
+    assert any(crowd[index] != crowd[other] for index, others in enumerate(found) for other in others)
+
+
 def test_the_nearest_the_busy_and_every_region() -> None:
     size = 60
     names = sorted(f"region{number % 10}" for number in range(size))

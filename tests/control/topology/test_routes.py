@@ -53,6 +53,15 @@ def test_a_better_way_is_taken_after_three_cycles() -> None:
     assert routes.standing(0, 3, 40.0).moved_age_s == 10.0
 
 
+def test_what_moved_rests_even_from_better_ways() -> None:
+    routes = Routes(RouteSettings(cycles=1))
+    links = flat()
+    routes.step(paths(links), IDS, 0.0, cycle=True)
+    links[0, 3] = 200
+    assert routes.step(paths(links), IDS, 1.0, cycle=True).better == 1
+    assert [routes.step(paths(flat()), IDS, now, cycle=True).better for now in (2.0, 10.9, 11.0)] == [0, 0, 1]
+
+
 def test_only_cycles_count_and_only_on_end() -> None:
     routes = Routes(RouteSettings())
     slow = flat()
