@@ -74,7 +74,7 @@ ROOMS = [
     Room("relay.forwarding", RELAY_PURE),
     Room("relay.rooms", RELAY_PURE),
     Room("relay.rooms.store", (*RELAY_PURE, "relay.rooms"), ("trio",)),
-    Room("relay.links", RELAY_PURE),
+    Room("relay.links", RELAY_PURE, ("msgspec",)),
     Room("relay.access", RELAY_PURE),
     Room("relay.limits", RELAY_PURE),
     Room("relay.config", ("relay.values", "tradewind.moqt.profiles", "tradewind.moqt.settings")),

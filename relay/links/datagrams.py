@@ -1,0 +1,85 @@
+"""What travels on a link: probes, a few bytes of ours, and the contract's messages.
+
+A datagram is a probe or a message by its first byte. Whatever is malformed raises `LinkViolation`; the node closes the
+link's connection then, and nothing else.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+import msgspec
+
+from tradewind.contract.messages import LinkHello, OnLink, Received
+
+PROTOCOL = "tradewind-link/1"
+"""The ALPN."""
+PROBE, MESSAGE = 1, 2
+MOST_BYTES = 1200
+MOST_COUNT = 2**53
+MOST_NEXT_S = 1.0
+
+_PROBE = Struct(">BQQI")
+SMALLEST_PROBE_BYTES = _PROBE.size
+
+
+class LinkViolation(Exception):
+    """The far end sent what no link sends."""
+
+
+class Probe(NamedTuple):
+    """One probe. Times are of the sender's clock and good for differences alone."""
+
+    number: int
+    """From 1, one more for each."""
+    sent_us: int
+    next_us: int
+    """The next one leaves no later than so much after this one."""
+
+
+def encode_probe(probe: Probe, size_bytes: int) -> bytes:
+    """The datagram, padded with zeros to `size_bytes`."""
+    return _PROBE.pack(PROBE, *probe).ljust(size_bytes, b"\0")
+
+
+def encode_report(report: Received) -> bytes:
+    """The datagram of a report."""
+    return b"\x02" + encode_message(report)
+
+
+def decode_datagram(data: bytes) -> Probe | Received:
+    """What a datagram says. Raises LinkViolation."""
+    if not 0 < len(data) <= MOST_BYTES:
+        raise LinkViolation("a datagram of no size for a link")
+    kind = data[0]
+    if kind == PROBE:
+        if len(data) < SMALLEST_PROBE_BYTES:
+            raise LinkViolation("a probe that is cut short")
+        _, number, sent_us, next_us = _PROBE.unpack_from(data)
+        if not 0 < number <= MOST_COUNT:
+            raise LinkViolation("a probe's number out of bounds")
+        return Probe(number, sent_us, next_us)
+    if kind == MESSAGE:
+        message = decode_message(data[1:])
+        if isinstance(message, Received):
+            return message
+        raise LinkViolation("a message that is no report in a datagram")
+    raise LinkViolation("a datagram of unknown kind")
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[OnLink] = msgspec.msgpack.Decoder(OnLink)
+
+
+def encode_message(message: LinkHello | Received) -> bytes:
+    """The one place where messages become bytes."""
+    return _encoder.encode(message)
+
+
+def decode_message(data: bytes) -> LinkHello | Received:
+    """The one place where bytes become messages. Raises LinkViolation."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise LinkViolation("a message that does not fit its type") from error
