@@ -140,7 +140,7 @@ class World:
             end.gaps.add(data, clock)
             end.gaps.settle(clock)
             counts = end.gaps.take()
-            end.link.receive_packets(counts.arrived, counts.lost, clock)
+            end.link.receive_packets(counts.arrived, counts.lost, clock, 0, counts.apart)
         else:
             end.link.receive_datagram(data, clock)
         end.due = end.link.next_deadline() - end.clock_s
@@ -260,9 +260,9 @@ def test_alarms(loss_ratio: float, per_s: float, hours: float, seed: int) -> Ala
         arrived = int(log(1.0 - dice.random()) / log(1.0 - loss_ratio))
         now += (arrived + 1) / per_s
         if arrived:
-            watch.add(arrived, 0, now)
+            watch.add(arrived, 0, 0, now)
         suspect = suspect and watch.is_suspect()
-        watch.add(0, 1, now)
+        watch.add(0, 1, 1, now)
         if watch.is_bad(now):
             alarms.bad += 1
             watch.reset_scores()

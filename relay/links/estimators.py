@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections import deque
 from math import inf, log
 
+from relay.links.gaps import RUN_TELLS
 from relay.links.settings import LinkSettings
 
 SAMPLES = 100
 """Delays of which the variation is told: ten seconds of an idle link."""
 SHIFT_SAMPLES = 10
 """So many in a row beyond all before: a level shifted, or a clock was set."""
-BURST_LOSSES = 2
-"""What one outage of a moment counts at most, and a quarter of what came with it."""
 
 
 class Cusum:
@@ -99,11 +98,10 @@ class LossWatch:
         self._last_seconds = LossCounts(0.1, 30)
         self._last_minute = LossCounts(2.0, 30)
 
-    def add(self, arrived: int, lost: int, now: float) -> None:
-        """So many came, and so many were found lost. An outage of a moment counts in windows, and little in tests."""
-        counted = min(lost, BURST_LOSSES + arrived // 4)
-        self._fast.add(arrived, counted)
-        self._slow.add(arrived, counted)
+    def add(self, arrived: int, lost: int, apart: int, now: float) -> None:
+        """So many came, and so many were found lost; of these the tests hear `apart`, without what is one event."""
+        self._fast.add(arrived, apart)
+        self._slow.add(arrived, apart)
         self._last_seconds.add(arrived, lost, now)
         self._last_minute.add(arrived, lost, now)
 
@@ -295,3 +293,8 @@ class DelayVariation:
         if min(new) > max(old) or max(new) < min(old):
             samples.clear()
             samples.extend(new)
+
+
+def likely_apart(arrived: int, lost: int) -> int:
+    """How many of the losses are events of their own, where only counts are known: two, and one in four that came."""
+    return min(lost, RUN_TELLS + arrived // 4)

@@ -10,6 +10,8 @@ from collections import deque
 from typing import NamedTuple
 
 MOST_RANGES = 64
+RUN_TELLS = 2
+"""A run of lost packets is one event: it tells no more of a loss ratio than two packets do."""
 
 
 class GapCounts(NamedTuple):
@@ -17,6 +19,8 @@ class GapCounts(NamedTuple):
 
     arrived: int
     lost: int
+    apart: int
+    """As `lost`, but no more than two of each run."""
 
 
 class PacketGaps:
@@ -26,8 +30,8 @@ class PacketGaps:
         "_lost_ranges",
         "_next",
         "_open",
-        "_taken_arrived",
-        "_taken_lost",
+        "_taken",
+        "apart",
         "arrived",
         "duplicates",
         "lost",
@@ -45,6 +49,7 @@ class PacketGaps:
         self.reorder_s = reorder_s
         self.arrived = 0
         self.lost = 0
+        self.apart = 0
         self.returned = 0
         """Of those once counted as lost, how many came."""
         self.duplicates = 0
@@ -52,8 +57,7 @@ class PacketGaps:
         self._open: deque[tuple[int, int, float]] = deque()
         """First number, number after the last, when it was noticed."""
         self._lost_ranges: deque[tuple[int, int]] = deque(maxlen=MOST_RANGES)
-        self._taken_arrived = 0
-        self._taken_lost = 0
+        self._taken = GapCounts(0, 0, 0)
 
     @property
     def highest(self) -> int:
@@ -92,9 +96,9 @@ class PacketGaps:
 
     def take(self) -> GapCounts:
         """What was counted since the last call."""
-        counts = GapCounts(self.arrived - self._taken_arrived, self.lost - self._taken_lost)
-        self._taken_arrived, self._taken_lost = self.arrived, self.lost
-        return counts
+        arrived, lost, apart = self._taken
+        self._taken = GapCounts(self.arrived, self.lost, self.apart)
+        return GapCounts(self.arrived - arrived, self.lost - lost, self.apart - apart)
 
     def check_invariants(self) -> None:
         """Ranges are in order, apart, and not more than there may be."""
@@ -118,6 +122,7 @@ class PacketGaps:
     def _lose_oldest(self) -> None:
         start, stop, _ = self._open.popleft()
         self.lost += stop - start
+        self.apart += min(stop - start, RUN_TELLS)
         self._lost_ranges.append((start, stop))
 
     def _late(self, number: int) -> None:
@@ -142,6 +147,8 @@ class PacketGaps:
             start, stop = lost[at]
             if start <= number < stop:
                 del lost[at]
+                parts = min(number - start, RUN_TELLS) + min(stop - number - 1, RUN_TELLS)
+                self.apart += min(parts - min(stop - start, RUN_TELLS), 0)
                 self._keep(at, ((start, number), (number + 1, stop)))
                 self.arrived += 1
                 self.lost -= 1

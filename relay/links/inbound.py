@@ -116,15 +116,15 @@ class Inbound:
         self._us_before = probe.sent_us
         return self._count(now)
 
-    def receive_packets(self, arrived: int, lost: int, now: float) -> bool:
+    def receive_packets(self, arrived: int, lost: int, apart: int, now: float) -> bool:
         """Packets of other connections, since the last call; returns whether a loss became known."""
         if arrived > 0:
             self._hear(now)
-        if now < self._blame_from and lost > 0:
-            lost = 0
+        if now < self._blame_from:
+            lost, apart = min(lost, 0), min(apart, 0)
         self.arrived_other += max(arrived, 0)
         self.lost_other = max(self.lost_other + lost, 0)
-        self.judge.add(max(arrived, 0), lost, now)
+        self.judge.add(max(arrived, 0), lost, apart, now)
         return lost > 0
 
     def receive_report(self, lag_s: float, now: float) -> bool:
@@ -191,11 +191,11 @@ class Inbound:
     def _count(self, now: float) -> bool:
         """Give the tests what was counted."""
         counts = self.gaps.take()
-        lost = counts.lost
+        lost, apart = counts.lost, counts.apart
         if lost > 0 and now < self._blame_from:
             self._excused += lost
-            lost = 0
-        self.judge.add(counts.arrived, lost, now)
+            lost = apart = 0
+        self.judge.add(counts.arrived, lost, apart, now)
         return lost > 0
 
     def _first_wait(self) -> float:

@@ -21,11 +21,11 @@ class Judge:
         self._seen_at = now
         """When there last was a symptom."""
 
-    def add(self, arrived: int, lost: int, now: float) -> None:
-        """So many packets came, so many were found lost."""
+    def add(self, arrived: int, lost: int, apart: int, now: float) -> None:
+        """So many packets came, so many were found lost, so many of them apart: see `GapCounts`."""
         if lost > 0:
             self.in_a_row = 0
-        self.loss.add(arrived, lost, now)
+        self.loss.add(arrived, lost, apart, now)
 
     def judge(self, silence: Symptom | None, round_trips: Symptom | None, now: float) -> bool:
         """Look at everything; returns whether the state has changed."""

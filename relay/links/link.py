@@ -17,7 +17,7 @@ from relay.links.datagrams import (
     encode_message,
     encode_report,
 )
-from relay.links.estimators import RoundTrips
+from relay.links.estimators import RoundTrips, likely_apart
 from relay.links.inbound import Inbound
 from relay.links.outbound import Outbound
 from relay.links.outgoing import Outgoing
@@ -206,14 +206,18 @@ class Link:
         else:
             self._receive_report(found, now)
 
-    def receive_packets(self, arrived: int, lost: int, now: float, size_bytes: int = 0) -> None:
+    def receive_packets(
+        self, arrived: int, lost: int, now: float, size_bytes: int = 0, apart: int | None = None
+    ) -> None:
         """Packets of the neighbour's other connections since the last call; the link's own are not among them.
 
-        `lost` are those now known not to have come, less those that came after all: it may be below 0.
+        `lost` are those now known not to have come, less those that came after all: it may be below 0. `lost` and
+        `apart` as `PacketGaps.take` gives them; None: not known.
         """
         if size_bytes > 0:
             self._carry(size_bytes, now)
-        if self._inbound.receive_packets(arrived, lost, now):
+        apart = likely_apart(arrived, lost) if apart is None else min(apart, lost)
+        if self._inbound.receive_packets(arrived, lost, apart, now):
             self._outgoing.report_soon()
             self._judge(now)
 

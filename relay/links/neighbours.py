@@ -91,12 +91,14 @@ class Neighbours:
             self._touched.add(neighbour)
             link.receive_datagram(data, now)
 
-    def receive_packets(self, neighbour: str, arrived: int, lost: int, now: float, size_bytes: int = 0) -> None:
+    def receive_packets(
+        self, neighbour: str, arrived: int, lost: int, now: float, size_bytes: int = 0, apart: int | None = None
+    ) -> None:
         """Packets of other connections: see `Link.receive_packets`."""
         link = self._links.get(neighbour)
         if link is not None:
             self._touched.add(neighbour)
-            link.receive_packets(arrived, lost, now, size_bytes)
+            link.receive_packets(arrived, lost, now, size_bytes, apart)
 
     def set_active(self, neighbour: str, active: bool) -> None:
         """Whether media go to this neighbour."""

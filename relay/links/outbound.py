@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from relay.links.datagrams import LinkViolation
+from relay.links.estimators import likely_apart
 from relay.links.judge import Judge
 from relay.links.outgoing import Outgoing
 from relay.links.settings import LinkSettings
@@ -87,7 +88,8 @@ class Outbound:
         self.losses = max(report.lost - last.lost, lasting - before, 0)
         judge = self.judge
         judge.in_a_row += probes
-        judge.add(report.arrived - last.arrived, self.losses, now)
+        arrived = report.arrived - last.arrived
+        judge.add(arrived, self.losses, likely_apart(arrived, self.losses), now)
         self._rates.append((now, report.arrived - report.probes))
         since, others = self._rates[0]
         if now > since:

@@ -14,14 +14,14 @@ class LinkSettings:
     active_period_s: float = 0.025
     dense_period_s: float = 0.05
     """Of a link whose media alone are packets enough."""
-    active_packets_per_s: float = 160.0
+    active_packets_per_s: float = 200.0
     """Probes fill up what media leave of it. The tests below decide by packets: fewer take longer."""
     watch_burst: int = 4
     """Probes at each wake-up of an idle link that is not UP: clean packets are what lifts a suspicion."""
-    inspect_probes: int = 24
+    inspect_probes: int = 48
     """Extra probes for every loss that the far end reports: one loss means little, the next packets tell."""
-    inspect_per_s: float = 60.0
-    inspect_most: int = 96
+    inspect_per_s: float = 100.0
+    inspect_most: int = 192
     """A bucket: so many at once, so many a second."""
     period_jitter: float = 0.1
     """Part of a period by which it is varied: probes of many relays do not fall into step."""
