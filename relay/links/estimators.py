@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections import deque
-from math import inf, log
+from math import inf, log, sqrt
 
 from relay.links.gaps import RUN_TELLS
 from relay.links.settings import LinkSettings
 
-SAMPLES = 100
-"""Delays of which the variation is told: ten seconds of an idle link."""
-SHIFT_SAMPLES = 10
+SAMPLES = 200
+"""Delays of which the variation is told: twenty seconds of an idle link, five of an active one."""
+SHIFT_SAMPLES = 20
 """So many in a row beyond all before: a level shifted, or a clock was set."""
 
 
@@ -185,6 +185,8 @@ class StepDetector:
     UPPER_RATIO, LOWER_RATIO = 0.05, 0.02
     UPPER_S, LOWER_S = 0.001, 0.0005
     FEW, MANY = 10, 60
+    NOISES = 4.0
+    """So many times what the mean of few varies by. A step by itself is seven times as much."""
 
     def __init__(self) -> None:
         self._few: deque[float] = deque(maxlen=self.FEW)
@@ -204,7 +206,8 @@ class StepDetector:
         if moving:
             self._moving = apart > max(self.LOWER_RATIO * many, self.LOWER_S)
         else:
-            self._moving = apart >= max(self.UPPER_RATIO * many, self.UPPER_S)
+            noise = sqrt(sum((each - many) ** 2 for each in self._many) / len(self._many) / len(self._few))
+            self._moving = apart >= max(self.UPPER_RATIO * many, self.UPPER_S, self.NOISES * noise)
         if self._moving is moving and self.level_s:
             return False
         if abs(few - self.level_s) < max(self.UPPER_RATIO * self.level_s, self.UPPER_S):

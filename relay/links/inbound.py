@@ -19,6 +19,8 @@ BY_TIME_ALONE = 1 << 60
 """Probes come in bursts, which jitter shuffles: how many came later says nothing."""
 JITTERS = 1.5
 """So many 95th percentiles of delay variation are waited for what may still come."""
+SAMPLE_EVERY = 5
+"""Of the probes of an active link: by number, since who comes first in a burst is not any of it."""
 LEAST_MARGIN_S, MOST_MARGIN_S = 0.01, 0.1
 MOST_EXCUSED_S = 2.0
 
@@ -44,7 +46,6 @@ class Inbound:
         "_silence",
         "_silence_ended_at",
         "_silence_s",
-        "_us_before",
         "arrived_other",
         "delay",
         "echo",
@@ -63,7 +64,6 @@ class Inbound:
         self.lost_other = 0
         """Of the packets of other connections."""
         self.echo = Echo(0, now)
-        self._us_before = -1
         self._interval_s = settings.idle_period_s
         """The far end's next probe comes so soon after its last."""
         self._heard_at = now + self._first_wait()
@@ -109,11 +109,10 @@ class Inbound:
         if probe.number > self.echo.number:
             self.echo = Echo(probe.number, now)
             self._interval_s = min(probe.next_us / 1e6, MOST_NEXT_S)
-        if probe.sent_us != self._us_before and now >= self._blame_from:
-            # One of a burst: the others were queued behind it.
+        often = self._interval_s < self._settings.idle_period_s / 2
+        if (not often or probe.number % SAMPLE_EVERY == 0) and now >= self._blame_from:
             self.delay.add(now - probe.sent_us / 1e6)
             self.gaps.reorder_s = self._reorder_s()
-        self._us_before = probe.sent_us
         return self._count(now)
 
     def receive_packets(self, arrived: int, lost: int, apart: int, now: float) -> bool:

@@ -7,6 +7,7 @@ Without reports nothing is known, and the state stays.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 from relay.links.datagrams import LinkViolation
 from relay.links.estimators import likely_apart
@@ -29,7 +30,20 @@ NOTHING = Received(
 class Outbound:
     """What arrives at one neighbour."""
 
-    __slots__ = ("_at", "_last", "_missing", "_rates", "_settings", "judge", "lag_us", "losses", "reported", "silence")
+    __slots__ = (
+        "_at",
+        "_counted",
+        "_lagged_at",
+        "_last",
+        "_lost",
+        "_missing",
+        "_rates",
+        "_settings",
+        "judge",
+        "losses",
+        "reported",
+        "silence",
+    )
 
     def __init__(self, settings: LinkSettings, now: float) -> None:
         self._settings = settings
@@ -40,10 +54,10 @@ class Outbound:
         """As of the last report."""
         self.losses = 0
         """New in the last report."""
-        self.lag_us = 0
-        """The far end's lateness, from the last report."""
         self._last = NOTHING
-        self._missing = 0
+        self._missing = self._counted = self._lost = 0
+        """Probes missing in two reports; those that are the path's by our count; losses that were told to the tests."""
+        self._lagged_at = -inf
         self._at = now
         """Of the last report."""
         self._rates: deque[tuple[float, int]] = deque(maxlen=RATE_REPORTS + 1)
@@ -53,7 +67,8 @@ class Outbound:
         self.judge.restart(now)
         self.reported = State.BAD if self.reported is State.BAD else State.PROBATION
         self.silence = None
-        self._last, self._missing, self._at = NOTHING, 0, now
+        self._last, self._at = NOTHING, now
+        self._missing = self._counted = self._lost = 0
         self._rates.clear()
 
     @property
@@ -79,13 +94,17 @@ class Outbound:
             return False
         self._last, self._at = report, now
         self.reported = State(report.state)
-        self.lag_us = report.lag_us
         probes = report.probes - last.probes
         # What is missing in two reports was not merely overtaken.
         missing = report.highest - report.probes
         lasting, before = min(missing, last.highest - last.probes), self._missing
         self._missing = lasting
-        self.losses = max(report.lost - last.lost, lasting - before, 0)
+        if report.lag_us >= self._settings.lag_floor_s * 1e6:
+            self._lagged_at = now
+        if now >= self._lagged_at + self._settings.lag_grace_s + 2 * self._settings.report_period_s:
+            self._counted += lasting - before
+        lost = max(report.lost, self._counted, self._lost)
+        self.losses, self._lost = lost - self._lost, lost
         judge = self.judge
         judge.in_a_row += probes
         arrived = report.arrived - last.arrived

@@ -47,10 +47,10 @@ class LinkSettings:
     loss_bad_ratio: float = 0.08
     loss_suspect_score: float = 3.0
     """Two losses within 32 packets."""
-    loss_bad_score: float = 10.0
-    """Four losses within 14 packets, five within 49, six within 85."""
-    slow_good_ratio: float = 0.003
-    slow_bad_ratio: float = 0.015
+    loss_bad_score: float = 10.5
+    """Four losses within 11 packets, five within 46, six within 82."""
+    slow_good_ratio: float = 0.004
+    slow_bad_ratio: float = 0.02
     slow_bad_score: float = 12.0
     """For loss that is small and stays: from 1 % on."""
     score_room: float = 2.0
@@ -79,7 +79,7 @@ class LinkSettings:
     # Lateness.
     lag_floor_s: float = 0.01
     """Our own event loop may be so late without a word."""
-    lag_grace_s: float = 0.1
+    lag_grace_s: float = 0.15
     """What is found lost so soon after a stall of ours was lost by us."""
     excuse_s: float = 1.0
     """How soon after a silence the far end may say that it was late itself."""
