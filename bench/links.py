@@ -105,10 +105,11 @@ class World:
             arrival = self.queue[0][0] if self.queue else inf
             media = self.media_s if self.media_s is not None else inf
             due0, due1 = max(zero.due, zero.stalled_until), max(one.due, one.stalled_until)
-            self.now = at = min(arrival, media, due0, due1, self.next_stall)
+            at = min(arrival, media, due0, due1, self.next_stall)
             if at > until:
                 self.now = until
                 return None
+            self.now = max(self.now, at)
             if at == self.next_stall:
                 self._begin_stall()
             elif at == arrival:
@@ -116,7 +117,7 @@ class World:
             elif at == media:
                 self._send(0, zero.media, at)
                 zero.media += 1
-                self.media_s = at + self.media_gap_s
+                self.media_s = media + self.media_gap_s
             else:
                 self._wake(0 if due0 <= due1 else 1)
             if wanted is not None and one.link.inbound is wanted:
@@ -128,7 +129,8 @@ class World:
         self.next_stall = self.now + self.stall_every_s * (0.5 + self.dice.random())
 
     def _arrive(self) -> None:
-        at, _, number, data = heappop(self.queue)
+        _, _, number, data = heappop(self.queue)
+        at = self.now
         end = self.ends[number]
         if at < end.stalled_until:
             if self.dice.random() >= self.dropped_in_stall:

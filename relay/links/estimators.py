@@ -287,15 +287,12 @@ class DelayVariation:
         return min(self._recent) - min(self._samples) if self._samples else 0.0
 
     def _forget_what_shifted(self) -> None:
-        samples = self._samples
-        before = len(samples) - SHIFT_SAMPLES
-        if before <= 0:
-            return
-        values = list(samples)
-        old, new = values[:before], values[before:]
-        if min(new) > max(old) or max(new) < min(old):
-            samples.clear()
-            samples.extend(new)
+        """Between the newest and the older ones are as many that may be of both levels."""
+        values = list(self._samples)
+        old, new = values[: -2 * SHIFT_SAMPLES], values[-SHIFT_SAMPLES:]
+        if old and (min(new) > max(old) or max(new) < min(old)):
+            self._samples.clear()
+            self._samples.extend(new)
 
 
 def likely_apart(arrived: int, lost: int) -> int:

@@ -82,7 +82,7 @@ class Link:
         self._ticket = ticket
         self._settings = settings
         self._far: LinkHello | None = None
-        self._outgoing = Outgoing(settings, int.from_bytes(neighbour.encode()[-4:], "big"), now)
+        self._outgoing = Outgoing(settings, _seed(neighbour), now)
         self._inbound = Inbound(settings, now)
         self._outbound = Outbound(settings, now)
         self._round_trips = RoundTrips(settings.rtt_window_s)
@@ -185,8 +185,8 @@ class Link:
         """There is another connection: counts begin anew, with what is known of the link."""
         self._ticket = ticket
         self._far = None
-        active, seed = self._outgoing.active, self._outgoing.number + 1
-        self._outgoing = Outgoing(self._settings, seed, now)
+        active = self._outgoing.active
+        self._outgoing = Outgoing(self._settings, _seed(self._neighbour), now)
         self._outgoing.active = active
         self._inbound.restart(now)
         self._outbound.restart(now)
@@ -347,3 +347,8 @@ class Link:
         while carried and carried[0][0] <= now - CARRIED_S:
             carried.popleft()
         return sum(size for _, size in carried) / CARRIED_S
+
+
+def _seed(neighbour: str) -> int:
+    """Where the variation of a link's periods begins."""
+    return int.from_bytes(neighbour.encode()[-4:], "big")

@@ -33,10 +33,12 @@ class Outbound:
     __slots__ = (
         "_at",
         "_counted",
+        "_hidden",
         "_lagged_at",
         "_last",
-        "_lost",
+        "_lasting",
         "_missing",
+        "_missing_at",
         "_rates",
         "_settings",
         "judge",
@@ -55,8 +57,10 @@ class Outbound:
         self.losses = 0
         """New in the last report."""
         self._last = NOTHING
-        self._missing = self._counted = self._lost = 0
-        """Probes missing in two reports; those that are the path's by our count; losses that were told to the tests."""
+        self._missing = self._lasting = self._counted = self._hidden = 0
+        """Probes missing when that was last looked at, those missing twice; of these those that are the path's, and
+        how many of those the far end hides."""
+        self._missing_at = now
         self._lagged_at = -inf
         self._at = now
         """Of the last report."""
@@ -68,7 +72,8 @@ class Outbound:
         self.reported = State.BAD if self.reported is State.BAD else State.PROBATION
         self.silence = None
         self._last, self._at = NOTHING, now
-        self._missing = self._counted = self._lost = 0
+        self._missing = self._lasting = self._counted = self._hidden = 0
+        self._missing_at = now
         self._rates.clear()
 
     @property
@@ -94,21 +99,14 @@ class Outbound:
             return False
         self._last, self._at = report, now
         self.reported = State(report.state)
-        probes = report.probes - last.probes
-        # What is missing in two reports was not merely overtaken.
-        missing = report.highest - report.probes
-        lasting, before = min(missing, last.highest - last.probes), self._missing
-        self._missing = lasting
         if report.lag_us >= self._settings.lag_floor_s * 1e6:
             self._lagged_at = now
-        if now >= self._lagged_at + self._settings.lag_grace_s + 2 * self._settings.report_period_s:
-            self._counted += lasting - before
-        lost = max(report.lost, self._counted, self._lost)
-        self.losses, self._lost = lost - self._lost, lost
-        judge = self.judge
-        judge.in_a_row += probes
         arrived = report.arrived - last.arrived
-        judge.add(arrived, self.losses, likely_apart(arrived, self.losses), now)
+        hidden = self._find_hidden(report, now)
+        self.losses = max(report.lost - last.lost, 0) + hidden
+        self.judge.in_a_row += report.probes - last.probes
+        # What the far end owns up to it has judged itself, knowing which losses were one event.
+        self.judge.add(arrived, self.losses, likely_apart(arrived, hidden), now)
         self._rates.append((now, report.arrived - report.probes))
         since, others = self._rates[0]
         if now > since:
@@ -124,6 +122,23 @@ class Outbound:
     def loss_ratio_reported(self) -> float:
         """Over 3 s, by the far end's word."""
         return self._last.loss_ratio
+
+    def _find_hidden(self, report: Received, now: float) -> int:
+        """Losses that our numbers show and its count does not, since the last report.
+
+        A probe counts that was missing a report's period ago and still is; what was merely overtaken has come by then.
+        """
+        settings = self._settings
+        if now < self._missing_at + settings.report_period_s:
+            return 0
+        missing = report.highest - report.probes
+        lasting, before = min(missing, self._missing), self._lasting
+        self._missing, self._missing_at, self._lasting = missing, now, lasting
+        if now >= self._lagged_at + settings.lag_grace_s + 2 * settings.report_period_s:
+            self._counted += lasting - before
+        hidden = max(self._counted - report.lost, self._hidden)
+        found, self._hidden = hidden - self._hidden, hidden
+        return found
 
     def _silence(self, report: Received, outgoing: Outgoing, rtt_s: float, now: float) -> Symptom | None:
         """A probe that left longer ago than a round trip and is above the highest has not come."""

@@ -82,7 +82,7 @@ class Outgoing:
         return self._sent_at[number % REMEMBERED]
 
     def next_deadline(self) -> float:
-        """When something is to be sent."""
+        """When something is to be sent; what is past: now."""
         return self._last_wake if self._extra else min(self._wake_at, self._urgent_at)
 
     def report_soon(self) -> None:

@@ -46,9 +46,9 @@ class LinkSettings:
     loss_good_ratio: float = 0.005
     loss_bad_ratio: float = 0.08
     loss_suspect_score: float = 3.0
-    """Two losses within 32 packets."""
+    """Two losses within 34 packets."""
     loss_bad_score: float = 10.5
-    """Four losses within 11 packets, five within 46, six within 82."""
+    """Four losses within 11 packets, five within 47, six within 84."""
     slow_good_ratio: float = 0.004
     slow_bad_ratio: float = 0.02
     slow_bad_score: float = 12.0
