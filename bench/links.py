@@ -254,7 +254,7 @@ def count_alarms(world: World, hours: float) -> Alarms:
     return alarms
 
 
-def test_alarms(loss_ratio: float, per_s: float, hours: float, seed: int) -> Alarms:
+def alarms_of_tests(loss_ratio: float, per_s: float, hours: float, seed: int) -> Alarms:
     """The tests of loss alone, fed with what a link without a fault would see: only lost packets are drawn."""
     dice, watch, alarms = random.Random(seed), LossWatch(DEFAULTS), Alarms(hours)
     now, end, suspect = 0.0, hours * 3600, False
@@ -337,7 +337,7 @@ def print_alarms(hours: float, test_hours: float, seed: int) -> list[str]:
     print("loss   packets/s   SUSPECT       BAD")
     for loss in (0.002, 0.005, 0.01):
         for per_s in (10.0, 160.0, 1000.0):
-            alarms = test_alarms(loss, per_s, test_hours * min(1.0, 200.0 / per_s), seed)
+            alarms = alarms_of_tests(loss, per_s, test_hours * min(1.0, 200.0 / per_s), seed)
             bad = alarms.bad / alarms.hours
             print(f"{loss:5.1%}{per_s:10g}{alarms.suspect / alarms.hours:11.1f}{bad:11.4f}", flush=True)
             if loss == WEATHER and bad > FALSE_BAD_PER_HOUR:

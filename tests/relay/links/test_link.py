@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,10 @@ from relay.links.states import Direction, LinkChange, State, Symptom
 from tradewind.contract.messages import LinkHello, Received
 
 REPORT = Received(highest=0, probes=0, lost=0, arrived=0, state="up", loss_ratio=0.0, echo=0, waited_us=0, lag_us=0)
+
+
+def report(**changes: Any) -> Received:
+    return msgspec.structs.replace(REPORT, **changes)
 
 
 def calm(media: bool = False, forth: Way | None = None, back: Way | None = None, seed: int = 1) -> World:
@@ -215,7 +220,7 @@ def test_a_liar_is_not_believed() -> None:
         sent += sum(data[0] == 1 for data in link.datagrams_to_send(now))
         came = sent - int(sent * 0.3) if now > 2.0 else sent
         lie = {"highest": sent, "probes": came, "arrived": came, "lost": 0, "state": "up", "echo": sent}
-        link.receive_datagram(encode_report(Received(**{**lie, "loss_ratio": 0.0, "waited_us": 0, "lag_us": 0})), now)
+        link.receive_datagram(encode_report(report(**lie)), now)
     assert link.outbound is State.BAD
     assert link.inbound is State.UP
 
@@ -230,13 +235,22 @@ def test_who_never_reports_is_suspect() -> None:
     assert (link.inbound, link.outbound) == (State.UP, State.BAD)
 
 
-@pytest.mark.parametrize(("period_s", "most"), [(1.0, 1), (10.0, 3)])
-def test_flapping_does_not_make_paths_flap(period_s: float, most: int) -> None:
+@pytest.mark.parametrize(
+    ("period_s", "most", "minutes"),
+    [
+        (1.0, 1, 0.5),
+        pytest.param(1.0, 1, 10, marks=pytest.mark.slow),
+        pytest.param(0.5, 1, 10, marks=pytest.mark.slow),
+        pytest.param(3.0, 1, 10, marks=pytest.mark.slow),
+        pytest.param(10.0, 3, 10, marks=pytest.mark.slow),
+    ],
+)
+def test_flapping_does_not_make_paths_flap(period_s: float, most: int, minutes: float) -> None:
     """T13: a path is left with BAD and taken again with UP, and no sooner than 2 s after the last change."""
-    for seed in (1,):
+    for seed in (1, 2):
         world = calm(media=True, seed=seed)
         began, on_it, switched, moves = world.now, True, world.now - 10.0, []
-        while world.now < began + 600.0:
+        while world.now < began + minutes * 60:
             fault = (world.now - began) % period_s < period_s / 2
             world.ways[0].loss_ratio = 1.0 if fault else 0.0
             world.run(world.now + period_s / 2)
@@ -280,7 +294,7 @@ def test_losses_are_looked_into_within_a_bucket() -> None:
         now = turn * 0.02
         sent += sum(data[0] == 1 for data in link.datagrams_to_send(now))
         lossy = {"highest": sent, "probes": sent // 2, "arrived": sent // 2, "lost": turn * 1000}
-        link.receive_datagram(encode_report(Received(**{**_fields(REPORT), **lossy})), now)
+        link.receive_datagram(encode_report(report(**lossy)), now)
     assert sent <= DEFAULTS.inspect_most + 4 * (DEFAULTS.inspect_per_s + 50)
 
 
@@ -305,10 +319,6 @@ def test_greetings() -> None:
         one.receive_hello(encode_message(REPORT))
 
 
-def _fields(report: Received) -> dict[str, object]:
-    return {name: getattr(report, name) for name in report.__struct_fields__}
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -323,9 +333,9 @@ def _fields(report: Received) -> dict[str, object]:
         b"\x02\x80",
         b"\x02" + encode_message(LinkHello(boot=bytes(16), ticket=bytes(32))),
         encode_report(REPORT) + b"\0",
-        encode_report(Received(**{**_fields(REPORT), "highest": 1, "probes": 1})),
-        encode_report(Received(**{**_fields(REPORT), "probes": 1})),
-        encode_report(Received(**{**_fields(REPORT), "echo": 1})),
+        encode_report(report(highest=1, probes=1)),
+        encode_report(report(probes=1)),
+        encode_report(report(echo=1)),
     ],
 )
 def test_what_no_link_sends(data: bytes) -> None:
@@ -371,7 +381,7 @@ def test_any_order_of_calls(steps: list[tuple[float, str, int]]) -> None:
         elif what == "report":
             came = max(sent - amount, 0)
             counts = {"highest": came, "probes": came // 2, "arrived": came, "lost": amount, "echo": came}
-            link.receive_datagram(encode_report(Received(**{**_fields(REPORT), **counts})), now)
+            link.receive_datagram(encode_report(report(**counts)), now)
         elif what == "lag":
             link.note_lag(amount / 100, now)
         link.handle_deadline(now)
