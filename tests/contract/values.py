@@ -29,8 +29,10 @@ def _values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.lists(_values(kind.item_type), max_size=min(kind.max_length or SHORT, SHORT)).map(tuple)
         case inspect.TupleType():
             return st.tuples(*map(_values, kind.item_types))
-        case inspect.StrType() if kind.pattern:
+        case inspect.StrType() if kind.pattern and "a-z" in kind.pattern:
             return NAMES
+        case inspect.StrType() if kind.pattern:
+            return st.from_regex(kind.pattern, fullmatch=True)
         case inspect.StrType():
             return st.text(max_size=min(kind.max_length or SHORT, SHORT))
         case inspect.BytesType():
