@@ -39,7 +39,7 @@ RETRY_MS = 1000
 class Attachment:
     """A MoQT session on one connection, from `Opened` to its end."""
 
-    __slots__ = ("_access", "_admit", "_connection", "_expiring", "_forwarder", "_handlers", "_limits", "_now",
+    __slots__ = ("_access", "_admit", "_connection", "_expiring", "_forwarder", "_handlers", "_limits", "_met", "_now",
                  "_tally", "_wall_now", "deadline", "grant", "id", "neighbour", "opened_at", "outbox", "peer", "port",
                  "quirks", "quota", "refusal", "session", "sink", "unanswered")  # fmt: skip
 
@@ -57,8 +57,11 @@ class Attachment:
         now: float,
         neighbour: Neighbour | None = None,
         admit: Callable[[bytes], Neighbour | None] = lambda _: None,
+        met: Callable[[Attachment], None] = lambda _: None,
     ) -> None:
-        """`neighbour` is the relay that we dialled; `admit` knows tickets that were given to relays that dial us."""
+        """`neighbour` is the relay that we dialled; `admit` knows tickets that were given to relays that dial us, and
+        `met` is told once a neighbour's session is let in.
+        """
         self.id = number
         self.port = port
         self.opened_at = now
@@ -76,6 +79,7 @@ class Attachment:
         self.neighbour = neighbour
         """The relay of our mesh at the other end; None: anybody."""
         self._admit = admit
+        self._met = met
         between = connection.protocol == NEIGHBOUR.name
         self._connection = connection
         self._forwarder = forwarder
@@ -241,6 +245,7 @@ class Attachment:
             self.session.close(SessionCode.UNAUTHORIZED, "no such ticket")
             return
         self._let_in(EVERYTHING, free_allowance(self._now))
+        self._met(self)
 
     def _let_in(self, grant: Grant, allowance: Allowance) -> None:
         self.grant = grant

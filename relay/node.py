@@ -20,6 +20,7 @@ from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.egress_order import QUANTUM_BYTES, Outbox
 from relay.forwarding.forwarder import Forwarder
 from relay.limits import Limits, LimitSettings
+from relay.mesh.mesh import Mesh, MeshSettings
 from relay.neighbour import Neighbour
 from relay.tally import Tally
 from tradewind.moqt.errors import SessionCode
@@ -108,6 +109,10 @@ class Node:
         self.tally = Tally()
         self.tickets: dict[bytes, Neighbour] = {}
         """What relays show that dial us, and who they are."""
+        self.mesh: Mesh | None = None
+        """Our place among other relays, where there are any."""
+        self.families: Sequence[bool] = [False] * ports
+        """Of each port, whether its addresses are IPv6."""
         self._dialled: dict[Connection, Neighbour] = {}
         self._by_connection: dict[Connection, Attachment] = {}
         self._blocked: dict[int, dict[int, Outbox]] = {port: {} for port in range(ports)}
@@ -127,6 +132,8 @@ class Node:
         endpoint = self.endpoints[port]
         self.tally.now = now
         self._dispatch(endpoint.receive_datagrams(batch, now, self.settings.turn_handshakes), port, now, wall_now)
+        if self.mesh is not None:
+            self.mesh.act(now)
         self._unblock(port)
 
     def handle_deadline(self, now: float, wall_now: float) -> None:
@@ -137,6 +144,8 @@ class Node:
             if due is not None and due <= now:
                 self._dispatch(endpoint.handle_deadline(now), port, now, wall_now)
                 self._unblock(port)
+        if self.mesh is not None and self.mesh.next_deadline() <= now:
+            self.mesh.handle_deadline(now)
         try:
             self.forwarder.handle_deadline(now)
         except Exception as error:  # noqa: BLE001 - see `faults`
@@ -154,12 +163,25 @@ class Node:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self._keep_house(now, wall_now)
 
-    def dial(self, neighbour: Neighbour, address: Address, now: float, settings: QuicSettings, port: int = 0) -> None:
+    def connect(self, address: Address, protocol: str, name: str, now: float, settings: QuicSettings) -> Connection:
+        """Open a connection to another node, from the port whose addresses are of its kind."""
+        port = self._port_for(address)
+        return self.endpoints[port].connect(address, now, server_name=name, protocols=(protocol,), settings=settings)
+
+    def dial(self, neighbour: Neighbour, address: Address, name: str, now: float, settings: QuicSettings) -> None:
         """Open a session to a neighbour; it is one of `attachments` once its connection is there."""
-        connection = self.endpoints[port].connect(
-            address, now, server_name=neighbour.id, protocols=(NEIGHBOUR.name,), settings=settings
-        )
-        self._dialled[connection] = neighbour
+        self._dialled[self.connect(address, NEIGHBOUR.name, name, now, settings)] = neighbour
+
+    def join_mesh(self, settings: MeshSettings) -> Mesh:
+        """Live among other relays from now on; `forwarding.hop` must be the Hop ID of this relay there."""
+        self.mesh = Mesh(settings, self)
+        assert self.settings.forwarding.hop == self.mesh.hop
+        return self.mesh
+
+    def note_lag(self, lag_s: float, now: float) -> None:
+        """The event loop was so late: nobody else is to be blamed for it."""
+        if self.mesh is not None:
+            self.mesh.note_lag(lag_s, now)
 
     def drain(self, now: float, grace_s: float, uri: str = "") -> None:
         """Empty the relay in order: GOAWAY to every session, and after `grace_s` the end of those that stayed."""
@@ -227,6 +249,8 @@ class Node:
         due = self.forwarder.next_deadline()
         if due is not None and due < at:
             at = due
+        if self.mesh is not None:
+            at = min(at, self.mesh.next_deadline())
         if self._deadlines and self._deadlines[0][0] < at:
             at = self._deadlines[0][0]
         return at
@@ -248,6 +272,8 @@ class Node:
         self.limits.check_invariants()
         for endpoint in self.endpoints:
             endpoint.check_invariants()
+        if self.mesh is not None:
+            self.mesh.check_invariants()
         for attachment in self.attachments.values():
             assert self._by_connection[attachment.connection] is attachment
             attachment.session.check_invariants()
@@ -273,15 +299,20 @@ class Node:
                 collected.append((port, batches))
 
     def _dispatch(self, events: list[Event], port: int, now: float, wall_now: float) -> None:
-        by_connection = self._by_connection
+        by_connection, mesh = self._by_connection, self.mesh
         for event in events:
+            if mesh is not None and mesh.is_ours(event.connection):
+                mesh.receive(event, now, wall_now)
+                continue
             match event:
                 case Released():
                     continue
                 case Opened():
                     self._attach(event.connection, port, now)
                 case Closed():
-                    self._dialled.pop(event.connection, None)
+                    failed = self._dialled.pop(event.connection, None)
+                    if failed is not None and mesh is not None:
+                        mesh.dial_failed(failed, now)
                     attachment = by_connection.pop(event.connection, None)
                     if attachment is not None:
                         self._detach(attachment, event, port, now)
@@ -299,7 +330,7 @@ class Node:
         settings = self.settings
         attachment = Attachment(
             connection, self._count, port, self.forwarder, self.access, self.limits, settings.session, settings.quirks,
-            self.tally, now, self._dialled.pop(connection, None), self.tickets.get,
+            self.tally, now, self._dialled.pop(connection, None), self.tickets.get, self._neighbour_opened,
         )  # fmt: skip
         self.attachments[attachment.id] = attachment
         self._by_connection[connection] = attachment
@@ -314,6 +345,8 @@ class Node:
         except Exception as error:  # noqa: BLE001 - see `faults`
             self._fault(attachment, error)
         del self.attachments[attachment.id]
+        if attachment.neighbour is not None and self.mesh is not None:
+            self.mesh.session_ended(attachment, now)
         self._blocked[port].pop(attachment.connection.id, None)
         self._looked_at.pop(attachment, None)
         attachment.deadline = None
@@ -326,6 +359,14 @@ class Node:
         self.tally.faults += 1
         if attachment is not None:
             attachment.session.close(SessionCode.INTERNAL_ERROR, "internal error")
+
+    def _port_for(self, address: Address) -> int:
+        wanted = ":" in str(address[0])
+        return next((port for port, family in enumerate(self.families) if family is wanted), 0)
+
+    def _neighbour_opened(self, attachment: Attachment) -> None:
+        if self.mesh is not None:
+            self.mesh.session_opened(attachment, self.tally.now)
 
     def _block(self, outbox: Outbox) -> None:
         attachment = self.attachments.get(outbox.session)

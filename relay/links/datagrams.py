@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tradewind.contract.messages import LinkHello, OnLink, Received
+from tradewind.contract.messages import Received
 
 PROTOCOL = "tradewind-link/1"
 """The ALPN."""
@@ -45,7 +45,7 @@ def encode_probe(probe: Probe, size_bytes: int) -> bytes:
 
 def encode_report(report: Received) -> bytes:
     """The datagram of a report."""
-    return b"\x02" + encode_message(report)
+    return b"\x02" + _encoder.encode(report)
 
 
 def decode_datagram(data: bytes) -> Probe | Received:
@@ -61,24 +61,17 @@ def decode_datagram(data: bytes) -> Probe | Received:
             raise LinkViolation("a probe's number out of bounds")
         return Probe(number, sent_us, next_us)
     if kind == MESSAGE:
-        message = decode_message(data[1:])
-        if isinstance(message, Received):
-            return message
-        raise LinkViolation("a message that is no report in a datagram")
+        return _decode_report(data[1:])
     raise LinkViolation("a datagram of unknown kind")
 
 
+# Ten a second from each of 32 neighbours: straight to bytes and back, without the contract's envelope. The link's
+# protocol has a version of its own in its name.
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[OnLink] = msgspec.msgpack.Decoder(OnLink)
+_decoder: msgspec.msgpack.Decoder[Received] = msgspec.msgpack.Decoder(Received)
 
 
-def encode_message(message: LinkHello | Received) -> bytes:
-    """The one place where messages become bytes."""
-    return _encoder.encode(message)
-
-
-def decode_message(data: bytes) -> LinkHello | Received:
-    """The one place where bytes become messages. Raises LinkViolation."""
+def _decode_report(data: bytes) -> Received:
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

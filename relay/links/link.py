@@ -13,8 +13,6 @@ from relay.links.datagrams import (
     LinkViolation,
     Probe,
     decode_datagram,
-    decode_message,
-    encode_message,
     encode_report,
 )
 from relay.links.estimators import RoundTrips, likely_apart
@@ -169,17 +167,15 @@ class Link:
 
     # --- Connections ---
 
-    def hello(self) -> bytes:
+    def hello(self) -> LinkHello:
         """What to say once on a reliable stream of each new connection, after identities are proven."""
-        return encode_message(LinkHello(boot=self._boot, ticket=self._ticket))
+        return LinkHello(boot=self._boot, ticket=self._ticket)
 
-    def receive_hello(self, data: bytes) -> LinkHello:
-        """What the neighbour said there. Raises LinkViolation where it is anything else, or comes twice."""
-        message = decode_message(data)
-        if not isinstance(message, LinkHello) or self._far is not None:
-            raise LinkViolation("something else than one greeting")
+    def receive_hello(self, message: LinkHello) -> None:
+        """What the neighbour said there. Raises LinkViolation where it comes twice."""
+        if self._far is not None:
+            raise LinkViolation("more than one greeting")
         self._far = message
-        return message
 
     def restart(self, ticket: bytes, now: float) -> None:
         """There is another connection: counts begin anew, with what is known of the link."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
 from relay.forwarding.book import ForwardingSettings, Standing
+from relay.links.link import Link
+from relay.links.states import LinkChange
+from relay.mesh.mesh import PRIVATE_NAMES, MeshSettings
 from relay.neighbour import Neighbour
 from relay.node import Node
+from tests.sim import pki
 from tests.sim.certificate import CERTIFICATE, SHA256
 from tests.sim.client import TRACK, Client, Served
 from tests.sim.network import CLEAR, Network, Weather
@@ -18,6 +23,7 @@ from tradewind.moqt.profiles import NEIGHBOUR
 from tradewind.quic.config import Address, PrivateProtocols, QuicSettings, ServerTrust
 
 MESH = "sim"
+REGION = "somewhere"
 PRIVATE = PrivateProtocols((NEIGHBOUR.name,), CERTIFICATE)
 DIALLING = QuicSettings(protocols=(NEIGHBOUR.name,), trust=ServerTrust(pinned_sha256=SHA256), keep_alive_s=5.0)
 
@@ -27,7 +33,11 @@ def hop(name: str) -> int:
 
 
 class Mesh:
-    """Relays by name. `links` says who is whose neighbour; the first of a pair dials the other."""
+    """Relays by name. `links` says who is whose neighbour; the first of a pair dials the other.
+
+    With `measured` they prove who they are to each other and measure their links, as relays do; without, they have
+    sessions and hear of links from the test alone.
+    """
 
     def __init__(
         self,
@@ -36,6 +46,7 @@ class Mesh:
         *,
         weather: Weather = CLEAR,
         seed: int = 1,
+        measured: bool = False,
         **forwarding: Any,
     ) -> None:
         self.network = Network(seed=seed, weather=weather)
@@ -43,14 +54,21 @@ class Mesh:
         self._clients = 0
         for number, name in enumerate(names, 1):
             settings = node_settings(
-                quic=quic_settings(private=PRIVATE), forwarding=ForwardingSettings(hop=hop(name), **forwarding)
+                quic=quic_settings(private=_private(name) if measured else PRIVATE),
+                forwarding=ForwardingSettings(hop=hop(name), **forwarding),
             )
             self.relays[name] = Relay(settings, addresses=[(f"198.51.100.{number}", 4443)])
+            if measured:
+                self.relays[name].node.join_mesh(_mesh_settings(name, seed))
             self.network.add(self.relays[name])
         pairs = links if links is not None else [(a, b) for a in names for b in names if a < b]
-        for pair in pairs:
-            self.join(*pair)
-        self.run(1.0)
+        if measured:
+            for name in names:
+                self.set_neighbours(name, [a if b == name else b for a, b in pairs if name in (a, b)])
+        else:
+            for pair in pairs:
+                self.join(*pair)
+        self.run(2.0 if measured else 1.0)
 
     def node(self, name: str) -> Node:
         return self.relays[name].node
@@ -63,8 +81,30 @@ class Mesh:
         ticket = f"{dials} to {dialled}".encode().ljust(32, b".")
         self.node(dialled).tickets[ticket] = Neighbour(dials, hop(dials))
         neighbour = Neighbour(dialled, hop(dialled), ticket)
-        self.node(dials).dial(neighbour, self.address(dialled), self.network.now, DIALLING)
+        self.node(dials).dial(neighbour, self.address(dialled), dialled, self.network.now, DIALLING)
         self.network.touch(self.relays[dials])
+
+    def set_neighbours(self, name: str, others: Sequence[str]) -> None:
+        """A relay measures these."""
+        mesh = self.node(name).mesh
+        assert mesh is not None
+        mesh.set_neighbours({other: self.address(other) for other in others}, self.network.now)
+        self.network.touch(self.relays[name])
+
+    def link(self, at: str, to: str) -> Link:
+        """One relay's end of a link."""
+        mesh = self.node(at).mesh
+        assert mesh is not None
+        found = mesh.neighbours.get(to)
+        assert found is not None
+        return found
+
+    def verdicts(self, at: str) -> list[LinkChange]:
+        """What a relay found of its links since the last call."""
+        mesh = self.node(at).mesh
+        assert mesh is not None
+        found, mesh.changes = mesh.changes, []
+        return found
 
     def session(self, at: str, to: str) -> int:
         """The session that one relay has with another."""
@@ -131,3 +171,16 @@ class Mesh:
 
     def until(self, condition: Any, within_s: float = 10.0) -> None:
         self.network.until(condition, within_s)
+
+
+def _private(name: str) -> PrivateProtocols:
+    return PrivateProtocols(PRIVATE_NAMES, pki.served(MESH, name, REGION))
+
+
+def _mesh_settings(name: str, seed: int) -> MeshSettings:
+    dialling = QuicSettings(
+        protocols=PRIVATE_NAMES, trust=ServerTrust(authorities_pem=pki.trusted(MESH)), keep_alive_s=5.0
+    )
+    dice = Random(f"{seed} {name}")
+    credentials = pki.credentials(MESH, name, REGION)
+    return MeshSettings(MESH, name, credentials, dialling, dice.randbytes(16), dice.randbytes)

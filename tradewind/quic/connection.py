@@ -7,7 +7,7 @@ on a stream decides which it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tradewind.quic.config import Address
 from tradewind.quic.core import QuicCore
@@ -157,6 +157,19 @@ class Connection:
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of RTT, congestion, bytes, packets and queues."""
         return self._core.statistics()
+
+    @property
+    def bytes_received(self) -> int:
+        """UDP payload that came on this connection."""
+        return self._core.counters.bytes_received
+
+    def watch_packets(self, watch: Callable[[int, float], None]) -> None:
+        """Have `watch(number, now)` told of every packet that comes from here on: see `relay.links`."""
+        self._core.watch_packets(watch)
+
+    def send_datagrams_apart(self) -> None:
+        """Send each datagram in a packet of its own."""
+        self._core.send_datagrams_apart()
 
     def certificate_der(self) -> bytes:
         """The server's certificate (DER) as this connection's TLS has it, on both ends; empty before the handshake."""

@@ -25,6 +25,7 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.recovery import QuicPacketNumberWindow
 from aioquic.tls import Encoding, Epoch, pull_client_hello  # type: ignore[attr-defined]
 
 from tradewind.quic.config import Address, Limits, PrivateProtocols
@@ -51,6 +52,19 @@ class Silence:
 
 
 SILENCE: Any = Silence()
+
+
+class _Watched(QuicPacketNumberWindow):
+    """The packet numbers that came, by whichever way, told to somebody else as well."""
+
+    def __init__(self, before: QuicPacketNumberWindow, core: QuicCore, watch: Callable[[int, float], None]) -> None:
+        self.__dict__.update(before.__dict__)
+        self._core = core
+        self._watch = watch
+
+    def add(self, packet_number: int) -> None:
+        super().add(packet_number)
+        self._watch(packet_number, self._core.heard_at)
 
 
 class QuicCore(StreamCore):
@@ -96,6 +110,8 @@ class QuicCore(StreamCore):
         self._idle_s: float | None = None
         """The idle timeout that both agreed on, once they have."""
         self._unsent_cids = False
+        self.heard_at = 0.0
+        """When the last datagram came."""
 
     # What endpoint calls.
 
@@ -138,6 +154,7 @@ class QuicCore(StreamCore):
         """Take one UDP datagram."""
         counters = self.recovery.counters
         counters.bytes_received += len(data)
+        self.heard_at = now
         if data and not data[0] & 0x80:
             counters.packets_received += 1
             if self.steady and self._reader is not None and self._reader.receive(data, addr, now):
@@ -222,6 +239,15 @@ class QuicCore(StreamCore):
             return 0
         room = 0 if self._writer is None else self._writer.room()
         return max(0, min(room, most) - DATAGRAM_HEADER_BYTES)
+
+    def watch_packets(self, watch: Callable[[int, float], None]) -> None:
+        """Have `watch` told the number of every 1-RTT packet that comes, once, and when; what came before it is not."""
+        space = self._spaces[ONE_RTT]
+        space.received_packets = _Watched(space.received_packets, self, watch)
+
+    def send_datagrams_apart(self) -> None:
+        """Send each DATAGRAM in a packet of its own, with nothing behind it: the loss of one says nothing of others."""
+        self.queue.datagrams_apart = True
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot for metrics, links and logs."""

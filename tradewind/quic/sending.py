@@ -45,6 +45,7 @@ class SendQueue:
         "blocked_bytes",
         "control_unsent_bytes",
         "datagram_bytes",
+        "datagrams_apart",
         "datagrams_dropped",
         "datagrams_expired",
         "max_data",
@@ -69,6 +70,8 @@ class SendQueue:
         self.media_unsent_bytes = 0
         self.blocked_bytes = 0
         self.datagram_bytes = 0
+        self.datagrams_apart = False
+        """Each datagram in a packet of its own."""
         self.datagrams_expired = 0
         self.datagrams_dropped = 0
 
@@ -179,6 +182,7 @@ class SendQueue:
 
     def _fill_datagrams(self, room: int, now: float, frames: list[bytes | memoryview]) -> int:
         datagrams = self._datagrams
+        alone = False
         while datagrams:
             frame, expires = datagrams[0]
             size = len(frame)
@@ -189,8 +193,13 @@ class SendQueue:
             else:
                 frames.append(frame)
                 room -= size
+                alone = self.datagrams_apart
+                if alone:
+                    room = 0
             datagrams.popleft()
             self.datagram_bytes -= size
+            if alone:
+                break
         return room
 
     def _fill_lost(self, room: int, frames: list[bytes | memoryview], handlers: list[Handler]) -> int:

@@ -1,0 +1,113 @@
+"""Neighbours that prove themselves and measure their links, over QUIC on a virtual network."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+
+from relay.links.states import Direction, State
+from tests.sim.client import TRACK
+from tests.sim.mesh import Mesh
+from tests.sim.network import BLACKOUT, Weather
+from tradewind.moqt.model import Location
+
+LONG = Weather(delay_s=0.040, loss=0.002)
+"""A link between continents: 80 ms there and back."""
+PAYLOAD = bytes(800)
+
+
+def settled(**how: object) -> Mesh:
+    mesh = Mesh(["fra", "hkg", "sin"], measured=True, weather=LONG, **how)  # type: ignore[arg-type]
+    mesh.run(3.0)
+    return mesh
+
+
+def test_links_come_up_and_sessions_with_them() -> None:
+    mesh = settled()
+    for one in mesh.relays:
+        for other in mesh.relays:
+            if one != other:
+                link = mesh.link(one, other)
+                assert (link.inbound, link.outbound) == (State.UP, State.UP)
+                assert link.statistics(mesh.network.now).rtt_s == pytest.approx(0.080, abs=0.01)
+                mesh.session(one, other)
+
+
+def watched(mesh: Mesh) -> tuple[list[tuple[float, Location]], list[float]]:
+    """A track of 25 objects a second from hkg, seen in fra: when each came, and when each was sent."""
+    _, served = mesh.publish("hkg")
+    mesh.prefer("fra", {"hkg": ["hkg", "sin"]})
+    viewer = mesh.client("fra")
+    request = viewer.subscribe()
+    mesh.run()
+    sent: list[float] = []
+
+    def stream(seconds: float) -> None:
+        for _ in range(round(seconds * 25)):
+            served.group(len(sent), [PAYLOAD])
+            mesh.network.touch(served.client)
+            sent.append(mesh.network.now)
+            mesh.run(0.04)
+
+    mesh.stream = stream  # type: ignore[attr-defined]
+    arrivals = viewer.arrivals.setdefault(request, [])
+    return arrivals, sent  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("fault", [BLACKOUT, dataclasses.replace(LONG, loss=0.10)], ids=["silence", "10 % loss"])
+def test_a_fault_in_one_direction_moves_that_direction(fault: Weather) -> None:
+    mesh = settled()
+    arrivals, sent = watched(mesh)
+    stream = mesh.stream  # type: ignore[attr-defined]
+    stream(3.0)
+    assert mesh.sources("fra") == {"hkg"}
+    mesh.verdicts("fra"), mesh.verdicts("hkg")
+    mesh.weather("hkg", "fra", fault)
+    began = mesh.network.now
+    stream(3.0)
+    assert mesh.sources("fra") == {"sin"}
+    inbound = [change for change in mesh.verdicts("fra") if change.new is State.BAD]
+    assert {(change.neighbour, change.direction) for change in inbound} == {("hkg", Direction.INBOUND)}
+    assert inbound[0].at - began < 0.6
+    outbound = [change for change in mesh.verdicts("hkg") if change.new is State.BAD]
+    assert {(change.neighbour, change.direction) for change in outbound} <= {("fra", Direction.OUTBOUND)}
+    times = [at for at, _ in arrivals]
+    assert max(later - earlier for earlier, later in pairwise(times)) < 0.7
+    assert len(arrivals) >= len(sent) - 10
+
+
+def test_the_way_back_stays_where_it_is() -> None:
+    mesh = settled()
+    _, there = mesh.publish("fra")
+    mesh.prefer("hkg", {"fra": ["fra", "sin"]})
+    viewer = mesh.client("hkg")
+    viewer.subscribe()
+    mesh.run()
+    for group in range(25):
+        there.group(group, [PAYLOAD])
+        mesh.network.touch(there.client)
+        mesh.run(0.04)
+    mesh.weather("hkg", "fra", BLACKOUT)
+    for group in range(25, 60):
+        there.group(group, [PAYLOAD])
+        mesh.network.touch(there.client)
+        mesh.run(0.04)
+    assert mesh.sources("hkg", TRACK) == {"fra"}
+    assert mesh.link("fra", "hkg").inbound is State.BAD
+    assert mesh.link("hkg", "fra").inbound is not State.BAD
+
+
+def test_a_link_that_comes_back_is_used_again() -> None:
+    mesh = settled()
+    watched(mesh)
+    stream = mesh.stream  # type: ignore[attr-defined]
+    stream(2.0)
+    mesh.weather("hkg", "fra", BLACKOUT)
+    stream(2.0)
+    assert mesh.sources("fra") == {"sin"}
+    mesh.weather("hkg", "fra", LONG)
+    stream(8.0)
+    assert mesh.link("fra", "hkg").inbound is State.UP
+    assert mesh.sources("fra") == {"hkg"}
