@@ -132,6 +132,4 @@ def test_any_history_leaves_a_window_and_a_rate(history: list[tuple[str, Any]]) 
             controller.on_persistent_congestion()
         assert controller.bytes_in_flight == sum(packet.sent_bytes for packet in one.space.sent_packets.values())
         assert controller.congestion_window >= SMALLEST_WINDOW_PACKETS * PACKET
-        assert controller.pacing_rate is None or controller.pacing_rate > 0
-        rates = [rate for _, rate in controller._rates]
-        assert rates == sorted(rates, reverse=True)
+        controller.check_invariants()

@@ -16,7 +16,8 @@ from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.tls import Epoch
 
-from tradewind.quic.congestion import RateController, Stamp
+from tradewind.quic.congestion import RateController
+from tradewind.quic.path_model import Stamp
 from tradewind.quic.sending import Handler
 from tradewind.quic.statistics import Counters
 
