@@ -177,6 +177,12 @@ class QuicSection:
     idle_timeout_s: float = setting(30.0, values.duration(1, 600), "Silence after which a connection is gone.")
     handshake_timeout_s: float = setting(10.0, values.duration(1, 60), "Time for a handshake.")
     max_datagram_bytes: int = setting(1232, values.size(1200, 16_000), "UDP payload of our packets.")
+    congestion_control: str = setting(
+        "rate",
+        values.choice("rate", "cubic", "reno"),
+        "How fast we send: rate measures what the path delivers and keeps to it, whatever is lost at random; cubic and "
+        "reno halt at every loss.",
+    )
     datagram_backlog_bytes: int = setting(
         256 * 2**10, values.size(1200, 2**30), "Datagrams that may wait for a slow peer; then the oldest are dropped."
     )

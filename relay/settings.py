@@ -40,6 +40,7 @@ def quic_settings(config: Config) -> QuicSettings:
             retry_above_pending=limits.retry_threshold,
         ),
         max_datagram_size=quic.max_datagram_bytes,
+        congestion_control=quic.congestion_control,
     )
 
 

@@ -86,6 +86,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         (("--dev",), "relay = 1", "relay: no such section"),
         (("--dev", "--cache.max_bytes", "1MiB"), None, "cache.max_bytes_per_track: expected at most"),
         (("--dev", "--drafts", "20", "--relay.browser_drafts", "16"), None, "relay.browser_drafts: expected at least"),
+        (("--dev", "--quic.congestion_control", "bbr"), None, "expected one of rate, cubic, reno"),
         (("--dev", "--quic.session_window_bytes", "64KiB"), None, "quic.stream_window_bytes: expected at most"),
         (("--dev", "--drafts", ""), None, "relay.drafts: expected"),
         (("--dev", "listen"), None, "listen: no such flag"),

@@ -23,6 +23,7 @@ CIPHER_SUITES = (
     CipherSuite.AES_256_GCM_SHA384,
 )
 WEBTRANSPORT_ALPN = "h3"
+CONGESTION_CONTROLS = ("rate", "cubic", "reno")
 CID_BYTES = 8
 """Length of the connection ids that peers use towards us."""
 
@@ -125,8 +126,8 @@ class QuicSettings:
     limits: Limits = Limits()
     max_datagram_size: int = 1232
     """UDP payload of our packets; 1232 passes every IPv6 path and leaves 1,202 bytes for one datagram."""
-    congestion_control: str = "cubic"
-    """`cubic` and `reno` are aioquic's, `rate` is ours (`congestion`)."""
+    congestion_control: str = "rate"
+    """One of `CONGESTION_CONTROLS`: `rate` is ours (`congestion`), the others aioquic's."""
     initial_rtt_s: float = 0.1
     keep_alive_s: float | None = None
     """Send a PING this often on open connections, so that a silent one outlives both ends' idle timeout."""
@@ -138,6 +139,8 @@ class QuicSettings:
             raise SettingsError(f"max_datagram_size {self.max_datagram_size} is not in 1200..16000")
         if self.trust.pinned_sha256 is not None and len(self.trust.pinned_sha256) != 32:
             raise SettingsError("pinned_sha256 is not 32 bytes")
+        if self.congestion_control not in CONGESTION_CONTROLS:
+            raise SettingsError(f"congestion_control is not one of {', '.join(CONGESTION_CONTROLS)}")
         if any(value <= 0 for value in _numbers(self.limits)):
             raise SettingsError("every limit must be positive")
         if self.keep_alive_s is not None and not 0 < self.keep_alive_s < self.limits.idle_timeout_s:
