@@ -123,13 +123,23 @@ class Narrow:
 class Shaper:
     """Listens where viewers dial, and passes on what they say through a socket of its own for each of them."""
 
-    def __init__(self, relay: tuple[str, int], shape: LinkShape, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        relay: tuple[str, int],
+        shape: LinkShape,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        up: Narrow | None = None,
+        down: Narrow | None = None,
+    ) -> None:
+        """`up` (from those who dial) and `down` stand in for directions of the shape."""
         self.front = UdpSocket(host, port)
         self.shape = shape
         self._relay = relay
         self._dice = random.Random()  # noqa: S311 - loss, not secrets
-        self._down = Narrow(shape, self._dice)
-        self._up = Narrow(shape, self._dice)
+        self._down = down or Narrow(shape, self._dice)
+        self._up = up or Narrow(shape, self._dice)
         self._backs: dict[Any, UdpSocket] = {}
         self._timer = trio.CancelScope()
 

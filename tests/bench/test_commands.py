@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import fanout, idle_streams, turn
+from bench import fanout, idle_streams, longhaul, real_haul, turn
 from bench.fanout import Cell, Run, summary
+from bench.haul import Path as Way
 from bench.load import Ticks
 from bench.report import middle, tables, verdicts
+from bench.rough_paths import Figure
 from bench.targets import Target
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -143,3 +145,28 @@ def test_churn(tmp_path: Path) -> None:
     assert found.returncode in {0, 1}, found.stderr
     document = json.loads(out.read_text())
     assert document["joined"] >= 4 and document["objects"] > 0 and not document["failed"]
+
+
+def test_a_long_haul_at_its_smallest(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--loss", "0.5,1", "--mbit", "2", "--rtt", "50", "--warm-up", "1", "--seconds", "2"]
+    assert longhaul.main(["--controllers", "rate,cubic", *small]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["rate", "0.5"], ["rate", "1"], ["cubic", "0.5"], ["cubic", "1"]]
+    assert longhaul.main(["--scenarios", "--controllers", "rate", "--only", "first group, 1 %"]) == 0
+    assert capsys.readouterr().out.startswith("first group, 1 %")
+
+
+def test_a_floor_that_is_missed_is_told() -> None:
+    row = longhaul.Row("rate", 0, 0.5, 0.1, 0.2, 0.1)
+    assert len(row.missed(0.150)) == 3
+    assert not longhaul.Row("cubic", 0, 0.5, 0.1, 0.2, 0.1).missed(0.150)
+    assert longhaul.Row("rate", 2, 0.5, 0.1, 0.15, 0.1).missed(0.150) == []
+    assert not Figure(0.79, least=0.8).holds
+
+
+@pytest.mark.slow
+def test_a_haul_over_real_udp() -> None:
+    run = real_haul.measure(Way(rtt_s=0.04, rate_bit_per_s=2e6, queue_s=0.1), ["rate", "reno"], 0.5, 1.5)
+    assert len(run.parts) == 2
+    assert 0.3 < sum(run.parts) <= 1.1
+    assert run.late_p99_s > 0

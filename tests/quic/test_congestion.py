@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.longhaul import Haul, Path, measure
+from bench.haul import Haul, Path, measure
 from tests.quic.test_recovery import PACKET, One
 from tradewind.quic.congestion import NAME, SMALLEST_WINDOW_PACKETS, Mode, RateController
 from tradewind.quic.recovery import Recovery, Sent
@@ -48,7 +49,7 @@ def test_the_path_is_measured_anew_when_it_has_become_longer() -> None:
     haul.run(3.0)
     controller = controller_of(haul)
     assert controller.path_s == pytest.approx(0.060, rel=0.1)
-    object.__setattr__(haul.forth.shape, "delay_s", 0.080)
+    haul.reshape(replace(FAST, rtt_s=0.110))
     haul.run(25.0)
     assert controller.path_s == pytest.approx(0.110, rel=0.2)
 
