@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.haul import Haul, Path, measure
+from bench.haul import Haul, Live, Path, measure, quantile, shares
+from tests.quic.pair import Weather, make_pair
 from tests.quic.test_recovery import PACKET, One
-from tradewind.quic.congestion import NAME, SMALLEST_WINDOW_PACKETS, Mode, RateController
+from tradewind.quic.config import Limits
+from tradewind.quic.congestion import NAME, SMALLEST_WINDOW_PACKETS, Cycle, Mode, RateController
 from tradewind.quic.recovery import Recovery, Sent
 
 FAST = Path(rtt_s=0.060, rate_bit_per_s=8e6, queue_s=0.060)
@@ -78,14 +81,38 @@ def test_who_has_nothing_to_send_learns_nothing_worse() -> None:
     for _ in range(30):
         lone.ack(lone.send(20 * PACKET), 0.050)
     known = lone.controller.rate
+    assert lone.controller.path_s == 0.050
     assert known == pytest.approx(20 * PACKET / 0.050)
     for _ in range(300):
         packet = lone.send(PACKET)
         lone.controller.run_dry(lone.now)
-        lone.ack(packet, 0.050)
+        lone.ack(packet, 0.055)
         lone.now += 0.050
-    assert lone.controller.rate == known
-    assert lone.controller.mode is not Mode.PATH, "its window is not cut to look at the path"
+        assert lone.controller.rate == known
+        assert lone.controller.mode is not Mode.PATH, "its window is not cut to look at the path"
+    assert lone.controller.path_s == 0.055, "any round trip will do"
+
+
+def test_more_is_asked_for_until_it_is_in_flight_or_may_not_be() -> None:
+    cycle = Cycle()
+    cycle.begin(1.0)
+    now = 1.0
+    while cycle.gain <= 1.0:
+        now += 0.011
+        assert cycle.may_go_on(now, 0.010)
+        cycle.advance(now, 0.010, 1000, 1000, 2000)
+    asked = cycle.phases
+    for most, in_flight, further in ((2000, 1249, 0), (2000, 1250, 1), (1100, 1100, 1)):
+        other = deepcopy(cycle)
+        other.advance(now + 0.011, 0.010, in_flight, 1000, most)
+        assert other.phases - asked == further
+    cycle.advance(now + 0.011, 0.010, 1250, 1000, 2000)
+    assert cycle.gain < 1.0
+    cycle.advance(now + 0.030, 0.010, 1001, 1000, 2000)
+    assert cycle.gain < 1.0
+    assert cycle.may_go_on(now + 0.012, 0.010), "as soon as the queue is gone"
+    cycle.advance(now + 0.0305, 0.010, 1000, 1000, 2000)
+    assert cycle.gain == 1.0
 
 
 histories = st.lists(
@@ -134,3 +161,107 @@ def test_any_history_leaves_a_window_and_a_rate(history: list[tuple[str, Any]]) 
         assert controller.bytes_in_flight == sum(packet.sent_bytes for packet in one.space.sent_packets.values())
         assert controller.congestion_window >= SMALLEST_WINDOW_PACKETS * PACKET
         controller.check_invariants()
+
+
+def test_packets_that_overtake_each_other_are_not_lost() -> None:
+    path = replace(FAST, jitter_s=0.015)
+    (result,) = measure(path, [NAME], 3.0, 5.0, seed=1)
+    assert result.part > 0.8
+    assert result.lost < 0.02 * result.sent
+
+
+@pytest.mark.parametrize(("rtt_s", "every_s"), [(0.020, 0.1), (0.060, 0.05)])
+def test_acknowledgements_that_come_in_clumps_do_not_halt_it(rtt_s: float, every_s: float) -> None:
+    path = Path(rtt_s, 20e6, max(rtt_s, 0.05), acks_every_s=every_s)
+    (result,) = measure(path, [NAME], 4.0, 3.0, seed=1)
+    assert result.part > 0.8
+
+
+def test_flows_of_different_lengths_share() -> None:
+    haul = Haul(replace(FAST, rtt_s=0.030, queue_s=0.2), [NAME], seed=1)
+    haul.add(NAME, further_s=0.090)
+    near, far = shares(haul, 8.0, 12.0)
+    assert min(near.part, far.part) > 0.3
+
+
+def test_a_path_that_gets_narrow_is_fitted_soon() -> None:
+    deep = replace(FAST, queue_s=0.4)
+    haul = Haul(deep, [NAME], seed=1)
+    haul.run(3.0)
+    haul.reshape(replace(deep, rate_bit_per_s=2e6))
+    haul.run(2.5)
+    haul.queue_s.clear()
+    haul.run(2.0)
+    assert quantile(haul.queue_s, 0.5) < 1.25 * deep.rtt_s
+
+
+def test_a_shallow_queue_is_enough() -> None:
+    (result,) = measure(replace(FAST, queue_s=0.012), [NAME], 2.0, 4.0, seed=1)
+    assert result.part > 0.75
+    assert result.lost < 0.06 * result.sent
+
+
+def test_reno_is_left_room_where_the_queue_is_full() -> None:
+    _, reno = measure(FAST, [NAME, "reno"], 4.0, 12.0, seed=1)
+    assert reno.part > 0.12
+
+
+def test_live_media_is_in_time_on_a_lossy_path_and_its_window_is_never_cut() -> None:
+    haul = Haul(Path(loss_ratio=0.01), [], seed=1)
+    show = Live(starts_at=haul.now + 1.0)
+    haul.add(NAME, show)
+    for _ in range(150):
+        haul.run(0.1)
+        assert controller_of(haul).mode is not Mode.PATH
+    assert len(show.delays_s) > 400
+    assert quantile(show.delays_s, 0.5) < 0.085
+    assert quantile(show.delays_s, 0.95) < 0.400
+
+
+def test_a_first_group_is_there_soon() -> None:
+    haul = Haul(Path(loss_ratio=0.01), [NAME], seed=1)
+    haul.run(2.0, lambda: haul.flows[0].bytes >= 250_000)
+    assert haul.flows[0].opened_at is not None
+    assert haul.now - haul.flows[0].opened_at < 6.5 * 0.150
+
+
+def test_it_is_as_fast_as_before_when_nothing_passed_for_a_while() -> None:
+    haul = Haul(FAST, [NAME], seed=1)
+    haul.run(3.0)
+    haul.reshape(replace(FAST, loss_ratio=1.0))
+    haul.run(2.0)
+    haul.reshape(FAST)
+    haul.run(2.5)
+    before = haul.flows[0].bytes
+    haul.run(1.0)
+    assert (haul.flows[0].bytes - before) * 8 > 0.8 * FAST.rate_bit_per_s
+
+
+def test_many_small_shows_fit_through_one_place() -> None:
+    haul = Haul(Path(0.060, 1.3e6, 0.25), [], seed=1)
+    shows = [Live(200e3, 12_000, starts_at=haul.now + 1.0 + 0.4 * number) for number in range(5)]
+    for show in shows:
+        haul.add(NAME, show)
+    haul.run(9.0)
+    delays = [delay for show in shows for delay in show.delays_s]
+    assert len(delays) > 0.95 * 30 * sum(9.0 - 1.0 - 0.4 * number for number in range(5))
+    assert quantile(delays, 0.95) < 0.2
+
+
+def test_what_a_peer_does_not_take_says_nothing_about_the_path() -> None:
+    """A reader with little credit: its sender measures what it reads, not what the path carries."""
+    pair = make_pair(
+        server_limits=Limits(stream_window_bytes=64 * 1024, session_window_bytes=64 * 1024), weather=Weather(0.05)
+    )
+    pair.run(1.0)
+    controller = pair.at_client._core.recovery._cc
+    assert isinstance(controller, RateController)
+    first, stream = pair.at_client.open_uni(), pair.at_client.open_uni()
+    assert first is not None and stream is not None
+    for each in (first, stream):
+        pair.at_client.offer(each, [bytes(48 * 1024)], False)
+        pair.run(1.0)
+    assert pair.at_client.unsent(stream) > 0, "it waits for credit"
+    assert controller.bytes_in_flight == 0
+    controller.delivery.stamp(pair.link.now, 0)
+    assert controller.delivery.limited_until > 0

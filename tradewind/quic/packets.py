@@ -94,7 +94,10 @@ class PacketWriter:
         datagrams = self._send(payloads, sent, now) if sent else []
         if not wanted:
             self._recovery.run_dry(now)
-        elif paced <= len(sent):
+        elif paced > len(sent):
+            # The peer's credit keeps the rest back: that says nothing about the path either.
+            self._recovery.run_dry(now)
+        else:
             core._pacing_at = self._recovery.paced_until(size, now)
         return datagrams
 

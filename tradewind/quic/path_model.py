@@ -10,8 +10,8 @@ from collections import deque
 from math import inf
 from typing import NamedTuple, Protocol
 
-RATE_ROUNDS = 10
-"""How long the largest delivery rate is remembered, in round trips."""
+CLUMP_ROUNDS = 10
+"""How long the largest clump is remembered, in round trips."""
 PATH_S = 10.0
 """How long the smallest round trip is believed before it is measured anew."""
 FULL_GROWTH = 1.25
@@ -81,37 +81,68 @@ class Delivery:
         return (self.total_bytes - stamp.delivered) / interval
 
 
-class LargestRate:
-    """The largest of the last rounds' samples, bytes a second: the bottleneck's rate as far as it is known."""
+class Largest:
+    """The largest of late values; "late" is by a number that rises."""
 
-    __slots__ = ("_kept", "value")
+    __slots__ = ("_kept", "_memory", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int) -> None:
         self.value = 0.0
+        self._memory = memory
         self._kept: deque[tuple[int, float]] = deque()
-        """Rounds and rates, each smaller than the one before it."""
+        """Numbers and values, each smaller than the one before it."""
 
-    def add(self, rate: float, number: int) -> None:
-        """A sample of this round trip."""
+    def add(self, value: float, number: int) -> None:
+        """One more, at this number; what is older by more than the memory is forgotten."""
         kept = self._kept
-        while kept and kept[-1][1] <= rate:
+        if kept:
+            newest, least = kept[-1]
+            if least >= value and newest == number:
+                return
+        while kept and kept[-1][1] <= value:
             kept.pop()
-        kept.append((number, rate))
-        while kept[0][0] < number - RATE_ROUNDS:
+        kept.append((number, value))
+        while kept[0][0] < number - self._memory:
             kept.popleft()
         self.value = kept[0][1]
 
     def check_invariants(self) -> None:
         """Raise AssertionError where what is kept is not in order."""
-        rates = [rate for _, rate in self._kept]
-        assert rates == sorted(set(rates), reverse=True), rates
-        assert self.value == (rates[0] if rates else 0.0)
+        values = [value for _, value in self._kept]
+        assert values == sorted(set(values), reverse=True), values
+        assert self.value == (values[0] if values else 0.0)
+
+
+class Clumps:
+    """How much more is acknowledged at once than the rate explains: Wi-Fi and mobile networks hold acknowledgements.
+
+    Such a path needs so much more in flight, or it stands still between them. The draft, "Compensating for ACK
+    aggregation".
+    """
+
+    __slots__ = ("_began_at", "_bytes", "largest")
+
+    def __init__(self) -> None:
+        self.largest = Largest(CLUMP_ROUNDS)
+        self._began_at = 0.0
+        self._bytes = 0.0
+
+    def receive(self, acked_bytes: int, now: float, rate: float, most_bytes: int, number: int) -> None:
+        """So much arrived at once in this round, while the rate was so and no more than this was in flight."""
+        expected = rate * (now - self._began_at)
+        if self._bytes <= expected:
+            self._began_at = now
+            self._bytes = more = float(acked_bytes)
+        else:
+            self._bytes += acked_bytes
+            more = self._bytes - expected
+        self.largest.add(min(most_bytes, more), number)
 
 
 class Rounds:
     """Round trips, counted by packets: one ends when a packet arrives that left after it began. And what each lost."""
 
-    __slots__ = ("_delivered", "_ends_at", "lost_bytes", "lost_packets", "most_in_flight_bytes", "number")
+    __slots__ = ("_delivered", "ends_at", "lost_bytes", "lost_packets", "most_in_flight_bytes", "number")
 
     def __init__(self) -> None:
         self.number = 0
@@ -119,11 +150,8 @@ class Rounds:
         self.lost_packets = 0
         self.most_in_flight_bytes = 0
         self._delivered = 0
-        self._ends_at = 0
-
-    def is_over(self, stamp: Stamp) -> bool:
-        """Whether the packet with this stamp, which arrived, left after the round began."""
-        return stamp.delivered >= self._ends_at
+        self.ends_at = 0
+        """The packet that was sent when so much had been delivered, or more, ends this round when it arrives."""
 
     def lost_more_than(self, ratio: float, delivered_bytes: int) -> bool:
         """Whether of all that arrived or was lost in this round, more than so much was lost."""
@@ -132,7 +160,7 @@ class Rounds:
     def begin(self, delivered_bytes: int, in_flight_bytes: int) -> None:
         """The next round begins."""
         self.number += 1
-        self._ends_at = self._delivered = delivered_bytes
+        self.ends_at = self._delivered = delivered_bytes
         self.lost_bytes = self.lost_packets = 0
         self.most_in_flight_bytes = in_flight_bytes
 
@@ -161,16 +189,20 @@ class FullPipe:
 class PathLength:
     """The smallest round trip of late: the path without a queue."""
 
-    __slots__ = ("measured_at", "newest_s", "shortest_s")
+    __slots__ = ("_anew_s", "measured_at", "newest_s", "shortest_s")
 
     def __init__(self) -> None:
         self.shortest_s = inf
         self.newest_s = 0.0
         self.measured_at = 0.0
+        self._anew_s: float | None = None
+        """The smallest since it is measured anew."""
 
     def receive(self, rtt_s: float, now: float) -> None:
         """One round trip was measured."""
         self.newest_s = rtt_s
+        if self._anew_s is not None and rtt_s < self._anew_s:
+            self._anew_s = rtt_s
         if rtt_s <= self.shortest_s:
             self.shortest_s = rtt_s
             self.measured_at = now
@@ -179,6 +211,12 @@ class PathLength:
         """Whether it is so long ago that the path may have become another."""
         return now - self.measured_at > PATH_S
 
-    def forget(self) -> None:
-        """Believe the newest round trip, whatever was before."""
-        self.shortest_s = self.newest_s
+    def begin_anew(self) -> None:
+        """From now on round trips are without a queue; until `end_anew` the old length counts."""
+        self._anew_s = self.newest_s
+
+    def end_anew(self, now: float) -> None:
+        """Believe what was measured since, or else the newest round trip."""
+        self.shortest_s = self.newest_s if self._anew_s is None else self._anew_s
+        self.measured_at = now
+        self._anew_s = None

@@ -18,6 +18,7 @@ from aioquic.tls import Epoch
 
 from tradewind.quic.congestion import RateController
 from tradewind.quic.path_model import Stamp
+from tradewind.quic.reordering import Reordering
 from tradewind.quic.sending import Handler
 from tradewind.quic.statistics import Counters
 
@@ -115,7 +116,7 @@ class Pacer:
 class Recovery(QuicPacketRecovery):
     """What a connection has in flight, in all packet number spaces."""
 
-    __slots__ = ("_others_lost", "_rates", "counters", "pacer", "probe_timeout_s")
+    __slots__ = ("_others_lost", "_rates", "_reordering", "counters", "pacer", "probe_timeout_s")
 
     def __init__(
         self,
@@ -132,6 +133,8 @@ class Recovery(QuicPacketRecovery):
         self.pacer = Pacer(packet_bytes)
         self._pacer = self.pacer  # type: ignore[assignment]
         self._rates = self._cc if isinstance(self._cc, RateController) else None
+        self._reordering = Reordering()
+        """Learns only beside our own controller: reno and cubic stay whole as aioquic has them."""
         self.counters = Counters()
         self.probe_timeout_s: float = self.get_probe_timeout()
         """Without backoff, with the peer's `max_ack_delay`."""
@@ -182,7 +185,7 @@ class Recovery(QuicPacketRecovery):
         return eliciting, size
 
     def run_dry(self, now: float) -> None:
-        """Everything there was to send has left."""
+        """Everything that there was to send and that the peer takes has left."""
         if self._rates is not None and self._cc.bytes_in_flight < self._cc.congestion_window:
             self._rates.run_dry(now)
 
@@ -197,6 +200,9 @@ class Recovery(QuicPacketRecovery):
     ) -> None:
         """Packets in these half-open, rising ranges arrived. RFC 9002, "On Receiving an Acknowledgment"."""
         largest = ranges[-1][1] - 1
+        if self._reordering.gone and self._rates is not None and space.is_application_data:
+            for late in self._reordering.receive(ranges, space.largest_acked_packet, self._rtt_smoothed, now):
+                self._rates.take_back_loss(late.sent_bytes)
         space.largest_acked_packet = max(space.largest_acked_packet, largest)
         sent = space.sent_packets
         if not sent:
@@ -263,8 +269,30 @@ class Recovery(QuicPacketRecovery):
         space.loss_time = None
         for number in space.sent_packets:
             if number < space.largest_acked_packet:
-                super()._detect_loss(now=now, space=space)
+                if self._rates is None:
+                    super()._detect_loss(now=now, space=space)
+                else:
+                    self._detect_late(now, space)
             return
+
+    def _detect_late(self, now: float, space: QuicPacketSpace) -> None:
+        """The same by the thresholds that were learnt."""
+        learnt, newest = self._reordering, space.largest_acked_packet
+        rtt_s = max(self._rtt_latest, self._rtt_smoothed) if self._rtt_initialized else self._rtt_initial
+        patience_s = max(learnt.rtts * rtt_s, GRANULARITY_S)
+        lost: list[Any] = []
+        sent: Mapping[int, Any] = space.sent_packets
+        for number, packet in sent.items():
+            if number > newest:
+                break
+            if number <= newest - learnt.packets or packet.sent_time <= now - patience_s:
+                lost.append(packet)
+            elif space.loss_time is None or space.loss_time > packet.sent_time + patience_s:
+                space.loss_time = packet.sent_time + patience_s
+        if lost:
+            learnt.note_lost(packet for packet in lost if isinstance(packet, Sent))
+            persistent = self._in_persistent_congestion(packets=lost)
+            self._on_packets_lost(now=now, packets=lost, persistent_congestion=persistent, space=space)
 
     def _on_packets_lost(self, *, packets: Any, **rest: Any) -> None:
         lost = tuple(packets)
