@@ -109,6 +109,11 @@ class Link:
         return self._shown[Direction.OUTBOUND]
 
     @property
+    def is_unheard(self) -> bool:
+        """Whether the neighbour, which we hear, hears nothing of us: it gets no acknowledgements, and so stops."""
+        return self._outbound.silence is Symptom.DEAD and self.outbound is State.BAD
+
+    @property
     def far(self) -> LinkHello | None:
         """What the neighbour said of itself on this connection."""
         return self._far

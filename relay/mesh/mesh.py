@@ -16,9 +16,10 @@ from relay.forwarding.book import Standing
 from relay.forwarding.forwarder import Forwarder
 from relay.links.datagrams import PROTOCOL, LinkViolation
 from relay.links.gaps import PacketGaps
+from relay.links.link import Link
 from relay.links.neighbours import Neighbours
 from relay.links.settings import DEFAULTS, LinkSettings
-from relay.links.states import Direction, LinkChange, State
+from relay.links.states import LinkChange, State
 from relay.mesh.meeting import REFUSALS, Credentials, Meeting
 from relay.neighbour import Neighbour
 from tradewind.contract.identity import server_name
@@ -33,7 +34,7 @@ PRIVATE_NAMES = (NEIGHBOUR.name, PROTOCOL)
 """The protocols that only nodes of the mesh speak."""
 RETRY_S, RETRY_MOST_S = 0.25, 5.0
 """A neighbour that cannot be reached is dialled again after so long, twice as long each time, up to the most."""
-PROBE_LIFE_S = 0.1
+PROBE_LIFE_S = 0.25
 REFUSED = 0x1
 """The error code of link connections."""
 LOOK_S = 1.0
@@ -86,6 +87,8 @@ class Far:
     ticket: bytes = b""
     """Given to it for its session to us."""
     session: int | None = None
+    standing: Standing = Standing.UP
+    """What forwarding has been told of its link."""
     dialling: bool = False
     """A session of ours to it is on its way."""
     failures: int = 0
@@ -192,7 +195,8 @@ class Mesh:
         attachment.connection.watch_packets(far.gaps.add)
         link = self.neighbours.get(far.id)
         if link is not None:
-            self._host.forwarder.grade_neighbour(attachment.id, STANDINGS[link.inbound], now)
+            far.standing = _standing(link)
+            self._host.forwarder.grade_neighbour(attachment.id, far.standing, now)
 
     def session_ended(self, attachment: Attachment, now: float) -> None:
         """It is over; whoever dialled it dials again while the link is there."""
@@ -254,9 +258,13 @@ class Mesh:
             self.changes.append(change)
             key = (change.direction.value, change.new.value)
             self.statistics.changes[key] = self.statistics.changes.get(key, 0) + 1
-            far = self._fars.get(change.neighbour)
-            if change.direction is Direction.INBOUND and far is not None and far.session is not None:
-                self._host.forwarder.grade_neighbour(far.session, STANDINGS[change.new], now)
+        for far in self._fars.values():
+            link = self.neighbours.get(far.id)
+            if far.session is not None and link is not None:
+                standing = _standing(link)
+                if standing is not far.standing:
+                    far.standing = standing
+                    self._host.forwarder.grade_neighbour(far.session, standing, now)
         for name, datagrams in self.neighbours.datagrams_to_send(now):
             meeting = self._fars[name].meeting
             if meeting is not None and meeting.peer is not None:
@@ -309,7 +317,7 @@ class Mesh:
         except REFUSALS as error:
             self._refuse(connection, error.reason.value)
             return
-        connection.send_datagrams_apart()
+        connection.measure_only()
         self._meetings[connection] = meeting
 
     def _hear(self, event: StreamData, now: float) -> None:
@@ -402,3 +410,8 @@ class Mesh:
             self.neighbours.set_active(far.id, reads)
             if far.meeting is None and far.retry_at is None and self._dials(far) and far not in self._dialled.values():
                 self._later(far, now)
+
+
+def _standing(link: Link) -> Standing:
+    """What a neighbour's tracks may be expected of: nothing, where either end hears nothing of the other."""
+    return Standing.BAD if link.is_unheard else STANDINGS[link.inbound]

@@ -167,9 +167,9 @@ class Connection:
         """Have `watch(number, now)` told of every packet that comes from here on: see `relay.links`."""
         self._core.watch_packets(watch)
 
-    def send_datagrams_apart(self) -> None:
-        """Send each datagram in a packet of its own."""
-        self._core.send_datagrams_apart()
+    def measure_only(self) -> None:
+        """Send each datagram in a packet of its own and at once, whatever becomes of it; the caller bounds how many."""
+        self._core.measure_only()
 
     def certificate_der(self) -> bytes:
         """The server's certificate (DER) as this connection's TLS has it, on both ends; empty before the handshake."""

@@ -245,9 +245,10 @@ class QuicCore(StreamCore):
         space = self._spaces[ONE_RTT]
         space.received_packets = _Watched(space.received_packets, self, watch)
 
-    def send_datagrams_apart(self) -> None:
-        """Send each DATAGRAM in a packet of its own, with nothing behind it: the loss of one says nothing of others."""
+    def measure_only(self) -> None:
+        """Send each DATAGRAM in a packet of its own, at once: the loss or delay of one is the path's and no other's."""
         self.queue.datagrams_apart = True
+        self.recovery.stop_controlling(self._max_datagram_size)
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot for metrics, links and logs."""

@@ -21,6 +21,7 @@ from tradewind.quic.path_model import Stamp
 from tradewind.quic.reordering import Reordering
 from tradewind.quic.sending import Handler
 from tradewind.quic.statistics import Counters
+from tradewind.quic.unchanging import UnchangingWindow
 
 ACKED = QuicDeliveryState.ACKED
 GRANULARITY_S = 0.001
@@ -142,6 +143,13 @@ class Recovery(QuicPacketRecovery):
         """Told when a packet was lost that aioquic wrote: its frames are to be sent again, by aioquic."""
 
     # Sending.
+
+    def stop_controlling(self, packet_bytes: int) -> None:
+        """From now on no window changes: the connection measures its path, and its owner bounds what it sends."""
+        window = UnchangingWindow(max_datagram_size=packet_bytes)
+        window.bytes_in_flight = self._cc.bytes_in_flight
+        self._cc, self._rates = window, None
+        self._pace()
 
     def allowance(self, packet_bytes: int, now: float) -> int:
         """Whole packets of `packet_bytes` that congestion control and pacing let go now."""
