@@ -345,6 +345,7 @@ class Forwarder:
         if found is not None:
             track, inlet = found
             self._book.bytes_in += len(data)
+            track.bytes_in += len(data)
             try:
                 track.receive_data(inlet, data)
             except MalformedTrack as problem:
@@ -374,6 +375,7 @@ class Forwarder:
         if feeding is not None:
             self._book.objects_in += 1
             self._book.bytes_in += len(found.payload)
+            feeding.track.bytes_in += len(found.payload)
             try:
                 feeding.track.receive_datagram(feeding.source, found, now)
             except MalformedTrack as problem:
@@ -428,6 +430,7 @@ class Forwarder:
     def keep_limits(self, now: float) -> None:
         """Bring the cache within its bounds of bytes and age; call it now and then."""
         self._upstreams.keep_house()
+        self._moving.keep_house()
         self._book.budget.shrink()
         self._book.budget.expire(now)
 

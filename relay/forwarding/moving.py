@@ -1,7 +1,8 @@
 """Moving tracks from one upstream relay to another: make before break, and nothing that was forwarded is lost.
 
 `forwarder` calls it when links, ways or the route table change. The new neighbour is asked while the old one still
-sends; what both send is merged by byte; once the new one has reached where the track was, the old one is let go.
+sends; what both send is merged by byte; once the new one has reached where the track was, the old one is let go. While a
+link is only suspect nothing moves, but what is small comes from a second neighbour too, which is then there already.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ RETURN_S = 2.0
 """A track goes back to a better-ranked neighbour only this long after it last moved."""
 PATIENCE_S = 1.0
 """How long the new neighbour may take before the old one is let go all the same, or the next one is asked."""
+DOUBLED_RATIO = 0.05
+"""Of all that comes in, so much may come twice."""
+DOUBLED_AT_ONCE_BYTES = 256 * 1024
+"""What that may add up to while nothing is doubled."""
+DOUBLED_S = 1.0
+"""For how long a track is paid for when it begins to be doubled: a link that is suspect is judged sooner."""
 
 
 class Moving:
@@ -31,6 +38,10 @@ class Moving:
         self._subscribing = subscribing
         self.moves = 0
         """Tracks moved to another neighbour, since the start."""
+        self.doubled = 0
+        """Tracks that came from two neighbours for a while."""
+        self._purse_bytes = float(DOUBLED_AT_ONCE_BYTES)
+        self._counted_bytes = 0
 
     def reconsider(self, namespace: Namespace | None, now: float) -> None:
         """Look again at every track (below `namespace`) that neighbours feed, or that wants one to."""
@@ -60,21 +71,27 @@ class Moving:
     def arrived(self, track: Track, source: Source) -> None:
         """A source that succeeds others has reached where they were: let them go."""
         source.succeeds = None
-        for party, other in tuple(track.sources.items()):
-            if other is not source and other.way is not None:
-                del track.sources[party]
-                self._book.cancel(party)
+        self._let_go(
+            track, [other for other in track.sources.values() if other is not source and other.way is not None]
+        )
+
+    def keep_house(self) -> None:
+        """Once a second: what may come twice grows with what came."""
+        fresh, self._counted_bytes = self._book.bytes_in - self._counted_bytes, self._book.bytes_in
+        self._purse_bytes = min(self._purse_bytes + DOUBLED_RATIO * fresh, float(DOUBLED_AT_ONCE_BYTES))
 
     # --- Private ---
 
     def _reconsider(self, track: Track, now: float) -> None:
-        fed = [source for source in track.sources.values() if source.way is not None]
         if not self._subscribing.wanted(track):
             return
+        fed = [source for source in track.sources.values() if source.way is not None]
         if len(fed) < len(track.sources):
             # Somebody publishes it here now: once it does, we need nobody else.
             if any(source.way is None and source.established for source in track.sources.values()):
                 self._let_go(track, fed)
+            return
+        if self._has_double(track, fed, now):
             return
         candidates = self._upstreams.candidates(track)
         if not candidates:
@@ -84,30 +101,27 @@ class Moving:
             return
         if not fed:
             self._ask(track, best, way, now)
-        elif self._is_worth_it(track, fed, best, way, now):
+        elif len(fed) == 1 and self._standing(fed[0].party) is Standing.SUSPECT:
+            if self._standing(best) is Standing.UP:
+                self._double(track, best, way, now)
+        elif self._is_worth_it(track, fed, best, now):
             self._move(track, fed, best, way, now)
 
-    def _is_worth_it(self, track: Track, fed: list[Source], best: Party, way: Way, now: float) -> bool:
-        book = self._book
-        standings = [book.members[source.party.session].standing for source in fed]
+    def _is_worth_it(self, track: Track, fed: list[Source], best: Party, now: float) -> bool:
         advertised = [self._upstreams.way_of(source.party.session, track.name.namespace) for source in fed]
-        if all(found is None or book.settings.hop in found.hops for found in advertised):
+        if all(found is None or self._book.settings.hop in found.hops for found in advertised):
             return True
-        if all(standing is Standing.BAD for standing in standings):
-            return book.members[best.session].standing is not Standing.BAD
-        if any(standing is Standing.SUSPECT for standing in standings):
-            # It may be nothing: urgent tracks are doubled, and nothing moves.
-            return False
-        return book.members[best.session].standing is Standing.UP and now - track.moved_at >= RETURN_S
+        if all(self._standing(source.party) is Standing.BAD for source in fed):
+            return self._standing(best) is not Standing.BAD
+        return self._standing(best) is Standing.UP and now - track.moved_at >= RETURN_S
 
     def _move(self, track: Track, fed: list[Source], best: Party, way: Way, now: float) -> None:
-        if any(source.succeeds is not None for source in fed):
+        under_way = next((source for source in fed if source.succeeds is not None), None)
+        if under_way is not None:
             # One move at a time, unless the one that is under way leads nowhere.
-            under_way = next(source for source in fed if source.succeeds is not None)
-            if self._book.members[under_way.party.session].standing is not Standing.BAD:
+            if self._standing(under_way.party) is not Standing.BAD:
                 return
-            track.sources.pop(under_way.party)
-            self._book.cancel(under_way.party)
+            self._let_go(track, [under_way])
         if self._ask(track, best, way, now):
             self.moves += 1
             track.moved_at = now
@@ -117,9 +131,13 @@ class Moving:
         if source is None:
             return False
         if len(track.sources) > 1:
-            source.succeeds = track.largest or Location(0, 0)
-            self._book.timers.at(now + PATIENCE_S, partial(self._lose_patience, track, source))
+            self._succeed(track, source, now)
         return True
+
+    def _succeed(self, track: Track, source: Source, now: float) -> None:
+        """From now on a source is to take the place of the others."""
+        source.succeeds = track.largest or Location(0, 0)
+        self._book.timers.at(now + PATIENCE_S, partial(self._lose_patience, track, source))
 
     def _lose_patience(self, track: Track, source: Source, now: float) -> None:
         """The new source has not caught up in time: it takes over if it is there at all."""
@@ -128,9 +146,47 @@ class Moving:
         if source.established:
             self.arrived(track, source)
         else:
-            del track.sources[source.party]
-            self._book.cancel(source.party)
+            self._let_go(track, [source])
             self._reconsider(track, now)
+
+    def _double(self, track: Track, best: Party, way: Way, now: float) -> None:
+        """Have a track from a second neighbour as well, where that costs little enough."""
+        cost = track.bytes_in / max(now - track.established_at, 1.0) * DOUBLED_S
+        if cost > self._purse_bytes:
+            return
+        source = self._subscribing.ask_neighbour(track, best, way)
+        if source is not None:
+            source.doubles = True
+            self._purse_bytes -= cost
+            self.doubled += 1
+
+    def _has_double(self, track: Track, fed: list[Source], now: float) -> bool:
+        """Whether a track comes twice and that settles it: the second takes over where the first has gone bad.
+
+        Where the first is well again the second goes, and everything is looked at anew.
+        """
+        double = next((source for source in fed if source.doubles), None)
+        if double is None:
+            return False
+        first = next((source for source in fed if not source.doubles), None)
+        standing = Standing.BAD if first is None else self._standing(first.party)
+        if standing is Standing.SUSPECT:
+            return True
+        if standing is Standing.BAD and self._standing(double.party) is not Standing.BAD:
+            double.doubles = False
+            self.moves += 1
+            track.moved_at = now
+            if first is None or double.last_at > float("-inf"):
+                self.arrived(track, double)
+            else:
+                self._succeed(track, double, now)
+            return True
+        self._let_go(track, [double])
+        fed.remove(double)
+        return False
+
+    def _standing(self, party: Party) -> Standing:
+        return self._book.members[party.session].standing
 
     def _let_go(self, track: Track, sources: list[Source]) -> None:
         for source in sources:

@@ -51,7 +51,7 @@ class MalformedTrack(Exception):
 class Source:
     """One upstream subscription, or one PUBLISH, that feeds the track."""
 
-    __slots__ = ("claim", "done", "established_at", "forward", "inherits", "last_at", "party", "published",
+    __slots__ = ("claim", "done", "doubles", "established_at", "forward", "inherits", "last_at", "party", "published",
                  "streams_closed", "streams_open", "succeeds", "way")  # fmt: skip
 
     def __init__(self, party: Party, *, published: bool, forward: bool, way: Way | None = None, claim: int = 0) -> None:
@@ -60,6 +60,8 @@ class Source:
         """By which way a neighbour had it when we asked; None: a publisher here."""
         self.claim = claim
         """The rank that we said we would not go below: see `ranks`."""
+        self.doubles = False
+        """It sends what another sends too, while that one's link is suspect."""
         self.succeeds: Location | None = None
         """It takes the place of others once it has reached this."""
         self.published = published
@@ -123,9 +125,9 @@ class FetchInlet:
 class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
-    __slots__ = ("_fan", "_ready", "alias", "cache", "children", "drops", "established", "established_at", "fetching",
-                 "largest", "lingers_until", "max_lag_s", "moved_at", "name", "objects_in", "offers", "properties",
-                 "sources", "subscriptions", "warming", "wished_group")  # fmt: skip
+    __slots__ = ("_fan", "_ready", "alias", "bytes_in", "cache", "children", "drops", "established", "established_at",
+                 "fetching", "largest", "lingers_until", "max_lag_s", "moved_at", "name", "objects_in", "offers",
+                 "properties", "sources", "subscriptions", "warming", "wished_group")  # fmt: skip
 
     def __init__(
         self, name: FullTrackName, alias: int, budget: CacheBudget, max_lag_s: float, ready: ReadyQueue
@@ -159,6 +161,7 @@ class Track:
         """Without sources: how long it is kept for one to come back."""
         self.drops: Counter[DropReason] = Counter()
         self.objects_in = 0
+        self.bytes_in = 0
         self.wished_group: tuple[int, int] | None = None
         """The NEW_GROUP_REQUEST that is outstanding upstream, and the largest group when it was sent."""
 
