@@ -1,8 +1,8 @@
 """Moving tracks from one upstream relay to another: make before break, and nothing that was forwarded is lost.
 
 `forwarder` calls it when links, ways or the route table change. The new neighbour is asked while the old one still
-sends; what both send is merged by byte; once the new one has reached where the track was, the old one is let go. While a
-link is only suspect nothing moves, but what is small comes from a second neighbour too, which is then there already.
+sends; what both send is merged by byte; once the new one has reached where the track was, the old one is let go. While
+a link is only suspect nothing moves, but what is small comes from a second neighbour too, which is then there already.
 """
 
 from __future__ import annotations
