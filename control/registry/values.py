@@ -129,6 +129,7 @@ class RelayView:
             headroom_sessions=max(0, free),
             latitude=latitude,
             longitude=longitude,
+            placement_key=self.hello.placement_key,
         )
 
 

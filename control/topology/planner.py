@@ -237,12 +237,10 @@ class Topology:
         return (Alarm(AlarmKind.NO_PATH, "", f"{step.pathless - expected} pairs have no way that can be used"),)
 
 
+_TOLD_AT_ONCE = ("stage", "uri", "address", "region", "placement_key")
+
+
 def _as_before(before: RelayEntry, entry: RelayEntry) -> bool:
     """Whether what changed of a relay can wait for the next cycle."""
-    same = (before.stage, before.uri, before.address, before.region) == (
-        entry.stage,
-        entry.uri,
-        entry.address,
-        entry.region,
-    )
+    same = all(getattr(before, name) == getattr(entry, name) for name in _TOLD_AT_ONCE)
     return same and bool(before.headroom_sessions) == bool(entry.headroom_sessions)

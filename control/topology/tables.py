@@ -13,7 +13,7 @@ import numpy as np
 
 from control.topology.paths import CANDIDATES, Mask, Ways, milliseconds
 from control.topology.weights import Floats
-from tradewind.contract.messages import Candidate, RelayEntry, RoomEntry, Route, RouteTable
+from tradewind.contract.messages import Candidate, MarketEntry, RelayEntry, RoomEntry, Route, RouteTable
 
 UNREACHED_MS = 60_000.0
 """What the direct way is said to cost where there is none: it is still worth trying."""
@@ -25,6 +25,7 @@ class Shared(NamedTuple):
     term: int
     rooms: tuple[RoomEntry, ...] = ()
     placement_keys: tuple[str, ...] = ()
+    markets: tuple[MarketEntry, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -135,6 +136,7 @@ class Tables:
             routes=self._routes_of(plan, relay),
             rooms=self._shared.rooms,
             placement_keys=self._shared.placement_keys,
+            markets=self._shared.markets,
         )
 
     def _routes_of(self, plan: Plan, relay: str) -> tuple[Route, ...]:

@@ -12,8 +12,8 @@ from control.topology.planner import Outcome, Topology, TopologySettings
 from control.topology.schedule import Due
 from control.topology.tables import UNREACHED_MS, Shared
 from control.topology.weights import Priors
-from tests.control.mesh import Mesh
-from tradewind.contract.messages import Route, RouteTable
+from tests.control.mesh import Mesh, hello
+from tradewind.contract.messages import MarketEntry, Route, RouteTable
 
 SIX = {"a1": "eu", "a2": "eu", "b1": "us", "b2": "us", "c1": "sa", "c2": "sa"}
 
@@ -229,3 +229,21 @@ def test_a_storm_of_flaps_moves_no_pair_twice_in_ten_seconds() -> None:
     for moments in changed_at.values():
         assert len(moments) <= 2
         assert all(later - earlier >= 10 for earlier, later in pairwise(moments))
+
+
+def test_what_placement_needs_stands_in_every_table() -> None:
+    """Relays' own keys and the market rules: without them relays admit nobody and serve everybody."""
+    plane = Plane({"a": "eu", "b": "us"})
+    key = bytes(range(32))
+    plane.mesh.registry.receive_hello("a", "eu", hello(1, placement_key=key), plane.mesh.now)
+    markets = (MarketEntry("DE", ("eu",)),)
+    plane.shared = Shared(term=3, markets=markets)
+    plane.run(1)
+    table = plane.table("b")
+    assert table.markets == markets
+    assert {entry.id: entry.placement_key for entry in table.relays} == {"a": key, "b": b""}
+    other = bytes(reversed(range(32)))
+    plane.mesh.registry.receive_hello("a", "eu", hello(1, placement_key=other), plane.mesh.now)
+    plane.topology.receive_change(plane.mesh.now)
+    plane.run(1)
+    assert {entry.id: entry.placement_key for entry in plane.table("b").relays}["a"] == other
