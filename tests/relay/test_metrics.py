@@ -11,7 +11,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from relay.metrics import MAX_CHILDREN, Declaration, Histogram, Labelled, Metrics, declarations, render
+from relay.metrics import Metrics, declarations
+from tradewind.metering import MAX_CHILDREN, Declaration, Histogram, Labelled, render
 
 UNITS = ("seconds", "bytes", "ratio", "info", "timestamp_seconds")
 WITHOUT_UNIT = {

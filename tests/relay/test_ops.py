@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
-from relay.metrics import Histogram, Metrics
+from relay.metrics import Metrics
 from relay.ops import LAG_PERIOD_S, Views, listen, measure_lag, ops_server, public_server, versions
 from relay.values import Address
 from tradewind.http1 import HttpLimits, HttpServer, Request, Response
+from tradewind.metering import Histogram
 
 
 def views(not_ready: str | None = None) -> Views:
