@@ -23,7 +23,7 @@ from bench.dialing import NAMESPACE, Dialed
 from bench.load import CONNECT_AT_ONCE, SHAPES, TRACK, Media, Shape
 from bench.receiving import ACK_POLICIES, STREAM_FIN, STREAM_OFFSET, Receiver, varint
 from relay.access import Access
-from relay.config import load
+from relay.config import RELAY
 from relay.node import Node, NodeSettings, Output
 from relay.run import SLICE_DATAGRAMS
 from relay.settings import access_settings, forwarding_settings, limit_settings, quic_settings, session_settings
@@ -252,7 +252,7 @@ def _taken(dialed: Dialed) -> list[bytes]:
 
 
 def _settings(draft: int, flags: Sequence[str]) -> NodeSettings:
-    config = load(["--dev", "--drafts", str(draft), *flags]).config
+    config = RELAY.load(["--dev", "--drafts", str(draft), *flags]).config
     return NodeSettings(
         quic=replace(quic_settings(config), certificate=CERTIFICATE),
         forwarding=forwarding_settings(config),
@@ -262,7 +262,7 @@ def _settings(draft: int, flags: Sequence[str]) -> NodeSettings:
 
 
 def _access() -> Access:
-    return Access((), access_settings(load(["--dev"]).config))
+    return Access((), access_settings(RELAY.load(["--dev"]).config))
 
 
 if __name__ == "__main__":

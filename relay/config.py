@@ -1,9 +1,7 @@
 """The relay's settings: one schema for the TOML file, the environment and the flags.
 
-`load` is called once, by `python -m relay`, with the file already read. Precedence: flag, then environment, then file,
-then default (`--dev` has defaults of its own). Everything that is wrong is reported at once, each problem with its key,
-what was expected and the nearest valid name. A field added below has its key, variable, flag, check and docs by
-that alone:
+`RELAY` is that schema (`tradewind.settings` says how one is read); `python -m relay` loads it once. A field added below
+has its key, variable, flag, check and docs by that alone:
 
     [cache] max_bytes = "512MiB"      TRADEWIND_CACHE__MAX_BYTES=512MiB      --cache.max_bytes 512MiB
 
@@ -12,19 +10,15 @@ What each room is told of this, `relay.settings` says. A change takes a restart,
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-from relay import values
-from relay.values import Address, Kind, nearest
 from tradewind.moqt.profiles import BROWSER_ORDER, NATIVE_ORDER, PROFILES
 from tradewind.moqt.settings import ALL_QUIRKS
+from tradewind.settings import values
+from tradewind.settings.schema import Problem, Schema, Written, setting
+from tradewind.settings.values import Address
 
-SCHEMA = 1
-ENVIRONMENT_PREFIX = "TRADEWIND_"
 ALIASES = {
     "--listen": "relay.listen",
     "--dev": "relay.dev",
@@ -41,11 +35,6 @@ ALIASES = {
 _KNOWN_DRAFTS = tuple(sorted((profile.draft for profile in PROFILES.values()), reverse=True))
 _NATIVE_DRAFTS = tuple(PROFILES[name].draft for name in NATIVE_ORDER)
 _BROWSER_DRAFTS = tuple(PROFILES[name].draft for name in BROWSER_ORDER)
-
-
-def setting(default: Any, kind: Kind, text: str, dev: Any = dataclasses.MISSING) -> Any:
-    """Declare one setting: its default (and the one of `--dev`), its kind, and what an operator reads about it."""
-    return dataclasses.field(default=default, metadata={"kind": kind, "help": text, "dev": dev})
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,87 +236,6 @@ class Config:
     log: LogSection = LogSection()
 
 
-class Key(NamedTuple):
-    """One setting as it is declared."""
-
-    section: str
-    name: str
-    default: Any
-    dev_default: Any
-    kind: Kind
-    help: str
-
-    def __str__(self) -> str:
-        return f"{self.section}.{self.name}"
-
-    @property
-    def variable(self) -> str:
-        """Its environment variable."""
-        return f"{ENVIRONMENT_PREFIX}{self.section}__{self.name}".upper()
-
-
-def _declared() -> Iterator[Key]:
-    for section, declared in SECTIONS.items():
-        for field in dataclasses.fields(declared):
-            meta = field.metadata
-            dev = field.default if meta["dev"] is dataclasses.MISSING else meta["dev"]
-            yield Key(section, field.name, field.default, dev, meta["kind"], meta["help"])
-
-
-SECTIONS: dict[str, type[Any]] = {field.name: type(field.default) for field in dataclasses.fields(Config)}
-KEYS: dict[str, Key] = {str(key): key for key in _declared()}
-
-
-class Problem(NamedTuple):
-    """One thing that is wrong: where it stands, which key it is about, and what to do."""
-
-    where: str
-    key: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.key}: {self.what}" if self.key else f"{self.where}: {self.what}"
-
-
-class ConfigError(Exception):
-    """The settings cannot be used; `problems` has all of them."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = tuple(problems)
-
-
-class Loaded(NamedTuple):
-    """Settings, and where each key that is not a default came from."""
-
-    config: Config
-    sources: Mapping[str, str]
-
-
-class _Written(NamedTuple):
-    """A value as somebody wrote it."""
-
-    raw: Any
-    where: str
-
-
-def load(
-    flags: Sequence[str] = (), environment: Mapping[str, str] | None = None, file: tuple[str, str] | None = None
-) -> Loaded:
-    """Put settings together and check them. `file` is its name and text. Raises ConfigError with every problem."""
-    problems: list[Problem] = []
-    written: dict[str, _Written] = {}
-    if file is not None:
-        written |= _from_file(*file, problems)
-    written |= _from_environment(environment or {}, problems)
-    written |= _from_flags(flags, problems)
-    config = _build(written, problems)
-    problems += _contradictions(config, written)
-    if problems:
-        raise ConfigError(problems)
-    return Loaded(config, {key: value.where for key, value in written.items()})
-
-
 def warnings(config: Config) -> list[str]:
     """What is allowed but deserves a second look."""
     said = []
@@ -340,92 +248,7 @@ def warnings(config: Config) -> list[str]:
     return said
 
 
-def _from_file(name: str, text: str, problems: list[Problem]) -> dict[str, _Written]:
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        problems.append(Problem(name, "", f"not TOML: {error}"))
-        return {}
-    if document.pop("schema", SCHEMA) != SCHEMA:
-        problems.append(Problem(name, "schema", f"expected {SCHEMA}"))
-    found = {}
-    for section, body in document.items():
-        if section not in SECTIONS or not isinstance(body, dict):
-            problems.append(_unknown(name, section, list(SECTIONS), "section"))
-            continue
-        for key, raw in body.items():
-            if f"{section}.{key}" in KEYS:
-                found[f"{section}.{key}"] = _Written(raw, name)
-            else:
-                problems.append(_unknown(name, f"{section}.{key}", list(KEYS), "key"))
-    return found
-
-
-def _from_environment(environment: Mapping[str, str], problems: list[Problem]) -> dict[str, _Written]:
-    """Variables of the form TRADEWIND_SECTION__KEY; others, and sections that are not ours at all, are not about us."""
-    variables = {key.variable: name for name, key in KEYS.items()}
-    sections = [name.upper() for name in SECTIONS]
-    found = {}
-    for variable, raw in environment.items():
-        section, separator, _ = variable.removeprefix(ENVIRONMENT_PREFIX).partition("__")
-        if variable in variables:
-            found[variables[variable]] = _Written(raw, f"environment {variable}")
-        elif variable.startswith(ENVIRONMENT_PREFIX) and separator and nearest(section, sections):
-            problems.append(_unknown("environment", variable, list(variables), "variable"))
-    return found
-
-
-def _from_flags(flags: Sequence[str], problems: list[Problem]) -> dict[str, _Written]:
-    found: dict[str, _Written] = {}
-    names = [*ALIASES, *(f"--{key}" for key in KEYS)]
-    waiting = list(flags)
-    while waiting:
-        flag, equals, raw = waiting.pop(0).partition("=")
-        name = ALIASES.get(flag, flag.removeprefix("--"))
-        if not flag.startswith("--") or name not in KEYS:
-            problems.append(_unknown("flag", flag, names, "flag"))
-            # A flag that we do not know had a value, most likely.
-            if flag.startswith("--") and not equals and waiting and not waiting[0].startswith("--"):
-                waiting.pop(0)
-            continue
-        if not equals and KEYS[name].kind.schema.get("type") == "boolean":
-            raw = "true"
-        elif not equals and (not waiting or waiting[0].startswith("--")):
-            problems.append(Problem("flag", flag, f"expected {KEYS[name].kind.expected}"))
-            continue
-        elif not equals:
-            raw = waiting.pop(0)
-        if name in found and KEYS[name].kind.is_list:
-            raw = f"{found[name].raw},{raw}"
-        found[name] = _Written(raw, f"flag {flag}")
-    return found
-
-
-def _build(written: Mapping[str, _Written], problems: list[Problem]) -> Config:
-    """Read every value; one that cannot be read is a problem and counts as its default."""
-    dev = False
-    if "relay.dev" in written:
-        dev = _read(KEYS["relay.dev"], written["relay.dev"], False, [])
-    sections: dict[str, dict[str, Any]] = {}
-    for name, key in KEYS.items():
-        default = key.dev_default if dev else key.default
-        value = _read(key, written[name], default, problems) if name in written else default
-        sections.setdefault(key.section, {})[key.name] = value
-    return Config(**{name: declared(**sections[name]) for name, declared in SECTIONS.items()})
-
-
-def _read(key: Key, written: _Written, default: Any, problems: list[Problem]) -> Any:
-    try:
-        return key.kind.read(written.raw)
-    except ValueError as error:
-        # int("x") and ipaddress say things of their own; what a Kind says on purpose is worth adding.
-        said = str(error)
-        more = f" ({said})" if said and not said.startswith("invalid literal") else ""
-        problems.append(Problem(written.where, str(key), f"expected {key.kind.expected}, not {written.raw!r}{more}"))
-        return default
-
-
-def _contradictions(config: Config, written: Mapping[str, _Written]) -> Iterator[Problem]:
+def _contradictions(config: Config, written: Mapping[str, Written]) -> Iterator[Problem]:
     """What no single value shows."""
 
     def where(*keys: str) -> str:
@@ -451,6 +274,4 @@ def _contradictions(config: Config, written: Mapping[str, _Written]) -> Iterator
         yield Problem(where(*keys), keys[0], "expected at most quic.session_window_bytes")
 
 
-def _unknown(where: str, name: str, names: Sequence[str], what: str) -> Problem:
-    meant = nearest(name, names)
-    return Problem(where, name, f"no such {what}" + (f"; did you mean {meant}?" if meant else ""))
+RELAY = Schema(Config, "python -m relay", "relay", ALIASES, _contradictions, dev="relay.dev")

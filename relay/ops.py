@@ -22,9 +22,9 @@ import trio
 from prometheus_client import GC_COLLECTOR, ProcessCollector
 
 from relay.metrics import Metrics
-from relay.values import Address
 from tradewind.http1 import HttpLimits, HttpServer, Request, Response
 from tradewind.metering import Histogram, render
+from tradewind.settings.values import Address
 
 OPS_LIMITS = HttpLimits(connections=64, read_s=30.0)
 PUBLIC_LIMITS = HttpLimits(connections=256, requests=4, read_s=5.0, write_s=5.0)

@@ -17,7 +17,7 @@ from functools import partial
 
 import trio
 
-from relay import logs, ops
+from relay import ops
 from relay.access import Access
 from relay.config import Config, warnings
 from relay.keys import Credentials, KeyMaterialError, server_certificate, token_keys, watch
@@ -25,9 +25,10 @@ from relay.metrics import Metrics
 from relay.node import Node, NodeSettings, Output, Stage
 from relay.observe import Observer
 from relay.settings import access_settings, forwarding_settings, limit_settings, quic_settings, quirks, session_settings
-from relay.values import Address
+from tradewind import logs
 from tradewind.contract.token import Key
 from tradewind.quic.udp import BATCH_DATAGRAMS, UdpSocket
+from tradewind.settings.values import Address
 
 SLICE_DATAGRAMS = 8
 """What a turn makes before it sends: the first subscriber does not wait for the last, the kernel gets whole runs."""
@@ -132,7 +133,7 @@ class Relay:
 
 def main(config: Config) -> int:
     """Run a relay until it is told to stop; returns the exit code."""
-    logger = logs.configure(config.log.level, config.log.format)
+    logger = logs.configure("relay", config.log.level, config.log.format)
     for warning in warnings(config):
         logger.warning(warning)
     try:

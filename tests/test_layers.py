@@ -19,11 +19,12 @@ OURS = ("tradewind", "relay", "control")
 
 EDGES = {
     "tradewind.http1",
+    "tradewind.logs",
+    "tradewind.settings.program",
     "tradewind.quic.udp",
     "tradewind.client",
     "relay.__main__",
     "relay.keys",
-    "relay.logs",
     "relay.control_link",
     "relay.ops",
     "relay.run",
@@ -77,8 +78,9 @@ ROOMS = [
     Room("relay.links", RELAY_PURE, ("msgspec",)),
     Room("relay.access", RELAY_PURE),
     Room("relay.limits", RELAY_PURE),
-    Room("relay.config", ("relay.values", "tradewind.moqt.profiles", "tradewind.moqt.settings")),
-    Room("relay.config_text", ("relay.config",)),
+    Room("tradewind.settings"),
+    Room("tradewind.logs"),
+    Room("relay.config", ("tradewind.settings", "tradewind.moqt.profiles", "tradewind.moqt.settings")),
     Room(
         "relay.settings",
         ("relay.config", "relay.access", "relay.limits", "relay.forwarding", "tradewind.moqt", "tradewind.quic.config"),
@@ -91,9 +93,8 @@ ROOMS = [
     Room("tradewind.http1", theirs=("trio", "h11")),
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
     Room("relay.control_link", ("tradewind", "relay"), ("trio",)),
-    Room("relay.logs"),
     Room("relay.run", ("tradewind", "relay"), ("trio",)),
-    Room("relay.__main__", ("relay",)),
+    Room("relay.__main__", ("relay", "tradewind.settings")),
     Room("control", CONTROL_PURE),
     Room("control.topology", (*CONTROL_PURE, "control.registry"), ("numpy",)),
     *(

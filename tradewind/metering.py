@@ -2,7 +2,7 @@
 
 `relay.metrics` and `control.metrics` declare theirs as fields of dataclasses with these and name one nowhere else. Hot
 paths add to plain numbers. `snapshot` is quick and taken between two turns; `render` turns it into text and may run in
-a thread. Labels are closed lists: no viewer, track, address or token is ever one, and a label value beyond `MAX_CHILDREN`
+a thread. Labels are closed lists: no viewer, track, address or token is ever one, and a value beyond `MAX_CHILDREN`
 is counted as "other". Names follow Prometheus' rules: `tradewind_`, base units, `_total` for what only grows.
 """
 

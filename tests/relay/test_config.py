@@ -14,16 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import settings, values
+from relay import settings
 from relay.__main__ import main
-from relay.config import ALIASES, KEYS, SECTIONS, Config, ConfigError, Key, load, warnings
-from relay.config_text import docs, effective, schema, usage
+from relay.config import ALIASES, RELAY, Config, warnings
 from relay.forwarding.book import ForwardingSettings
 from relay.limits import LimitSettings
-from relay.values import Address
 from tradewind.moqt.profiles import BROWSER_ORDER, NATIVE_ORDER
 from tradewind.moqt.settings import SessionSettings
 from tradewind.quic.config import QuicSettings
+from tradewind.settings import values, wording
+from tradewind.settings.schema import ConfigError, Key
+from tradewind.settings.values import Address
+
+KEYS, SECTIONS, load = RELAY.keys, RELAY.sections, RELAY.load
 
 
 def config(*flags: str, environment: dict[str, str] | None = None, toml: str | None = None) -> Config:
@@ -175,21 +178,21 @@ def test_warnings() -> None:
 
 
 def test_the_docs_are_a_file_of_defaults() -> None:
-    assert tomllib.loads(docs())["schema"] == 1
+    assert tomllib.loads(wording.docs(RELAY))["schema"] == 1
     uncommented = "\n".join(
         line.removeprefix("# ") if line.partition(" = ")[0].removeprefix("# ").isidentifier() else line
-        for line in docs().splitlines()
+        for line in wording.docs(RELAY).splitlines()
         if not line.startswith("#   ")
     )
     read = load((), {}, ("docs", uncommented.replace("dev = false", "dev = true"))).config
     assert read == dataclasses.replace(Config(), relay=dataclasses.replace(Config().relay, dev=True))
     for key in KEYS.values():
-        assert key.variable in docs()
+        assert key.variable in wording.docs(RELAY)
 
 
 def test_what_is_shown_reads_back_as_itself() -> None:
     loaded = load(["--dev", "--listen", "127.0.0.1:1"], {"TRADEWIND_NODE__ID": "hkg-1"}, ("f", "[cache]\nmax_groups=9"))
-    shown = effective(loaded)
+    shown = wording.effective(RELAY, loaded)
     assert load((), {}, ("shown", shown)).config == loaded.config
     for line in (
         'listen = ["127.0.0.1:1"]  # flag --listen',
@@ -201,10 +204,10 @@ def test_what_is_shown_reads_back_as_itself() -> None:
 
 
 def test_the_schema_knows_every_key() -> None:
-    sections = schema()["properties"]
+    sections = wording.json_schema(RELAY)["properties"]
     assert set(sections) == {"schema", *SECTIONS}
     assert {f"{s}.{k}" for s in SECTIONS for k in sections[s]["properties"]} == set(KEYS)
-    json.dumps(schema())
+    json.dumps(wording.json_schema(RELAY))
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=str)
@@ -215,7 +218,7 @@ def test_every_default_is_a_value_one_could_write(key: Key) -> None:
 
 
 def test_usage_names_the_short_flags() -> None:
-    assert all(flag in usage() and key in KEYS for flag, key in ALIASES.items())
+    assert all(flag in wording.usage(RELAY) and key in KEYS for flag, key in ALIASES.items())
 
 
 @given(st.lists(st.text(max_size=12) | st.sampled_from([*ALIASES, *(f"--{key}" for key in KEYS)]), max_size=6))

@@ -14,9 +14,9 @@ from trio.testing import MockClock, memory_stream_pair
 
 from relay.metrics import Metrics
 from relay.ops import LAG_PERIOD_S, Views, listen, measure_lag, ops_server, public_server, versions
-from relay.values import Address
 from tradewind.http1 import HttpLimits, HttpServer, Request, Response
 from tradewind.metering import Histogram
+from tradewind.settings.values import Address
 
 
 def views(not_ready: str | None = None) -> Views:

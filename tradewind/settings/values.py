@@ -1,7 +1,7 @@
 """What people write for a setting and what it becomes: sizes, durations, addresses, names.
 
 A `Kind` reads a TOML value or the text of an environment variable or flag, and says what it expected where it cannot.
-Used by `relay.config` alone.
+`relay.config` and `control.config` declare settings with these.
 """
 
 from __future__ import annotations

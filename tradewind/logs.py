@@ -10,12 +10,12 @@ import time
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def configure(level: str, form: str) -> logging.Logger:
-    """Set up the relay's logger on standard error; `form` is auto, console or json."""
+def configure(name: str, level: str, form: str) -> logging.Logger:
+    """Set up a program's logger on standard error; `form` is auto, console or json."""
     handler = logging.StreamHandler(sys.stderr)
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     handler.setFormatter(_JsonFormatter() if as_json else _ConsoleFormatter())
-    logger = logging.getLogger("relay")
+    logger = logging.getLogger(name)
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
