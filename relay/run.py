@@ -20,13 +20,13 @@ import trio
 from relay import ops
 from relay.access import Access
 from relay.config import Config, warnings
-from relay.keys import Credentials, KeyMaterialError, server_certificate, token_keys, watch
 from relay.metrics import Metrics
 from relay.node import Node, NodeSettings, Output, Stage
 from relay.observe import Observer
 from relay.settings import access_settings, forwarding_settings, limit_settings, quic_settings, quirks, session_settings
 from tradewind import logs
 from tradewind.contract.token import Key
+from tradewind.keys import Credentials, KeyMaterialError, server_certificate, token_keys, watch
 from tradewind.quic.udp import BATCH_DATAGRAMS, UdpSocket
 from tradewind.settings.values import Address
 

@@ -69,7 +69,7 @@ def forwarding_settings(config: Config) -> ForwardingSettings:
 
 
 def access_settings(config: Config) -> AccessSettings:
-    """For `relay.access`; the keys are `relay.keys`' to read."""
+    """For `relay.access`; the keys are `tradewind.keys`' to read."""
     auth = config.auth
     return AccessSettings(
         paths=config.relay.paths,

@@ -24,7 +24,7 @@ EDGES = {
     "tradewind.quic.udp",
     "tradewind.client",
     "relay.__main__",
-    "relay.keys",
+    "tradewind.keys",
     "relay.control_link",
     "relay.ops",
     "relay.run",
@@ -89,7 +89,7 @@ ROOMS = [
     Room("relay.metrics", ("tradewind.metering",)),
     Room("relay.health", RELAY_PURE),
     Room("relay.drain", RELAY_PURE),
-    Room("relay.keys", ("tradewind", "relay"), ("trio", "cryptography")),
+    Room("tradewind.keys", ("tradewind",), ("trio", "cryptography")),
     Room("tradewind.http1", theirs=("trio", "h11")),
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
     Room("relay.control_link", ("tradewind", "relay"), ("trio",)),
@@ -108,7 +108,14 @@ ROOMS = [
     Room("control.run", ("tradewind", "control"), ("trio",)),
     Room("control.cli", ("tradewind", "control"), ("trio", "click", "rich", "h11", "msgspec")),
 ]
-NODE_MAY_NOT = ("tradewind.quic.udp", "relay.keys", "relay.ops", "tradewind.http1", "relay.run", "relay.control_link")
+NODE_MAY_NOT = (
+    "tradewind.quic.udp",
+    "tradewind.keys",
+    "relay.ops",
+    "tradewind.http1",
+    "relay.run",
+    "relay.control_link",
+)
 
 
 class Import(NamedTuple):

@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from trio.testing import MockClock
 
-from relay import keys
-from relay.keys import (
+from tradewind import keys
+from tradewind.keys import (
     DEVELOPMENT_ROTATE_S,
     Credentials,
     KeyMaterialError,

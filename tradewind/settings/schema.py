@@ -81,7 +81,7 @@ class Written(NamedTuple):
 class Schema(Generic[C]):
     """All settings of one program, as `config` declares them: a dataclass of sections, each a dataclass of settings.
 
-    `aliases` are short flags, `dev` the key that turns development on, `contradictions` finds what no value alone shows.
+    `aliases`: short flags. `dev`: the key that turns development on. `contradictions`: what only values together show.
     """
 
     __slots__ = ("_config", "_contradictions", "_dev", "aliases", "keys", "program", "sections", "what")

@@ -1,6 +1,6 @@
 """EDGE: certificates and token keys as values, read from files and read again when these change.
 
-`relay.run` loads a `Watched` before it starts, and starts one `watch` for each; what comes out goes to the rooms
+The `run` files load a `Watched` before they start, and start one `watch` for each; what comes out goes to the rooms
 between two turns. A file that cannot be used (half written, of another pair, expired) leaves the last good value in
 force and is tried again at every look, so the order in which certificate and key are replaced does not matter.
 """
@@ -118,7 +118,7 @@ async def watch(
     while True:
         await trio.sleep(poll_s)
         try:
-            # In a thread: a file on a network that hangs must not hold up the relay.
+            # In a thread: a file on a network that hangs must not hold up the loop.
             value = await trio.to_thread.run_sync(watched.poll, time.time())
         except KeyMaterialError as error:
             if str(error) != last_failure:
