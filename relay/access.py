@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from urllib.parse import unquote_plus
 
+from tradewind.contract.admission import AdmissionError, AdmissionFault, AdmissionKeys, verify_admission
 from tradewind.contract.token import Fault, Key, TokenError, split_path, starts_with, verify
 from tradewind.moqt.errors import RequestCode, SessionCode
 from tradewind.moqt.model import Namespace
@@ -39,6 +40,17 @@ class Reason(Enum):
     BAD_PATH = "bad_path"
     UNKNOWN_PATH = "unknown_path"
     """It is none of those that may be dialled here."""
+    PLACEMENT_MISSING = "placement_missing"
+    """Nobody said that this viewer should come here; whoever answers `/v1/place` would."""
+    PLACEMENT_MALFORMED = "placement_malformed"
+    PLACEMENT_UNTRUSTED = "placement_untrusted"
+    """Nobody in the route table signed it, or there is no table yet."""
+    PLACEMENT_EXPIRED = "placement_expired"
+    PLACEMENT_NOT_YET_VALID = "placement_not_yet_valid"
+    PLACEMENT_ELSEWHERE = "placement_elsewhere"
+    """It is for other relays, or another path."""
+    PLACEMENT_OF_ANOTHER = "placement_of_another"
+    """It was asked for with another access token."""
 
 
 _FAULTS = {
@@ -49,6 +61,16 @@ _FAULTS = {
     Fault.NOT_YET_VALID: Reason.TOKEN_NOT_YET_VALID,
     Fault.USELESS: Reason.TOKEN_MALFORMED,
     Fault.BEYOND_KEY: Reason.TOKEN_UNTRUSTED,
+}
+_ADMISSION_FAULTS = {
+    AdmissionFault.MALFORMED: Reason.PLACEMENT_MALFORMED,
+    AdmissionFault.UNKNOWN_KEY: Reason.PLACEMENT_UNTRUSTED,
+    AdmissionFault.BAD_SIGNATURE: Reason.PLACEMENT_UNTRUSTED,
+    AdmissionFault.NOT_YET_VALID: Reason.PLACEMENT_NOT_YET_VALID,
+    AdmissionFault.EXPIRED: Reason.PLACEMENT_EXPIRED,
+    AdmissionFault.ANOTHER_RELAY: Reason.PLACEMENT_ELSEWHERE,
+    AdmissionFault.ANOTHER_VIEWER: Reason.PLACEMENT_OF_ANOTHER,
+    AdmissionFault.ANOTHER_PATH: Reason.PLACEMENT_ELSEWHERE,
 }
 _SESSION_CODES = {
     Reason.TOKEN_MALFORMED: SessionCode.MALFORMED_AUTH_TOKEN,
@@ -121,6 +143,17 @@ class Grant:
         return namespace[len(self.root) :] if starts_with(namespace, self.root) else None
 
 
+class Placement(Enum):
+    """What placement tokens mean to this relay: values are what operators write."""
+
+    OFF = "off"
+    """They are not looked at."""
+    OFFERED = "offered"
+    """One that is there must be good."""
+    REQUIRED = "required"
+    """No session without one; neighbours need none."""
+
+
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
     """Which paths there are, and what needs no token. Prefixes are paths, as in a token."""
@@ -132,6 +165,9 @@ class AccessSettings:
     """Everybody may do everything: development only."""
     public_publish: tuple[str, ...] = ()
     public_subscribe: tuple[str, ...] = ()
+    placement: Placement = Placement.OFF
+    relay: str = ""
+    """Our own id: placement tokens name the relays that they are for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +176,26 @@ class Access:
 
     keys: tuple[Key, ...] = ()
     settings: AccessSettings = AccessSettings()
+    admission_keys: AdmissionKeys = field(default_factory=dict)
+    """Who may place viewers here: `admission_keys` of the route table in force."""
 
-    def grant(self, token: str | None, path: str, wall_now: float) -> Grant | Refusal:
-        """Decide about a session that dialled `path` (without its query). An empty token is none."""
-        root = split_path(path)
-        if len(root) > MAX_FIELDS or sum(map(len, root)) > MAX_NAMESPACE_BYTES:
-            return Refusal(Reason.BAD_PATH, "the path has too many fields or bytes")
-        if self.settings.paths and not any(starts_with(root, split_path(known)) for known in self.settings.paths):
-            return Refusal(Reason.UNKNOWN_PATH, "the path is none of relay.paths")
-        if token and self.keys:
-            return self._by_token(token, root, wall_now)
-        if self.settings.anonymous:
-            return Grant(root, publish=(root,), subscribe=(root,))
-        if token:
-            return Refusal(Reason.TOKEN_UNWANTED, "a token came, and there are no keys to check it with")
-        return self._public(root)
+    def replace_keys(self, keys: tuple[Key, ...]) -> Access:
+        """The same rules, with access tokens checked by other keys."""
+        return replace(self, keys=keys)
+
+    def replace_admission_keys(self, keys: AdmissionKeys) -> Access:
+        """The same rules under another route table. `Node.replace_access` puts them in force."""
+        return replace(self, admission_keys=keys)
+
+    def grant(self, token: str | None, path: str, wall_now: float, admission: str | None = None) -> Grant | Refusal:
+        """Decide about a session that dialled `path` (without its query). An empty token is none.
+
+        `admission` is its placement token. It is looked at here and never again: its end ends no session.
+        """
+        grant = self._grant(token, path, wall_now)
+        if isinstance(grant, Refusal) or self.settings.placement is Placement.OFF:
+            return grant
+        return self._admit(token or "", path, wall_now, admission) or grant
 
     def for_request(self, session: Grant, token: str, wall_now: float) -> Grant | Refusal:
         """What one request of a session may do that carries a token of its own: what either of the two allows.
@@ -178,6 +219,32 @@ class Access:
             token_id=own.token_id,
             subject=own.subject,
         )
+
+    def _admit(self, token: str, path: str, wall_now: float, admission: str | None) -> Refusal | None:
+        """Why somebody with rights is not let in nevertheless."""
+        if not admission:
+            if self.settings.placement is Placement.OFFERED:
+                return None
+            return Refusal(Reason.PLACEMENT_MISSING, "no placement token, and auth.placement requires one")
+        try:
+            verify_admission(admission, self.admission_keys, self.settings.relay, token, path, wall_now)
+        except AdmissionError as error:
+            return Refusal(_ADMISSION_FAULTS[error.fault], error.detail)
+        return None
+
+    def _grant(self, token: str | None, path: str, wall_now: float) -> Grant | Refusal:
+        root = split_path(path)
+        if len(root) > MAX_FIELDS or sum(map(len, root)) > MAX_NAMESPACE_BYTES:
+            return Refusal(Reason.BAD_PATH, "the path has too many fields or bytes")
+        if self.settings.paths and not any(starts_with(root, split_path(known)) for known in self.settings.paths):
+            return Refusal(Reason.UNKNOWN_PATH, "the path is none of relay.paths")
+        if token and self.keys:
+            return self._by_token(token, root, wall_now)
+        if self.settings.anonymous:
+            return Grant(root, publish=(root,), subscribe=(root,))
+        if token:
+            return Refusal(Reason.TOKEN_UNWANTED, "a token came, and there are no keys to check it with")
+        return self._public(root)
 
     def _by_token(self, token: str, root: Namespace, wall_now: float) -> Grant | Refusal:
         try:

@@ -20,6 +20,7 @@ from relay.quota import Quota
 from relay.sink import SessionSink
 from relay.tally import Tally, Unanswered
 from relay.wording import are_too_many
+from tradewind.contract.admission import admission_of
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import RequestCode, ResetCode, SessionCode
 from tradewind.moqt.model import FullTrackName, Namespace, Parameters, Token
@@ -221,7 +222,7 @@ class Attachment:
         target = self._connection.path if self._connection.transport == "webtransport" else event.path
         path, jwt = split_target(target)
         jwt = jwt or next((_text(token) for token in event.tokens), None)
-        grant = self._access.grant(jwt, path, self._wall_now)
+        grant = self._access.grant(jwt, path, self._wall_now, admission_of(target))
         if isinstance(grant, Refusal):
             self.refusal = grant.reason
             self.session.close(grant.session_code, "not authorized")

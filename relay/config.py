@@ -43,6 +43,11 @@ class NodeSection:
 
     id: str = setting("relay-1", values.text("1 to 64 letters, digits, . _ -", r"[\w.-]{1,64}"), "This relay's name.")
     region: str = setting("local", values.text("1 to 64 letters, digits, . _ -", r"[\w.-]{1,64}"), "Where it runs.")
+    state: str | None = setting(
+        None,
+        values.directory(),
+        "Where it keeps what must outlive it, such as the key it places viewers with; none: a new key at every start.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,33 @@ class AuthSection:
     )
     public_subscribe: tuple[str, ...] = setting(
         (), values.texts('a list of paths such as "demo"'), "Paths that may be read without a token."
+    )
+    placement: str = setting(
+        "off",
+        values.choice("off", "offered", "required"),
+        "Placement tokens: not looked at; one that comes must be good; nobody without one, except neighbours.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionsSection:
+    """Viewers asking where to go: `GET /v1/place`, answered from the last route table, beside /certificate.sha256."""
+
+    answer: bool = setting(True, values.flag(), "Whether it is answered at all.")
+    plain_http: bool = setting(
+        False,
+        values.flag(),
+        "Take questions without TLS too: the access tokens in them can then be read on the way.",
+        dev=True,
+    )
+    locations: str | None = setting(
+        None,
+        values.file(),
+        "Where viewers are: lines of PREFIX,COUNTRY,LATITUDE,LONGITUDE; without it market rules take them as unknown.",
+    )
+    per_s: float = setting(200.0, values.rate(), "Questions answered in a second, from everybody.")
+    per_s_per_address: float = setting(
+        10.0, values.rate(), "The same from one address (an IPv6 /64), with bursts of ten times as many."
     )
 
 
@@ -227,6 +259,7 @@ class Config:
     ops: OpsSection = OpsSection()
     tls: TlsSection = TlsSection()
     auth: AuthSection = AuthSection()
+    questions: QuestionsSection = QuestionsSection()
     limits: LimitsSection = LimitsSection()
     quic: QuicSection = QuicSection()
     cache: CacheSection = CacheSection()

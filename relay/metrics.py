@@ -44,6 +44,7 @@ class SessionMetrics:
         "session_oddities_total", "What peers sent that was dropped, refused or waited for in vain.", "kind"
     )
     quirks: Labelled = counters("quirk_uses_total", "Known faults of clients that were forgiven.", "quirk")
+    placed: Labelled = counters("place_answers_total", "Answers to /v1/place: placed, or why not.", "answer")
     going_away_ignored: Count = counter("goaway_ignored_total", "Sessions that were still there when a drain ended.")
 
 

@@ -2,14 +2,15 @@
 
 `/livez` says only that this process turns: nothing outside it may change the answer, or an outage elsewhere would have
 every relay restarted. `/readyz` is for whoever sends traffic here, and says why not. The operators' listener asks
-nobody who they are and belongs on loopback; the other one is public, on TCP at the UDP port's number, and tells players
-the hash of a certificate that no authority signed. `relay.run` passes in what to show as plain callables; they run
-between two turns.
+nobody who they are and belongs on loopback; the other one is public, on TCP at the UDP port's number: it tells players
+the hash of a certificate that no authority signed, and where to go (`/v1/place`). `relay.run` passes in what to show as
+plain callables; they run between two turns.
 """
 
 from __future__ import annotations
 
 import platform
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from prometheus_client import GC_COLLECTOR, ProcessCollector
 from relay.metrics import Metrics
 from tradewind.http1 import HttpLimits, HttpServer, Request, Response
 from tradewind.metering import Histogram, render
+from tradewind.placing.answering import PlaceAnswer, Refused
 from tradewind.settings.values import Address
 
 OPS_LIMITS = HttpLimits(connections=64, read_s=30.0)
@@ -60,9 +62,27 @@ def ops_server(views: Views) -> HttpServer:
     return HttpServer(partial(_ops, _routes(views)), OPS_LIMITS)
 
 
-def public_server(sha256: Callable[[], str]) -> HttpServer:
-    """`/certificate.sha256` for players of any origin."""
-    return HttpServer(partial(_public, sha256), PUBLIC_LIMITS)
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Who answers `/v1/place`. `answer` takes query, address and Authorization header."""
+
+    answer: Callable[[str, str, str | None], PlaceAnswer]
+    plain_http: bool = False
+    """Whether a question may come without TLS."""
+
+
+def public_server(
+    sha256: Callable[[], str], questions: Questions | None = None, tls: ssl.SSLContext | None = None
+) -> HttpServer:
+    """`/certificate.sha256`, and `/v1/place` where there are `questions`, for players of any origin."""
+
+    async def certificate(_: Request) -> Response:
+        return Response(sha256().encode(), headers=_ANYONE)
+
+    routes: dict[str, Route] = {"/certificate.sha256": certificate}
+    if questions is not None:
+        routes["/v1/place"] = partial(_place, questions)
+    return HttpServer(partial(_public, routes), PUBLIC_LIMITS, tls)
 
 
 async def measure_lag(lag: Histogram) -> None:
@@ -131,10 +151,33 @@ async def _ops(routes: Mapping[str, Route], request: Request) -> Response:
     return await route(request)
 
 
-async def _public(sha256: Callable[[], str], request: Request) -> Response:
-    anyone = (("Access-Control-Allow-Origin", "*"),)
-    if request.path != "/certificate.sha256":
-        return Response(b"/certificate.sha256\n", HTTPStatus.NOT_FOUND, headers=anyone)
+_ANYONE = (("Access-Control-Allow-Origin", "*"),)
+_ALLOWED = (
+    *_ANYONE,
+    ("Access-Control-Allow-Methods", "GET, HEAD"),
+    ("Access-Control-Allow-Headers", "Authorization"),
+    ("Access-Control-Max-Age", "86400"),
+)
+
+
+async def _public(routes: Mapping[str, Route], request: Request) -> Response:
+    route = routes.get(request.path)
+    if route is None:
+        return Response(f"{' '.join(routes)}\n".encode(), HTTPStatus.NOT_FOUND, headers=_ANYONE)
     if request.method == "OPTIONS":
-        return Response(status=HTTPStatus.NO_CONTENT, headers=(*anyone, ("Access-Control-Allow-Methods", "GET, HEAD")))
-    return Response(sha256().encode(), headers=anyone)
+        return Response(status=HTTPStatus.NO_CONTENT, headers=_ALLOWED)
+    return await route(request)
+
+
+async def _place(questions: Questions, request: Request) -> Response:
+    if not request.secure and not questions.plain_http:
+        # The token has travelled in the clear by now; that the next ones do not is all that can be done.
+        body = b'{"version":1,"reason":"bad_request","detail":"ask over https"}'
+        return Response(body, HTTPStatus.FORBIDDEN, _JSON, _ANYONE)
+    answer = questions.answer(request.query, request.address, request.headers.get("authorization"))
+    headers = [*_ANYONE, ("Access-Control-Expose-Headers", "Retry-After")]
+    if isinstance(answer, Refused) and answer.retry_s is not None:
+        headers.append(("Retry-After", str(answer.retry_s)))
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    return Response(answer.body, HTTPStatus(answer.status), _JSON, tuple(headers))

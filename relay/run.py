@@ -9,11 +9,13 @@ from __future__ import annotations
 import gc
 import logging
 import signal
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -23,10 +25,22 @@ from relay.config import Config, warnings
 from relay.metrics import Metrics
 from relay.node import Node, NodeSettings, Output, Stage
 from relay.observe import Observer
-from relay.settings import access_settings, forwarding_settings, limit_settings, quic_settings, quirks, session_settings
+from relay.placing import Placing
+from relay.settings import (
+    access_settings,
+    forwarding_settings,
+    limit_settings,
+    placing_settings,
+    quic_settings,
+    quirks,
+    session_settings,
+)
 from tradewind import logs
+from tradewind.contract.admission import relay_signer
 from tradewind.contract.token import Key
-from tradewind.keys import Credentials, KeyMaterialError, server_certificate, token_keys, watch
+from tradewind.keys import Credentials, KeyMaterialError, placement_seed, server_certificate, token_keys, watch
+from tradewind.placing.answering import PlaceAnswer
+from tradewind.placing.locating import Locator, PrefixTableError, parse_prefixes
 from tradewind.quic.udp import BATCH_DATAGRAMS, UdpSocket
 from tradewind.settings.values import Address
 
@@ -161,16 +175,25 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     observer = Observer(node, metrics, lambda: [socket.statistics() for socket in sockets])
     _describe_process(metrics, config, credentials.value)
     relay = Relay(node, sockets, observer, metrics, config.turn.budget_s)
+    placing = _placing(config, node)
+    metrics.refreshers.append(partial(_count_answers, metrics, placing))
+    tls = _tls(config)
 
     def new_certificate(fresh: Credentials) -> None:
         credentials.value = fresh
+        try:
+            _load_chain(tls, config)
+        except KeyMaterialError as error:
+            # It is changed again already: the next look finds it.
+            failed("certificate", error)
         node.replace_quic(replace(quic_settings(config), certificate=fresh.certificate))
         metrics.process.certificate_expiry.set(fresh.not_after)
         metrics.process.reload_ok.of("certificate").set(1)
         logger.info("certificate changed", extra={"sha256": fresh.sha256})
 
     def new_keys(fresh: tuple[Key, ...]) -> None:
-        node.replace_access(_access(config, fresh))
+        node.replace_access(node.access.replace_keys(fresh))
+        placing.replace_keys(fresh, trio.current_time())
         metrics.process.reload_ok.of("keys").set(1)
         logger.info("token keys changed", extra={"keys": len(fresh)})
 
@@ -190,7 +213,8 @@ async def _run(config: Config, logger: logging.Logger) -> int:
             views = ops.Views(observer.not_ready, observer.state, ops.versions(), metrics)
             nursery.start_soon(ops.ops_server(views).serve, operators)
         if players:
-            nursery.start_soon(ops.public_server(lambda: credentials.value.sha256).serve, players)
+            public = ops.public_server(lambda: credentials.value.sha256, _questions(config, placing), tls)
+            nursery.start_soon(public.serve, players)
         gc.collect()
         gc.freeze()  # What is here now stays.
         gc.set_threshold(*COLLECTIONS)
@@ -246,6 +270,54 @@ def _node_settings(config: Config, credentials: Credentials) -> NodeSettings:
 
 def _access(config: Config, keys: tuple[Key, ...]) -> Access:
     return Access(keys, access_settings(config))
+
+
+def _placing(config: Config, node: Node) -> Placing:
+    """Answers to viewers' questions, from the key in the state directory. Raises KeyMaterialError."""
+    own = config.node.id
+    signing = relay_signer(own, placement_seed(config.node.state))
+    locator = _locations(config.questions.locations)
+    return Placing(own, signing, node.access.keys, placing_settings(config), locator, node.forwarder.carried)
+
+
+def _locations(name: str | None) -> Locator | None:
+    """Where viewers are, by the operator's own table. Raises KeyMaterialError."""
+    if name is None:
+        return None
+    try:
+        return parse_prefixes(Path(name).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, PrefixTableError) as error:
+        raise KeyMaterialError(f"{name}: {error}") from error
+
+
+def _questions(config: Config, placing: Placing) -> ops.Questions | None:
+    def answer(query: str, address: str, authorization: str | None) -> PlaceAnswer:
+        return placing.answer(query, address, authorization, trio.current_time(), time.time())
+
+    return ops.Questions(answer, config.questions.plain_http) if config.questions.answer else None
+
+
+def _count_answers(metrics: Metrics, placing: Placing) -> None:
+    for answer, count in placing.statistics().answers.items():
+        metrics.sessions.placed.of(answer).set(count)
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    """For the public listener: the operator's certificate; one that no authority signed is of no use to a browser."""
+    if config.tls.cert is None or config.tls.key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load_chain(context, config)
+    return context
+
+
+def _load_chain(context: ssl.SSLContext | None, config: Config) -> None:
+    """Have new TLS connections served with the files as they are. They were found good a moment ago."""
+    if context is not None and config.tls.cert is not None:
+        try:
+            context.load_cert_chain(config.tls.cert, config.tls.key)
+        except OSError as error:
+            raise KeyMaterialError(f"{config.tls.cert}, {config.tls.key}: {error}") from error
 
 
 def _open_sockets(addresses: tuple[Address, ...]) -> list[UdpSocket]:

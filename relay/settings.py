@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from relay.access import AccessSettings
+from relay.access import AccessSettings, Placement
 from relay.config import Config
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.cache import CacheLimits
 from relay.limits import LimitSettings
+from relay.placing import PlacingSettings
 from tradewind.moqt.settings import SessionSettings
 from tradewind.quic.config import Limits as QuicLimits
 from tradewind.quic.config import QuicSettings
@@ -76,6 +77,8 @@ def access_settings(config: Config) -> AccessSettings:
         anonymous=config.relay.dev,
         public_publish=auth.public + auth.public_publish,
         public_subscribe=auth.public + auth.public_subscribe,
+        placement=Placement(auth.placement),
+        relay=config.node.id,
     )
 
 
@@ -83,6 +86,11 @@ def limit_settings(config: Config) -> LimitSettings:
     """For `relay.limits`: the settings that bear its names."""
     names = {field.name for field in fields(LimitSettings)}
     return replace(LimitSettings(), **{name: getattr(config.limits, name) for name in names})
+
+
+def placing_settings(config: Config) -> PlacingSettings:
+    """For `relay.placing`; key, locations and tables are the caller's to add."""
+    return PlacingSettings(config.questions.per_s, config.questions.per_s_per_address)
 
 
 def quirks(config: Config) -> frozenset[str]:

@@ -8,6 +8,8 @@ count a bound, all in this one file.
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,6 +21,8 @@ import trio
 log = logging.getLogger(__name__)
 
 METHODS = ("GET", "HEAD", "OPTIONS")
+_TLS_HANDSHAKE = b"\x16"
+"""The first byte of a TLS connection, and of no HTTP request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,12 @@ class Request:
     path: str
     headers: Mapping[str, str]
     """Names in lower case; of repeated ones the last."""
+    query: str = ""
+    """What stood behind the question mark, as it was written."""
+    address: str = ""
+    """The other side's, without its port; empty where it has none."""
+    secure: bool = False
+    """Whether it came through TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +83,14 @@ class HttpStatistics:
 
 @dataclass(slots=True)
 class HttpServer:
-    """Answers requests on any number of listeners. `serve` it, or hand `serve_connection` streams in a test."""
+    """Answers requests on any number of listeners. `serve` it, or hand `serve_connection` streams in a test.
+
+    With `tls` the same listeners take both: a connection that begins with a TLS handshake gets one.
+    """
 
     handler: Handler
     limits: HttpLimits = HttpLimits()
+    tls: ssl.SSLContext | None = None
     statistics: HttpStatistics = field(default_factory=HttpStatistics)
 
     async def serve(self, listeners: list[trio.SocketListener]) -> None:
@@ -91,20 +105,26 @@ class HttpServer:
             await trio.aclose_forcefully(stream)
             return
         self.statistics.open += 1
+        peer = _Peer(_address(stream))
         try:
-            await self._converse(stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            if self.tls is not None and isinstance(stream, trio.SocketStream):
+                with trio.move_on_after(self.limits.read_s):
+                    peer.secure = await stream.socket.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE
+                if peer.secure:
+                    stream = trio.SSLStream(stream, self.tls, server_side=True, https_compatible=True)
+            await self._converse(stream, peer)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass
         finally:
             self.statistics.open -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _converse(self, stream: trio.abc.Stream) -> None:
+    async def _converse(self, stream: trio.abc.Stream, peer: _Peer) -> None:
         protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.header_bytes)
         for left in range(self.limits.requests, 0, -1):
             request = None
             with trio.move_on_after(self.limits.read_s) as reading:
-                request = await _next_request(protocol, stream)
+                request = await _next_request(protocol, stream, peer)
             if reading.cancelled_caught:
                 self.statistics.timed_out += 1
             if request is None:
@@ -132,7 +152,15 @@ class HttpServer:
             return Response(b"failed\n", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-async def _next_request(protocol: h11.Connection, stream: trio.abc.Stream) -> Request | Response | None:
+@dataclass(slots=True)
+class _Peer:
+    """Who is at the other end of one connection."""
+
+    address: str
+    secure: bool = False
+
+
+async def _next_request(protocol: h11.Connection, stream: trio.abc.Stream, peer: _Peer) -> Request | Response | None:
     """The next request; the answer where it is none that we take; None where the other side is gone."""
     head: h11.Request | None = None
     while True:
@@ -145,17 +173,27 @@ async def _next_request(protocol: h11.Connection, stream: trio.abc.Stream) -> Re
         elif isinstance(event, h11.Request):
             head = event
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            return _request(head)
+            return _request(head, peer)
         elif isinstance(event, h11.Data):
             return Response(b"no body is taken here\n", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
             return None
 
 
-def _request(head: h11.Request) -> Request:
-    path = head.target.decode("ascii", "replace").partition("?")[0]
+def _request(head: h11.Request, peer: _Peer) -> Request:
+    path, _, query = head.target.decode("ascii", "replace").partition("?")
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
-    return Request(head.method.decode("ascii", "replace"), path, headers)
+    return Request(head.method.decode("ascii", "replace"), path, headers, query, peer.address, peer.secure)
+
+
+def _address(stream: trio.abc.Stream) -> str:
+    """Where a connection comes from; empty where that cannot be told any more, or never could."""
+    if not isinstance(stream, trio.SocketStream):
+        return ""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return ""
 
 
 async def _send(

@@ -7,8 +7,11 @@ force and is tried again at every look, so the order in which certificate and ke
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
+import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +32,8 @@ DEVELOPMENT_DAYS = 13
 DEVELOPMENT_ROTATE_S = 10 * 86_400.0
 CLOCK_SKEW = dt.timedelta(hours=1)
 MAX_FILE_BYTES = 2**20
+SEED_FILE = "placement.key"
+SEED_BYTES = 32
 KEY_FILE_ENDINGS = (".jwk", ".json")
 
 T = TypeVar("T")
@@ -110,6 +115,29 @@ def token_keys(paths: Sequence[str]) -> Watched[tuple[Key, ...]]:
     return Watched(files, lambda _wall_now: _load_keys(files()))
 
 
+def placement_seed(directory: str | None) -> bytes:
+    """The 32 bytes with which this relay signs placement tokens: from `directory`, or made there and kept.
+
+    Without a directory they last as long as the process. Raises KeyMaterialError.
+    """
+    if directory is None:
+        return os.urandom(SEED_BYTES)
+    file = Path(directory) / SEED_FILE
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not file.exists():
+            _make_seed(file)
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except OSError as error:
+        raise KeyMaterialError(f"{file}: {error.strerror}") from error
+    if mode & 0o077:
+        raise KeyMaterialError(f"{file}: others may read or change it (mode {mode:o}); 600 is right")
+    seed = _read(file)
+    if len(seed) != SEED_BYTES:
+        raise KeyMaterialError(f"{file}: not {SEED_BYTES} bytes; without it a new one is made")
+    return seed
+
+
 async def watch(
     watched: Watched[T], poll_s: float, apply: Callable[[T], None], failed: Callable[[KeyMaterialError], None]
 ) -> None:
@@ -185,6 +213,21 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
+
+
+def _make_seed(file: Path) -> None:
+    """Write a seed that is there whole or not at all; where somebody else was quicker, theirs counts."""
+    made = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(os.urandom(SEED_BYTES))
+            opened.flush()
+            os.fsync(opened.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(made, file)
+    finally:
+        made.unlink()
 
 
 def _key_files(path: Path) -> list[Path]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from relay.forwarding import picture
@@ -444,6 +444,10 @@ class Forwarder:
 
     def describe_namespaces(self) -> list[dict[str, object]]:
         return picture.namespaces(self._book)
+
+    def carried(self) -> Iterator[Namespace]:
+        """The namespace of every track that is known here, as often as it has tracks."""
+        return (name.namespace for name in self._book.tracks)
 
     def reads_and_feeds(self, session: int) -> tuple[int, int]:
         return picture.reads_and_feeds(self._book, session)

@@ -166,7 +166,7 @@ def test_no_room_says_when_to_ask_again_and_not_to_all_the_same() -> None:
     assert {reason(answer) for answer in answers} == {Reason.NO_CAPACITY}
     waits = {answer.retry_s for answer in answers if isinstance(answer, Refused)}
     assert len(waits) > 5 and min(filter(None, waits)) >= 5 and max(filter(None, waits)) <= 15
-    assert reason(last_table(None).answer(REQUEST, NOW, WALL)) is Reason.NO_RELAY
+    assert reason(last_table(None).answer(REQUEST, NOW, WALL)) is Reason.NO_TABLE
 
 
 def test_market_rules_hold_without_a_controller() -> None:

@@ -248,6 +248,7 @@ FOR_THE_RUN_FILE = {
     *("node.id", "node.region", "relay.listen", "ops.listen", "ops.certificate_hash"),
     *("tls.cert", "tls.key", "tls.poll_s", "auth.keys", "drain.grace_s", "log.level", "log.format"),
     *("turn.budget_s", "turn.datagrams", "turn.handshakes"),
+    *("node.state", "questions.answer", "questions.plain_http", "questions.locations"),
 }
 """What is about assembling and running rather than about one room."""
 
@@ -261,6 +262,7 @@ def test_every_setting_reaches_somebody() -> None:
         settings.forwarding_settings,
         settings.access_settings,
         settings.limit_settings,
+        settings.placing_settings,
         settings.quirks,
     ):
         tell(reading)

@@ -30,6 +30,7 @@ FED_ELSEWHERE = {
     "tradewind_turn_duration_seconds",
     "tradewind_turns_cut_short_total",
     "tradewind_loop_lag_seconds",
+    "tradewind_place_answers_total",
 }
 """What the process and its event loop know, not the node."""
 

@@ -256,4 +256,4 @@ async def test_handlers_see_what_was_asked() -> None:
         return Response()
 
     await ask(HttpServer(handler), get("/a?b=c", headers="Accept: x\r\n"))
-    assert seen == [Request("GET", "/a", {"host": "localhost", "accept": "x"})]
+    assert seen == [Request("GET", "/a", {"host": "localhost", "accept": "x"}, "b=c")]

@@ -50,8 +50,10 @@ STATUSES: Mapping[Reason, int] = {
     Reason.NOT_SERVED_HERE: 403,
     Reason.NO_RELAY: 503,
     Reason.NO_CAPACITY: 503,
+    Reason.NO_TABLE: 503,
+    Reason.TOO_MANY_QUESTIONS: 429,
 }
-PASSING = frozenset({Reason.NO_RELAY, Reason.NO_CAPACITY})
+PASSING = frozenset({Reason.NO_RELAY, Reason.NO_CAPACITY, Reason.NO_TABLE})
 """What may be different in a moment: worth asking again."""
 
 
@@ -233,6 +235,7 @@ DETAILS: Mapping[Reason, str] = {
     Reason.NOT_SERVED_HERE: "viewers where you are may not be served",
     Reason.NO_RELAY: "no relay that may serve you takes anybody now",
     Reason.NO_CAPACITY: "all relays near you are full",
+    Reason.NO_TABLE: "this relay does not know the others yet",
 }
 
 

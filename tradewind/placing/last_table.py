@@ -60,7 +60,7 @@ class LastTable:
         if isinstance(asked, Refused):
             return asked
         if self._edition is None:
-            return self._desk.refuse(asked, Reason.NO_RELAY)
+            return self._desk.refuse(asked, Reason.NO_TABLE)
         self._fleet.advance(now)
         ways = self._atlas.ways(asked.spot, measured_regions(self._fleet, request.rtts_ms), asked.seed)
         if isinstance(ways, Reason):

@@ -40,6 +40,10 @@ class Reason(Enum):
     """No relay that may serve the viewer takes anybody."""
     NO_CAPACITY = "no_capacity"
     """All that are near enough are full."""
+    NO_TABLE = "no_table"
+    """A relay was asked that has no route table yet."""
+    TOO_MANY_QUESTIONS = "too_many_questions"
+    """One address, or everybody, asks more than is answered."""
 
 
 class PolicyError(Exception):

@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 _SIZES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -198,6 +198,20 @@ def file() -> Kind:
         return _text(raw) or None
 
     return Kind("the path of a file", read, {"type": "string"}, lambda value: value or "")
+
+
+def directory() -> Kind:
+    """A directory's path; "" is none."""
+    return replace(file(), expected="the path of a directory")
+
+
+def rate() -> Kind:
+    """How often a second: a number above zero."""
+
+    def read(raw: Any) -> float:
+        return _in_range(_quantity(raw, {"": 1.0}), 0.001, 1e6)
+
+    return Kind("a number a second, from 0.001 to 1000000", read, {"type": ["number", "string"]})
 
 
 def texts(expected: str) -> Kind:
