@@ -22,6 +22,8 @@ import trio
 from relay import ops
 from relay.access import Access
 from relay.config import Config, warnings
+from relay.links.states import LinkChange, State
+from relay.mesh.files import Membership, membership
 from relay.metrics import Metrics
 from relay.node import Node, NodeSettings, Output, Stage
 from relay.observe import Observer
@@ -37,6 +39,7 @@ from relay.settings import (
 )
 from tradewind import logs
 from tradewind.contract.admission import relay_signer
+from tradewind.contract.ids import hop_id
 from tradewind.contract.token import Key
 from tradewind.keys import Credentials, KeyMaterialError, placement_seed, server_certificate, token_keys, watch
 from tradewind.placing.answering import PlaceAnswer
@@ -106,6 +109,9 @@ class Relay:
         node = self.node
         start = trio.current_time()
         wall_now = time.time()
+        late_s = start - self._timer.deadline
+        if late_s > 0:
+            node.note_lag(late_s, start)
         if port is not None:
             node.receive_datagrams(port, batch, start, wall_now)
         if node.next_deadline() <= start:
@@ -120,6 +126,9 @@ class Relay:
             self._observer.session_ended(ended)
             _log_end(ended.attachment.id, ended.code, ended.reason, ended.by_peer)
         node.ended.clear()
+        if node.mesh is not None and node.mesh.changes:
+            _log_links(node.mesh.changes)
+            node.mesh.changes.clear()
         for fault in node.faults:
             logging.getLogger("relay").error("internal error", extra={"session": fault.session}, exc_info=fault.error)
         node.faults.clear()
@@ -161,6 +170,9 @@ def main(config: Config) -> int:
 
 async def _run(config: Config, logger: logging.Logger) -> int:
     """Everything in its order: keys, node, sockets, listeners, loops; then wait for a signal, drain and stop."""
+    member = membership(config)
+    if member is not None:
+        config = replace(config, node=replace(config.node, id=member.identity.id, region=member.identity.region))
     hosts = {address.host for address in config.relay.listen if address.host not in {"0.0.0.0", "::"}}  # noqa: S104
     certificate = server_certificate(config.tls.cert, config.tls.key, sorted(hosts))
     keys = token_keys(config.auth.keys)
@@ -170,7 +182,10 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     operators = await ops.listen([config.ops.listen]) if config.ops.listen is not None else []
     addresses = [Address(str(socket.address[0]), socket.address[1]) for socket in sockets]
     players = await ops.listen(addresses) if config.ops.certificate_hash else []
-    node = Node(_node_settings(config, credentials.value), _access(config, keys.load(time.time())), len(sockets))
+    settings = _node_settings(config, credentials.value, member)
+    node = Node(settings, _access(config, keys.load(time.time())), len(sockets))
+    if member is not None:
+        _join_mesh(node, member, sockets)
     metrics = Metrics()
     observer = Observer(node, metrics, lambda: [socket.statistics() for socket in sockets])
     _describe_process(metrics, config, credentials.value)
@@ -186,7 +201,7 @@ async def _run(config: Config, logger: logging.Logger) -> int:
         except KeyMaterialError as error:
             # It is changed again already: the next look finds it.
             failed("certificate", error)
-        node.replace_quic(replace(quic_settings(config), certificate=fresh.certificate))
+        node.replace_quic(_node_settings(config, fresh, member).quic)
         metrics.process.certificate_expiry.set(fresh.not_after)
         metrics.process.reload_ok.of("certificate").set(1)
         logger.info("certificate changed", extra={"sha256": fresh.sha256})
@@ -256,16 +271,24 @@ class _Current:
         self.value = value
 
 
-def _node_settings(config: Config, credentials: Credentials) -> NodeSettings:
+def _node_settings(config: Config, credentials: Credentials, member: Membership | None) -> NodeSettings:
+    private = None if member is None else member.private
+    hop = 0 if member is None else hop_id(member.identity.mesh, member.identity.id)
     return NodeSettings(
-        quic=replace(quic_settings(config), certificate=credentials.certificate),
-        forwarding=forwarding_settings(config),
+        quic=replace(quic_settings(config), certificate=credentials.certificate, private=private),
+        forwarding=forwarding_settings(config, hop),
         session=session_settings(config),
         limits=limit_settings(config),
         quirks=quirks(config),
         turn_datagrams=config.turn.datagrams,
         turn_handshakes=config.turn.handshakes,
     )
+
+
+def _join_mesh(node: Node, member: Membership, sockets: list[UdpSocket]) -> None:
+    """Live among the relays that the settings name, until a controller names others."""
+    node.families = [":" in str(socket.address[0]) for socket in sockets]
+    node.join_mesh(member.settings).set_neighbours(member.neighbours, trio.current_time())
 
 
 def _access(config: Config, keys: tuple[Key, ...]) -> Access:
@@ -357,6 +380,22 @@ def _log_end(session: int, code: int | None, reason: str, by_peer: bool) -> None
         "session ended",
         extra={"session": session, "code": code, "reason": _printable(reason), "by": "peer" if by_peer else "relay"},
     )
+
+
+def _log_links(changes: list[LinkChange]) -> None:
+    for change in changes:
+        bad = State.BAD in {change.old, change.new}
+        logging.getLogger("relay").log(
+            logging.WARNING if bad else logging.INFO,
+            "link changed",
+            extra={
+                "neighbour": change.neighbour,
+                "direction": change.direction.value,
+                "was": change.old.value,
+                "is": change.new.value,
+                "cause": change.cause.value,
+            },
+        )
 
 
 def _printable(text: str) -> str:

@@ -52,8 +52,8 @@ def session_settings(config: Config) -> SessionSettings:
     )
 
 
-def forwarding_settings(config: Config) -> ForwardingSettings:
-    """For `relay.forwarding`."""
+def forwarding_settings(config: Config, hop: int = 0) -> ForwardingSettings:
+    """For `relay.forwarding`; `hop` is our Hop ID, where we live in a mesh."""
     cache = config.cache
     return ForwardingSettings(
         cache=CacheLimits(
@@ -62,6 +62,7 @@ def forwarding_settings(config: Config) -> ForwardingSettings:
             track_groups=cache.max_groups,
             age_s=cache.max_age_s,
         ),
+        hop=hop,
         linger_s=config.relay.linger_s,
         max_lag_s=config.slow_subscriber.max_lag_s,
         max_rendezvous_s=config.relay.rendezvous_max_s,

@@ -27,6 +27,7 @@ EDGES = {
     "tradewind.keys",
     "relay.control_link",
     "relay.ops",
+    "relay.mesh.files",
     "relay.run",
     "relay.rooms.store",
     "control.__main__",
@@ -102,6 +103,7 @@ ROOMS = [
     Room("tradewind.http1", theirs=("trio", "h11")),
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
     Room("relay.control_link", ("tradewind", "relay"), ("trio",)),
+    Room("relay.mesh.files", ("tradewind", "relay"), ("trio",)),
     Room("relay.run", ("tradewind", "relay"), ("trio",)),
     Room("relay.__main__", ("relay", "tradewind.settings")),
     Room("control", CONTROL_PURE),
@@ -124,6 +126,7 @@ NODE_MAY_NOT = (
     "tradewind.http1",
     "relay.run",
     "relay.control_link",
+    "relay.mesh.files",
 )
 
 

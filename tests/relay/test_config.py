@@ -248,6 +248,7 @@ FOR_THE_RUN_FILE = {
     *("node.id", "node.region", "relay.listen", "ops.listen", "ops.certificate_hash"),
     *("tls.cert", "tls.key", "tls.poll_s", "auth.keys", "drain.grace_s", "log.level", "log.format"),
     *("turn.budget_s", "turn.datagrams", "turn.handshakes"),
+    *("mesh.ca", "mesh.cert", "mesh.key", "mesh.neighbours"),
     *("node.state", "questions.answer", "questions.plain_http", "questions.locations"),
 }
 """What is about assembling and running rather than about one room."""
@@ -267,8 +268,10 @@ def test_every_setting_reaches_somebody() -> None:
     ):
         tell(reading)
     assert seen | FOR_THE_RUN_FILE == set(KEYS)
-    run = (Path(settings.__file__).parent / "run.py").read_text()
-    assert {key for key in FOR_THE_RUN_FILE if f"config.{key}" not in run} == set()
+    relay = Path(settings.__file__).parent
+    run = (relay / "run.py").read_text() + (relay / "mesh/files.py").read_text()
+    told = {key for key in FOR_THE_RUN_FILE if f"config.{key}" in run or (key.startswith("mesh.") and key in run)}
+    assert told == FOR_THE_RUN_FILE
 
 
 def test_what_rooms_are_told() -> None:

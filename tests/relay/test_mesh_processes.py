@@ -1,0 +1,125 @@
+"""Relays as processes, over real UDP: a show from one to another, around a dead one, and a stranger at the door."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.relay.test_run import ROOT, Running
+from tests.sim import pki
+from tradewind.contract.issuing import certificate_pem, key_pem
+
+pytestmark = pytest.mark.slow
+
+CLIP = ROOT / "control/demo/clip-180p.mp4"
+NAMES = ("fra-1", "hkg-1", "sin-1")
+
+
+def write_identity(directory: Path, mesh: str, name: str) -> tuple[str, ...]:
+    """Files of a relay's place in a mesh, and the flags that name them."""
+    directory.mkdir(exist_ok=True)
+    files = {
+        "ca": pki.trusted(mesh),
+        "cert": certificate_pem(pki.node(mesh, name, name.partition("-")[0])),
+        "key": key_pem(pki.key_of(name)),
+    }
+    for kind, pem in files.items():
+        (directory / kind).write_bytes(pem)
+    return tuple(flag for kind in files for flag in (f"--mesh.{kind}", str(directory / kind)))
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def start(tmp_path: Path, name: str, ports: dict[str, int], mesh: str = "shop") -> Running:
+    directory = tmp_path / name
+    others = ",".join(f"{other}=127.0.0.1:{port}" for other, port in ports.items() if other != name)
+    identity = write_identity(directory, mesh, name)
+    here = f"127.0.0.1:{ports[name]}"
+    return Running(directory, "--dev", "--listen", here, "--mesh.neighbours", others, "--log-level", "info", *identity)
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[tuple[dict[str, Running], dict[str, int]]]:
+    ports = dict(zip(NAMES, free_ports(3), strict=True))
+    relays = {name: start(tmp_path, name, ports) for name in NAMES}
+    try:
+        for relay in relays.values():
+            relay.ready()
+        yield relays, ports
+    finally:
+        for relay in relays.values():
+            relay.process.kill()
+            relay.process.wait()
+
+
+def tool(*words: str) -> subprocess.Popen[str]:
+    code = "from control.cli.main import main; raise SystemExit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def watch(port: int, for_s: int) -> subprocess.Popen[str]:
+    url = f"moqt://127.0.0.1:{port}/"
+    return tool("subscribe", url, "--insecure", "--namespace", "live/demo", "--wait", "10s", "--for", f"{for_s}s")
+
+
+def frames(said: str) -> int:
+    """How many frames a viewer had; it must have missed none."""
+    last = said.strip().splitlines()[-1]
+    assert " 0 gaps, 0 broken objects" in last, said
+    return int(last.split()[0])
+
+
+def test_a_show_on_another_relay_and_around_a_dead_one(mesh: tuple[dict[str, Running], dict[str, int]]) -> None:
+    relays, ports = mesh
+    home = f"moqt://127.0.0.1:{ports['hkg-1']}/"
+    publisher = tool("publish", str(CLIP), "--loop", "--insecure", "--to", home, "--namespace", "live/demo")
+    try:
+        first = watch(ports["fra-1"], 4)
+        assert frames(first.communicate(timeout=60)[0]) > 100
+        second = watch(ports["fra-1"], 6)
+        time.sleep(3.0)
+        relays["sin-1"].process.send_signal(signal.SIGKILL)
+        assert frames(second.communicate(timeout=60)[0]) > 150
+    finally:
+        publisher.kill()
+        publisher.communicate()
+
+
+def test_a_stranger_is_not_let_in(tmp_path: Path) -> None:
+    ports = dict(zip(NAMES[:2], free_ports(2), strict=True))
+    one = start(tmp_path, "fra-1", ports)
+    other = start(tmp_path, "hkg-1", ports, mesh="other")
+    try:
+        one.ready(), other.ready()
+        viewer = watch(ports["hkg-1"], 2)
+        home = f"moqt://127.0.0.1:{ports['fra-1']}/"
+        publisher = tool("publish", str(CLIP), "--loop", "--insecure", "--to", home, "--namespace", "live/demo")
+        said = viewer.communicate(timeout=60)[0]
+        assert viewer.returncode != 0, said
+        publisher.kill()
+        publisher.communicate()
+    finally:
+        for relay in (one, other):
+            relay.process.kill()
+            relay.process.wait()
