@@ -255,6 +255,11 @@ class Node:
             at = self._deadlines[0][0]
         return at
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is here but neighbours, who come and go with the relay."""
+        return all(attachment.neighbour is not None for attachment in self.attachments.values())
+
     def replace_access(self, access: Access) -> None:
         """Other keys count for sessions and requests from now on."""
         self.access = access
@@ -398,5 +403,5 @@ class Node:
             if now >= self._drain_ends:
                 self.tally.overstayed += len(self.attachments)
                 self.close(now, SessionCode.GOAWAY_TIMEOUT, "the relay stops")
-            elif not self.attachments:
+            elif self.is_empty:
                 self.stage = Stage.DRAINED

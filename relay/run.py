@@ -132,7 +132,7 @@ class Relay:
         for fault in node.faults:
             logging.getLogger("relay").error("internal error", extra={"session": fault.session}, exc_info=fault.error)
         node.faults.clear()
-        if node.stage is Stage.DRAINED or (node.stage is Stage.DRAINING and not node.attachments):
+        if node.stage is Stage.DRAINED or (node.stage is Stage.DRAINING and node.is_empty):
             self.empty.set()
         return more
 
