@@ -7,7 +7,7 @@ import { build } from "esbuild";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const pages = path.join(here, "..", "control", "pages");
-const BUILT = ["index.html", "viewer.js", "viewer.css", "licenses.txt"];
+const BUILT = ["index.html", "viewer.js", "viewer.css", "place.js", "licenses.txt"];
 
 // @moq/hang loads a software decoder where the browser has none. This page asks for WebCodecs before it starts, so the
 // decoder (300 kB, LGPL) stays out.
@@ -40,6 +40,8 @@ const styles = await build({ entryPoints: [path.join(here, "src/viewer.css")], m
 await writeFile(path.join(pages, "viewer.css"), styles.outputFiles[0].text);
 await writeFile(path.join(pages, ".gitignore"), "*\n");
 await writeFile(path.join(pages, "index.html"), await readFile(path.join(here, "src/index.html")));
+// For other people's players, as it is.
+await writeFile(path.join(pages, "place.js"), await readFile(path.join(here, "place.js")));
 await writeFile(path.join(pages, "licenses.txt"), await licences(Object.keys(metafile.inputs)));
 
 /** Name, version, licence and text for every package of which something was bundled. */

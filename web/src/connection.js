@@ -23,10 +23,11 @@ export class RelayConnection {
   #certificate;
   #namespace;
   #wake;
+  #transport;
   #closed = false;
 
   /**
-   * @param {URL} url
+   * @param {URL | undefined} url - undefined: wait until `go` says where
    * @param {string} certificate - SHA-256 of the relay's certificate in hexadecimal, or nothing
    * @param {string} namespace - the broadcast below which the page looks for others
    */
@@ -42,6 +43,21 @@ export class RelayConnection {
     this.#wake?.();
   }
 
+  /** Go to another relay at once, whatever this one does. */
+  go(url, certificate) {
+    this.#url = url;
+    this.#certificate = certificate;
+    this.established.peek()?.close();
+    this.#transport?.close();
+    this.#wake?.();
+  }
+
+  /** Say why there is no relay to go to. */
+  fail(problem) {
+    this.problem.set(problem);
+    this.state.set("waiting");
+  }
+
   close() {
     this.#closed = true;
     this.established.peek()?.close();
@@ -52,14 +68,23 @@ export class RelayConnection {
     let wait = RETRY_FIRST_MS;
     while (!this.#closed) {
       this.state.set("connecting");
+      const url = this.#url;
+      if (url === undefined) {
+        await this.#pause();
+        continue;
+      }
       const problem = await this.#session(() => {
         wait = RETRY_FIRST_MS;
       });
       if (this.#closed) return;
+      if (this.#url !== url) {
+        wait = RETRY_FIRST_MS;
+        continue;
+      }
       this.problem.set(problem);
       this.state.set("waiting");
-      if (problem.final) return;
-      await this.#pause(wait * (0.75 + Math.random() / 2));
+      // What cannot get better here may elsewhere: `go` wakes us.
+      await this.#pause(problem.final ? undefined : wait * (0.75 + Math.random() / 2));
       wait = Math.min(wait * 2, RETRY_MOST_MS);
     }
   }
@@ -70,6 +95,7 @@ export class RelayConnection {
     const began = performance.now();
     const took = () => performance.now() - began;
     const transport = this.#open(PROTOCOLS);
+    this.#transport = transport;
     let closeCode;
     transport.closed.then((info) => (closeCode = info?.closeCode)).catch(() => {});
     const ready = await within(UDP_ANSWERS_WITHIN_MS, transport.ready.then(() => true));
@@ -117,9 +143,10 @@ export class RelayConnection {
     return transport;
   }
 
+  /** Wait so long, or without a number until somebody wakes us. */
   #pause(milliseconds) {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, milliseconds);
+      const timer = milliseconds === undefined ? undefined : setTimeout(resolve, milliseconds);
       this.#wake = () => {
         clearTimeout(timer);
         resolve();

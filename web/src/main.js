@@ -4,6 +4,7 @@ import { Effect } from "@moq/signals";
 import { Chat } from "./chat.js";
 import { readSettings, SettingsError } from "./config.js";
 import { RelayConnection } from "./connection.js";
+import { place } from "../place.js";
 import { Player } from "./player.js";
 import { problems } from "./problems.js";
 import { View } from "./view.js";
@@ -61,6 +62,7 @@ function watch(settings) {
     view.sound({ available, on: !effect.get(player.muted) });
   });
 
+  const placement = settings.placement && follow(settings, connection, player);
   view.onRetry(() => connection.retryNow());
   view.onQuality((name) => player.choose(name));
   view.onSound(() => player.muted.update((muted) => !muted));
@@ -76,7 +78,37 @@ function watch(settings) {
   setInterval(() => view.spark(player.latencyMs), 1000);
   refresh();
   globalThis.tradewind.snapshot = () => snapshot({ settings, connection, player, since });
+  globalThis.tradewind.placement = placement;
   globalThis.tradewind.choose = (name) => player.choose(name);
+}
+
+/** Have the page placed: go where the answers say, and on when that relay fails. */
+function follow(settings, connection, player) {
+  const moves = new Effect();
+  return place({
+    ...settings.placement,
+    namespace: settings.namespace,
+    path: "/", // the page names its broadcast in full, wherever it goes
+    player: {
+      setUrl: (uri, { id, certificate }) => {
+        settings.relayName = id;
+        view.relay(id);
+        connection.go(new URL(uri), certificate);
+      },
+      start: (tell) => {
+        moves.run((effect) => {
+          if (effect.get(connection.state) === "waiting") tell("error");
+        });
+        return () => moves.close();
+      },
+      position: () => player.frames || undefined,
+    },
+    onChange: ({ state, reason, relay }) => {
+      player.note("placement", { state, reason, relay: relay?.id ?? null });
+      if (state === "refused") connection.fail(problems.notPlaced(reason));
+      else if (state === "waiting" && relay === undefined) connection.fail(problems.noRelay());
+    },
+  });
 }
 
 function show(parts) {

@@ -66,7 +66,7 @@ export class Player {
     this.#signals.run((effect) => this.#shown(effect.get(this.renderer.out.timestamp)));
     this.#signals.run((effect) => {
       const status = effect.get(this.broadcast.out.status);
-      this.#note("broadcast", { status });
+      this.note("broadcast", { status });
       if (status === "offline") {
         this.#forgetMedia();
         this.#watched = undefined;
@@ -145,7 +145,7 @@ export class Player {
     const at = performance.now();
     const wasStalled = this.playout.stalls;
     this.playout.tick(at);
-    if (this.playout.stalls > wasStalled) this.#note("stall", {});
+    if (this.playout.stalls > wasStalled) this.note("stall", {});
     const name = this.#automatic ? this.#choice?.tick(at, this.arrivals.lastAt) : undefined;
     if (name !== undefined) this.#switch(name, "silence");
   }
@@ -154,7 +154,7 @@ export class Player {
     const from = this.rendition;
     const ladder = this.renditions;
     const rank = (wanted) => ladder.findIndex((rendition) => rendition.name === wanted);
-    this.#note("switch", { from, to: name, reason, ...details });
+    this.note("switch", { from, to: name, reason, ...details });
     this.arrivals.reset({ keepBaseline: true });
     if (from !== undefined && rank(name) < rank(from)) {
       // Going down the old rendition must not share the narrow link with the new one until that has caught up.
@@ -169,7 +169,7 @@ export class Player {
     this.frames += 1;
     if (this.#watched === this.rendition) return;
     this.#watched = this.rendition;
-    this.#note("picture", { rendition: this.rendition });
+    this.note("picture", { rendition: this.rendition });
   }
 
   #forgetMedia() {
@@ -178,7 +178,8 @@ export class Player {
     this.#newest = Number.NEGATIVE_INFINITY;
   }
 
-  #note(type, details) {
+  /** Write down what happened, for `events`. */
+  note(type, details) {
     this.events.push({ at: Math.round(performance.now()), wall: Date.now(), type, ...details });
     if (this.events.length > MOST_EVENTS) this.events.shift();
   }

@@ -67,6 +67,17 @@ export const problems = {
       true,
     ),
 
+  notPlaced: (reason) =>
+    problem(
+      "not-placed",
+      "No relay may serve this page.",
+      `The link's access token is missing, has expired or is for another show, or it is not shown where you are (${reason}).`,
+      true,
+    ),
+
+  noRelay: () =>
+    problem("no-relay", "There is no relay to go to right now.", "None is free, or nobody answers. We keep asking."),
+
   closed: (host, code) => byCode(code, host, []) ?? problems.lost(host),
 
   lost: (host) => problem("lost", `The connection to ${host} was lost.`, "We are connecting again."),

@@ -18,10 +18,15 @@ export class View {
   introduce({ namespace, relayName, chat }) {
     this.document.title = `${namespace} · Tradewind`;
     this.#text("broadcast", namespace);
-    this.#text("relay", relayName);
+    this.relay(relayName);
     this.#get("chat").hidden = !chat;
     this.#get("page").classList.toggle("alone", !chat);
     this.#get("name").value = this.document.defaultView.localStorage.getItem(NAME_KEY) ?? "";
+  }
+
+  /** Name the relay. */
+  relay(name) {
+    this.#text("relay", name || "–");
   }
 
   /** @param {"connecting" | "live" | "stalled" | "waiting" | "problem"} state */

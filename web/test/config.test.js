@@ -34,3 +34,22 @@ test("what cannot be used is said in words", async () => {
   await assert.rejects(readSettings("?relay=http://a.example/", none), SettingsError);
   await assert.rejects(readSettings("?relay=https://a.example/&certificate=12", none), SettingsError);
 });
+
+test("a page that is placed names whom it asks, and no relay", async () => {
+  const settings = await readSettings(
+    "",
+    file({ placement: { control: ["https://steer.example"], token: "T" }, relay: { url: "https://a.example/" } }),
+  );
+  assert.deepEqual([settings.relay, settings.placement, settings.namespace],
+    [undefined, { control: ["https://steer.example"], token: "T" }, "live/demo"]);
+  const asked = await readSettings("?place=https://b.example&place=https://c.example&jwt=U", none);
+  assert.deepEqual(asked.placement, { control: ["https://b.example", "https://c.example"], token: "U" });
+  // Who names a relay wants that one.
+  const direct = await readSettings("?relay=https://d.example/", file({ placement: { control: ["https://b.example"] } }));
+  assert.deepEqual([direct.placement, direct.relay.href], [undefined, "https://d.example/"]);
+});
+
+test("placement that cannot be used is said in words", async () => {
+  await assert.rejects(readSettings("?place=https://b.example", none), SettingsError);
+  await assert.rejects(readSettings("?place=nowhere&jwt=T", none), SettingsError);
+});
