@@ -10,7 +10,9 @@ export const DEFAULTS = Object.freeze({
   hedgeAfterMs: 600, // an endpoint silent for so long: ask the next one as well
   probeWithinMs: 1500,
   graceMs: 30, // after the first relay answered, a better ranked one may still
-  stallMs: 1500, // a picture still for so long has stalled
+  suspectMs: 900, // a picture still for so long: look whether the relay answers at all
+  suspectWithinMs: 500, // which it has to do in this time, or four times what it took before
+  stallMs: 2500, // still for so long, the way there is at fault, or the relay, whatever it answers
   startMs: 5000, // a relay that shows nothing for so long after the player went there has failed
   choppyRatio: 0.4, // of the last `choppyOverMs` still, however short each time: stalled too
   choppyOverMs: 10_000,
@@ -89,6 +91,7 @@ export class Placement {
   #moving = false;
   #wentAt = 0;
   #watch;
+  #suspecting = false;
   #backoffMs;
   #timers = new Map(); // name -> handle
   #stopPlayer;
@@ -317,7 +320,7 @@ export class Placement {
   }
 
   /** One WebTransport handshake. @returns {Promise<boolean>} whether the relay answered in time */
-  async #probe(candidate) {
+  async #probe(candidate, withinMs = this.#options.probeWithinMs) {
     await this.#findCertificate(candidate);
     const began = this.#env.now();
     const options = { allowPooling: false, protocols: PROTOCOLS, ...hashOption(candidate.certificate) };
@@ -327,7 +330,7 @@ export class Placement {
       transport = new this.#env.WebTransport(candidate.uri, options);
       transport.closed?.catch(() => {});
       const late = new Promise((_, reject) => {
-        timer = this.#env.setTimeout(() => reject(new Error("late")), this.#options.probeWithinMs);
+        timer = this.#env.setTimeout(() => reject(new Error("late")), withinMs);
       });
       await Promise.race([transport.ready, late]);
       // The handshake and the request take about two round trips; what QUIC itself measured is better.
@@ -426,6 +429,7 @@ export class Placement {
     this.relay = candidate;
     this.#wentAt = this.#env.now();
     this.#watch = new Watch(this.#options);
+    this.#suspecting = false;
     this.#options.player.setUrl(candidate.uri, candidate);
     this.#change("placed", reason);
     if (verify) void this.#verify(candidate);
@@ -461,9 +465,25 @@ export class Placement {
       return;
     }
     const verdict = this.#watch.look(now, player.position());
+    if (verdict === "still" && this.#watch.stillMs(now) >= this.#options.suspectMs) void this.#suspect();
     if (verdict === "stalled") this.leave("stall");
     else if (verdict === "silent" && now - this.#wentAt > startMs) this.leave("stall");
     else if (verdict === "moving" && now - this.#wentAt > choppyOverMs) this.#backoffMs = this.#options.backoffFirstMs;
+  }
+
+  /** The picture stands: where the relay does not answer either, do not wait for longer. */
+  async #suspect() {
+    if (this.#suspecting || !this.#env.WebTransport) return;
+    this.#suspecting = true;
+    const { relay } = this;
+    const epoch = this.#epoch;
+    const watch = this.#watch;
+    const { suspectMs, suspectWithinMs } = this.#options;
+    const reached = await this.#probe(relay, Math.max(suspectWithinMs, 4 * (this.rttsMs[relay.id] ?? 0)));
+    const stands = epoch === this.#epoch && watch === this.#watch && watch.stillMs(this.#env.now()) >= suspectMs;
+    if (!reached && stands) this.leave("stall");
+    // Whether it answers now says nothing of a moment later; but once a stall is enough.
+    this.#after("suspect", this.#options.stallMs, () => (this.#suspecting = false));
   }
 
   // --- Remembering ---
@@ -546,6 +566,11 @@ class Watch {
     this.#options = options;
   }
 
+  /** For how long nothing has moved. */
+  stillMs(now) {
+    return this.#changedAt === undefined ? 0 : now - this.#changedAt;
+  }
+
   /** @returns {"silent" | "moving" | "still" | "stalled"} silent: nothing has moved here yet */
   look(now, position) {
     const first = this.#last === undefined;
@@ -569,21 +594,29 @@ class Watch {
 /** An adapter for `<moq-watch>` of @moq/watch. @param {HTMLElement} element @returns {Player} */
 export function moqWatch(element) {
   const { connection } = element;
+  let host = "";
   let times = 0;
   let settled = true; // what the connection says is about the URL that it was given last
   return {
     setUrl(uri, { name, certificate }) {
       settled = false;
+      ({ host } = new URL(uri));
       connection.webtransport = { ...connection.webtransport, serverCertificateHashes: undefined, ...hashOption(certificate) };
       if (element.name !== name) element.name = name;
       // The element connects anew only where the URL is another one.
       element.url = withQuery(uri, { n: String(++times) });
     },
-    start: (tell) =>
-      connection.status.subscribe((status) => {
+    start(tell) {
+      const unwatch = watchGoaway((url) => url.host === host && tell("goaway"));
+      const unsubscribe = connection.status.subscribe((status) => {
         if (status === "connecting") settled = true;
         else if (status === "disconnected" && settled) tell("error");
-      }),
+      });
+      return () => {
+        unwatch();
+        unsubscribe?.();
+      };
+    },
     position: () => element.video.out.timestamp.peek(),
     idle: () => element.paused,
   };
@@ -593,9 +626,11 @@ export function moqWatch(element) {
 export function shakaPlayer(player, video) {
   let tell = () => {};
   let loads = 0;
+  let host = "";
   return {
     setUrl(uri, { name, certificate }) {
       const load = ++loads;
+      ({ host } = new URL(uri));
       const fingerprintUri = certificate ? `data:text/plain,${certificate}` : "";
       player.configure({ manifest: { msf: { namespaces: name.split("/"), fingerprintUri } } });
       player
@@ -612,10 +647,48 @@ export function shakaPlayer(player, video) {
         if ((event.detail ?? event).severity === 2) tell("error");
       };
       player.addEventListener("error", failed);
-      return () => player.removeEventListener("error", failed);
+      const unwatch = watchGoaway((url) => url.host === host && tell("goaway"));
+      return () => {
+        unwatch();
+        player.removeEventListener("error", failed);
+      };
     },
     position: () => video.currentTime,
     idle: () => video.paused && video.currentTime > 0,
+  };
+}
+
+/**
+ * Hear of every GOAWAY that a relay sends, whatever the player makes of it: today's stop playing at once, or take no
+ * notice until the relay is gone. From now on sessions of this page hand GOAWAY to `tell` and not to the player, which
+ * goes on until it is moved. Drafts 15 and 16: the control stream is the first that the client opens.
+ *
+ * @param {(url: URL) => void} tell - the address of that session
+ * @returns {() => void} what ends it
+ */
+export function watchGoaway(tell, scope = globalThis) {
+  const Original = scope.WebTransport;
+  if (!Original) return () => {};
+  class Watched extends Original {
+    #url;
+    #opened = false;
+
+    constructor(url, options) {
+      super(url, options);
+      this.#url = new URL(url);
+    }
+
+    async createBidirectionalStream(...words) {
+      const isControl = !this.#opened && ["moqt-15", "moqt-16"].includes(this.protocol);
+      this.#opened = true;
+      const stream = await super.createBidirectionalStream(...words);
+      if (!isControl) return stream;
+      return { readable: withoutGoaway(stream.readable, () => tell(this.#url)), writable: stream.writable };
+    }
+  }
+  scope.WebTransport = Watched;
+  return () => {
+    if (scope.WebTransport === Watched) scope.WebTransport = Original;
   };
 }
 
@@ -652,6 +725,52 @@ function environment(given = {}) {
 function endpointOf(address) {
   const url = new URL(address);
   return `${url.origin}${url.pathname === "/" ? "/v1/place" : url.pathname}`;
+}
+
+const GOAWAY = 0x10;
+
+/** The messages of a control stream (type, 16 bits of length, body) but for GOAWAY. */
+function withoutGoaway(readable, tell) {
+  const reader = readable.getReader();
+  let kept = new Uint8Array();
+  const take = (bytes) => {
+    const whole = new Uint8Array(kept.length + bytes.length);
+    whole.set(kept);
+    whole.set(bytes, kept.length);
+    const passed = [];
+    let at = 0;
+    for (;;) {
+      const size = whole.length > at ? 1 << (whole[at] >> 6) : 1; // of the type: two bits say how long it is
+      const body = at + size + 2;
+      if (whole.length < body) break;
+      const end = body + (whole[body - 2] << 8) + whole[body - 1];
+      if (whole.length < end) break;
+      if (size === 1 && whole[at] === GOAWAY) tell();
+      else passed.push(...whole.subarray(at, end));
+      at = end;
+    }
+    kept = whole.slice(at);
+    return Uint8Array.from(passed);
+  };
+  return new ReadableStream({
+    type: "bytes",
+    async pull(controller) {
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) {
+          controller.close();
+          controller.byobRequest?.respond(0);
+          return;
+        }
+        const passed = take(value);
+        if (passed.length > 0) {
+          controller.enqueue(passed);
+          return;
+        }
+      }
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
 }
 
 function isManifest(document) {

@@ -45,8 +45,8 @@ def players(node: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(file, directory)
     modules = HERE / "node_modules"
     shutil.copy(modules / "shaka-player/dist/shaka-player.experimental.js", directory / "shaka-player.js")
-    bundle = [node, modules / "esbuild/bin/esbuild", HERE / "players/watch.js", "--bundle", "--format=esm"]
-    bundle += ["--target=es2022", "--log-level=error", f"--outfile={directory / 'watch.js'}", "--allow-overwrite"]
+    bundle = [node, modules / "esbuild/bin/esbuild", HERE / "players/watch.js", HERE / "players/placed_watch.js"]
+    bundle += ["--bundle", "--format=esm", "--target=es2022", "--log-level=error", f"--outdir={directory}"]
     subprocess.run([str(word) for word in bundle], cwd=HERE, check=True)
     return directory
 

@@ -4,7 +4,7 @@ import { Effect } from "@moq/signals";
 import { Chat } from "./chat.js";
 import { readSettings, SettingsError } from "./config.js";
 import { RelayConnection } from "./connection.js";
-import { place } from "../place.js";
+import { place, watchGoaway } from "../place.js";
 import { Player } from "./player.js";
 import { problems } from "./problems.js";
 import { View } from "./view.js";
@@ -91,15 +91,20 @@ function follow(settings, connection, player) {
     path: "/", // the page names its broadcast in full, wherever it goes
     player: {
       setUrl: (uri, { id, certificate }) => {
+        settings.relay = new URL(uri);
         settings.relayName = id;
         view.relay(id);
-        connection.go(new URL(uri), certificate);
+        connection.go(settings.relay, certificate);
       },
       start: (tell) => {
         moves.run((effect) => {
           if (effect.get(connection.state) === "waiting") tell("error");
         });
-        return () => moves.close();
+        const unwatch = watchGoaway((url) => url.host === settings.relay?.host && tell("goaway"));
+        return () => {
+          unwatch();
+          moves.close();
+        };
       },
       position: () => player.frames || undefined,
     },

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DEFAULTS, moqWatch, Placement, shakaPlayer } from "../place.js";
+import { DEFAULTS, moqWatch, Placement, shakaPlayer, watchGoaway } from "../place.js";
 
 const NAMESPACE = "live/shop1";
 const HASH = "ab".repeat(32);
@@ -231,6 +231,23 @@ test("a still picture is a stall, and only then", async () => {
   assert.equal(world.last.reason, "stall");
 });
 
+test("where the relay does not answer either, a stall is believed sooner; where it does, a hiccup is none", async () => {
+  const world = await placed();
+  world.relays.delete("a.example");
+  world.playing = false;
+  await world.pass(DEFAULTS.suspectMs - 300);
+  assert.deepEqual(world.went, ["a"]);
+  await world.pass(300 + 250 + DEFAULTS.suspectWithinMs + DEFAULTS.jitterMs);
+  assert.deepEqual(world.went, ["a", "b"]);
+  const hiccup = await placed();
+  const dialled = hiccup.dialled.length;
+  hiccup.playing = false;
+  await hiccup.pass(DEFAULTS.stallMs - 300);
+  hiccup.playing = true;
+  await hiccup.pass(5000);
+  assert.deepEqual([hiccup.went, hiccup.dialled.length - dialled], [["a"], 1]);
+});
+
 test("a picture that stands every other moment is a stall too", async () => {
   const world = await placed();
   for (let second = 0; second < 12 && world.went.length === 1; second += 1) {
@@ -454,4 +471,37 @@ test("the adapter of Shaka tells of the last load alone", async () => {
   assert.deepEqual([told, adapter.position(), adapter.idle()], [["error", "error"], 3, true]);
   stop();
   assert.equal(report, undefined);
+});
+
+test("GOAWAY is heard and kept from the player, however the bytes come", async () => {
+  const varint = (type) => (type < 64 ? [type] : [0x40 | (type >> 8), type & 0xff]);
+  const message = (type, body) => [...varint(type), body.length >> 8, body.length & 0xff, ...body];
+  const before = [...message(0x21, [1, 2, 3]), ...message(0x4, new Array(300).fill(9))];
+  const goaway = message(0x10, [0]);
+  const after = message(0x110, [5]);
+  const bytes = [...before, ...goaway, ...after];
+  for (const size of [1, 2, 7, bytes.length]) {
+    const chunks = [];
+    for (let at = 0; at < bytes.length; at += size) chunks.push(Uint8Array.from(bytes.slice(at, at + size)));
+    class Transport {
+      protocol = "moqt-16";
+      async createBidirectionalStream() {
+        return { readable: new ReadableStream({ start: (to) => (chunks.forEach((chunk) => to.enqueue(chunk)), to.close()) }), writable: 1 };
+      }
+    }
+    const scope = { WebTransport: Transport };
+    const told = [];
+    const stop = watchGoaway((url) => told.push(url.host), scope);
+    const transport = new scope.WebTransport("https://a.example/live");
+    const control = await transport.createBidirectionalStream();
+    const request = await transport.createBidirectionalStream();
+    const seen = [];
+    for await (const chunk of control.readable) seen.push(...chunk);
+    assert.deepEqual(seen, [...before, ...after]);
+    let whole = 0;
+    for await (const chunk of request.readable) whole += chunk.length;
+    assert.deepEqual([told, control.writable, whole], [["a.example"], 1, bytes.length]);
+    stop();
+    assert.equal(scope.WebTransport, Transport);
+  }
 });
