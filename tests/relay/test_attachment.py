@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from relay.access import Access, AccessSettings
+from relay.access import Access, AccessSettings, Placement, Reason
 from relay.limits import LimitSettings
 from tests.sim.client import TRACK, Client
 from tests.sim.relay import node_settings
 from tests.sim.tokens import KEY, token
 from tests.sim.world import World
+from tradewind.contract.admission import mint_admission, relay_signer, viewer_digest
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode, SessionCode
 from tradewind.moqt.model import FilterKind, FullTrackName, Location, LocationFilter, Parameters, Token
@@ -85,6 +86,45 @@ def test_a_token_that_does_not(draft: int, webtransport: bool, jwt: str, code: S
     assert (client.closed.code, client.closed.by_peer) == (code, True)
     assert not world.node.attachments
     assert world.relay.ended[0].attachment.refusal is not None
+
+
+PLACED = relay_signer("control-1", bytes(32))
+
+
+def placing(placement: Placement) -> World:
+    access = Access((KEY,), AccessSettings(placement=placement, relay="eu-0"))
+    return World(access=access.replace_admission_keys({"control-1": PLACED.key.public_key()}))
+
+
+@pytest.mark.parametrize("carry", [in_the_url, in_setup])
+@pytest.mark.parametrize("webtransport", [False, True])
+@pytest.mark.parametrize("draft", [20, 16])
+def test_a_placement_token_lets_in_once(draft: int, webtransport: bool, carry: Callable[[str], dict[str, Any]]) -> None:
+    """It comes in the address, wherever the access token comes; its end is nothing to the session."""
+    world = placing(Placement.REQUIRED)
+    jwt = token("live", get=[""])
+    admission = mint_admission(PLACED, viewer_digest(jwt), "live", ["eu-0"], world.network.wall_now, first_s=5)
+    how = carry(jwt)
+    how["path"] += f"{'&' if '?' in how['path'] else '?'}place={admission}"
+    client = world.join(draft, webtransport=webtransport, **how)
+    world.run(10.0)
+    assert client.closed is None
+    late = world.dial(draft=draft, webtransport=webtransport, **how)
+    world.run(1.0)
+    assert late.closed is not None and late.closed.code == SessionCode.UNAUTHORIZED
+    assert [ended.attachment.refusal for ended in world.relay.ended] == [Reason.PLACEMENT_EXPIRED]
+
+
+def test_nobody_comes_unplaced_where_placement_is_required() -> None:
+    for placement, refusals in (
+        (Placement.REQUIRED, [Reason.PLACEMENT_MISSING]),
+        (Placement.OFFERED, []),
+        (Placement.OFF, []),
+    ):
+        world = placing(placement)
+        world.dial(**in_the_url(token("live", get=[""])))
+        world.run(1.0)
+        assert [ended.attachment.refusal for ended in world.relay.ended] == refusals
 
 
 def test_a_public_path_needs_no_token() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from typing import TypeVar
 
 import pytest
 import trustme
+
+from tradewind.contract.token import Claims, parse_keys, sign
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_S = 20.0
@@ -77,7 +80,9 @@ def until(found: Callable[[], T | None]) -> T:
 
 
 def write_pair(directory: Path) -> None:
-    issued = trustme.CA().issue_cert("127.0.0.1")
+    authority = trustme.CA()
+    (directory / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    issued = authority.issue_cert("127.0.0.1")
     for name, data in (
         ("cert.pem", b"".join(blob.bytes() for blob in issued.cert_chain_pems)),
         ("key.pem", issued.private_key_pem.bytes()),
@@ -108,6 +113,30 @@ def test_what_operators_and_players_ask(relay: Running) -> None:
     assert sha256 in relay.said()
     # The public listener shows nothing else.
     assert relay.get("/metrics", relay.port)[0] == 404
+
+
+def test_where_to_go_is_answered_over_tls_alone(relay: Running, tmp_path: Path) -> None:
+    assert relay.get("/v1/place?namespace=live/a", relay.port)[0] == 403
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    (key,) = parse_keys(json.dumps(SECRET))
+    for query, status, reason in [
+        ("namespace=live/a", 401, "token_missing"),
+        (f"namespace=live/a&jwt={sign(Claims('live', get=('',)), key)}", 503, "no_table"),
+    ]:
+        with pytest.raises(urllib.error.HTTPError) as told:
+            urllib.request.urlopen(f"https://127.0.0.1:{relay.port}/v1/place?{query}", timeout=5, context=trusting)
+        with told.value as answer:
+            assert (answer.code, json.loads(answer.read())["reason"]) == (status, reason)
+    assert 'place_answers_total{answer="no_table"} 1.0' in relay.get("/metrics")[1]
+
+
+def test_the_key_that_it_places_with_is_kept(tmp_path: Path) -> None:
+    seeds = []
+    for _ in range(2):
+        running = Running(tmp_path, "--dev", "--node.state", "state")
+        assert running.stop() == 0
+        seeds.append((tmp_path / "state/placement.key").read_bytes())
+    assert seeds[0] == seeds[1] and len(seeds[0]) == 32
 
 
 def test_a_new_certificate_is_used_without_a_restart(relay: Running, tmp_path: Path) -> None:
