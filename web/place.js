@@ -92,6 +92,8 @@ export class Placement {
   #wentAt = 0;
   #watch;
   #suspecting = false;
+  #patient = false; // every relay was tried and none showed anything: there is nothing to see
+  #jwt;
   #backoffMs;
   #timers = new Map(); // name -> handle
   #stopPlayer;
@@ -194,6 +196,7 @@ export class Placement {
     } catch {
       return undefined;
     }
+    this.#jwt = jwt;
     this.#retryMs = 0;
     const endpoints = this.#endpoints();
     const query = this.#query(jwt);
@@ -398,6 +401,7 @@ export class Placement {
       return;
     }
     // Everything failed: more likely that is us, or there is nothing to see. Slower every time, and everybody again.
+    this.#patient = true;
     this.#change("waiting", reason);
     await this.#ask();
     if (this.#closed) return;
@@ -467,8 +471,21 @@ export class Placement {
     const verdict = this.#watch.look(now, player.position());
     if (verdict === "still" && this.#watch.stillMs(now) >= this.#options.suspectMs) void this.#suspect();
     if (verdict === "stalled") this.leave("stall");
-    else if (verdict === "silent" && now - this.#wentAt > startMs) this.leave("stall");
-    else if (verdict === "moving" && now - this.#wentAt > choppyOverMs) this.#backoffMs = this.#options.backoffFirstMs;
+    else if (verdict === "silent" && now - this.#wentAt > startMs) this.#wait(now);
+    else if (verdict === "moving") {
+      this.#patient = false;
+      if (now - this.#wentAt > choppyOverMs) this.#backoffMs = this.#options.backoffFirstMs;
+    }
+  }
+
+  /** Nothing to see here yet. Before a show begins that is no relay's fault, and a crowd that waits shall not wander. */
+  #wait(now) {
+    if (!this.#patient) {
+      this.leave("stall");
+      return;
+    }
+    this.#wentAt = now;
+    void this.#verify(this.relay);
   }
 
   /** The picture stands: where the relay does not answer either, do not wait for longer. */
@@ -499,13 +516,11 @@ export class Placement {
   }
 
   #recall() {
-    const { token } = this.#options;
     try {
       const { at, of, candidates } = JSON.parse(this.#env.storage?.getItem(this.#memory) ?? "null") ?? {};
       const ageMs = this.#env.wallNow() - at;
       if (!isManifest({ candidates }) || !(ageMs >= 0 && ageMs < REMEMBERED_FOR_MS)) return [];
-      // With a function the token of the moment is not known here: relays that need none, or cookies, may still do.
-      const jwt = typeof token === "string" ? token : null;
+      const jwt = this.#jwt ?? null;
       const mine = jwt !== null && digest(jwt) === of;
       const found = candidates.map((candidate) => ({
         ...candidate,

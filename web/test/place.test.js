@@ -321,19 +321,36 @@ test("a relay that no answer names any more is left whatever the budget", async 
   assert.equal(world.last.reason, "goaway");
 });
 
-test("when all fail it tries everybody again, ever more slowly", async () => {
+test("when nobody has a picture it looks at each once, and then waits", async () => {
   const world = await placed();
   world.playing = false;
   await world.pass(120_000);
-  const moves = world.went.length;
-  assert.deepEqual(world.went.slice(0, 4), ["a", "b", "c", "d"]);
+  const went = [...world.went];
+  assert.deepEqual(went.slice(0, 4), ["a", "b", "c", "d"]);
+  assert.ok(went.length <= 6, went);
   assert.ok(world.changes.some(({ state }) => state === "waiting"));
-  await world.pass(120_000);
-  assert.ok(moves > 6 && moves < 24 && world.went.length - moves < moves, [moves, world.went.length]);
+  await world.pass(600_000);
+  assert.deepEqual(world.went, went);
+  // The relay that it waits at dies: that one it leaves.
+  world.relays.delete(`${went.at(-1)}.example`);
+  await world.pass(15_000);
+  assert.equal(world.went.length, went.length + 1);
+  // There it has a picture, and from then on a stall is a stall again.
   world.playing = true;
-  const before = world.went.length;
   await world.pass(60_000);
-  assert.ok(world.went.length - before <= 1);
+  world.playing = false;
+  await world.pass(DEFAULTS.stallMs + 1000);
+  assert.ok(world.went.length > went.length + 1);
+});
+
+test("when all are dead it goes round ever more slowly", async () => {
+  const world = await placed();
+  world.relays.clear();
+  world.playing = false;
+  await world.pass(60_000);
+  const moves = world.went.length;
+  await world.pass(60_000);
+  assert.ok(moves >= 6 && world.went.length - moves < moves, [moves, world.went.length]);
 });
 
 test("what was answered last serves when nobody answers, and holds no access token", async () => {
@@ -348,7 +365,7 @@ test("what was answered last serves when nobody answers, and holds no access tok
     world.memory = first.memory;
     world.now = first.now + age;
     for (const id of ["a", "b", "c"]) world.relays.set(`${id}.example`, 5);
-    world.place({ token });
+    world.place({ token: age > 5000 ? async () => token : token });
     await world.pass(100);
     assert.deepEqual([world.uri, world.last.reason], [uri, "remembered"]);
     // Relays it remembers were asked where to go, too.
