@@ -110,23 +110,24 @@ ROOMS = [
     Room("control.topology", (*CONTROL_PURE, "control.registry"), ("numpy",)),
     *(
         Room(f"control.{name}", (*CONTROL_PURE, "control.registry", "control.topology"))
-        for name in ("placement", "rebalance", "capacity", "commands")
+        for name in ("placement", "rebalance", "capacity")
     ),
+    *(
+        Room(f"control.{name}", (*CONTROL_PURE, "control.registry", "control.state"))
+        for name in ("events", "publishing", "homes")
+    ),
+    Room("control.state", CONTROL_PURE, ("msgspec",)),
+    Room("control.commands", (*CONTROL_PURE, "control.state"), ("msgspec",)),
     Room("control.plane", (*CONTROL_PURE, "control")),
-    Room("control.store", ("tradewind", "control"), ("trio",)),
+    Room("control.store", ("tradewind", "control"), ("trio", "msgspec")),
     Room("control.web", ("tradewind", "control"), ("trio",)),
     Room("control.demo", ("tradewind", "control"), ("trio",)),
     Room("control.run", ("tradewind", "control"), ("trio",)),
     Room("control.cli", ("tradewind", "control"), ("trio", "click", "rich", "h11", "msgspec")),
 ]
 NODE_MAY_NOT = (
-    "tradewind.quic.udp",
-    "tradewind.keys",
-    "relay.ops",
-    "tradewind.http1",
-    "relay.run",
-    "relay.control_link",
-    "relay.mesh.files",
+    *("tradewind.quic.udp", "tradewind.keys", "tradewind.http1"),
+    *("relay.ops", "relay.run", "relay.control_link", "relay.mesh.files"),
 )
 
 

@@ -144,6 +144,10 @@ class Registry:
         there = (relay for relay in self._relays.values() if relay.condition is not Condition.DEAD)
         return tuple(self._view(relay, now) for relay in sorted(there, key=lambda r: (r.region, r.id)))
 
+    def everybody(self, now: float) -> tuple[RelayView, ...]:
+        """All that are known, also those that died not long ago, by region and id."""
+        return tuple(self._view(relay, now) for relay in sorted(self._relays.values(), key=lambda r: (r.region, r.id)))
+
     def evidence(self, now: float) -> Iterator[Evidence]:
         """Every directed link between two who are not dead, of which there is evidence, in no order."""
         told = {

@@ -40,6 +40,8 @@ class AlarmKind(Enum):
     REGION_SILENT = "region_silent"
     PLAN_REFUSED = "plan_refused"
     NO_PATH = "no_path"
+    ROOM_STUCK = "room_stuck"
+    """Nobody who is here may be named as a room's home."""
 
 
 class Event(NamedTuple):

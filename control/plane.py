@@ -1,0 +1,526 @@
+"""The control plane without I/O: what proven relays and operators say goes in, with the time; an `Output` comes out.
+
+`control.run` hands in links (`receive_proven`, `receive_message`, `receive_closed`) and what operators want (`order`,
+`ask`), calls `handle_deadline` when `next_deadline` says so, and takes an `Output` after each call: batches to persist,
+messages to send, links to close, replies to operators. What may only be said once it is on disk is in no output before
+`receive_saved`: an order acts, and a room's new home is published, when a controller that starts now knows of it.
+
+A second relay with one id is refused, and operators hear of it. Relays are told in signed tables what to do; what is
+known of them is `registry`'s, where media goes `topology`'s, where viewers go `placement`'s, rooms `homes`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from control.commands import Commands, Verdict
+from control.events import EventLog
+from control.homes import Homes, HomeSettings, shown
+from control.placement import Placement
+from control.publishing import Publishing
+from control.registry.relays import Registry
+from control.registry.values import (
+    Alarm,
+    AlarmKind,
+    Condition,
+    EventKind,
+    Finding,
+    Place,
+    RegistrySettings,
+    RelayView,
+)
+from control.state import Batch, Order, State
+from control.topology.planner import Topology, TopologySettings
+from control.topology.schedule import Due
+from control.topology.tables import Shared, TablePair
+from control.topology.weights import Priors
+from tradewind.contract.codec import delta_between, encode_table
+from tradewind.contract.identity import NodeIdentity, PrivateKey, sign_table
+from tradewind.contract.messages import (
+    Answer,
+    Done,
+    Hello,
+    MarketEntry,
+    Override,
+    Question,
+    Report,
+    SignedTable,
+    TableDelta,
+    ToController,
+    ToRelay,
+    Welcome,
+)
+from tradewind.placing.answering import Edition
+
+PLACING_S = 1.0
+"""How often placement is told of loads."""
+QUESTION_S = 5.0
+MAX_QUESTIONS = 256
+MAX_REPORTS_PER_S = 20
+"""Of one relay: one a second, and one at each change; more are not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneSettings:
+    """Of one controller."""
+
+    mesh: str
+    id: str
+    report_every_ms: int = 1000
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
+    topology: TopologySettings = field(default_factory=TopologySettings)
+    homes: HomeSettings = field(default_factory=HomeSettings)
+    rooms: tuple[tuple[bytes, ...], ...] = ()
+    """Rooms that have a home before anybody writes in them."""
+    placement_keys: tuple[str, ...] = ()
+    markets: tuple[MarketEntry, ...] = ()
+    places: Mapping[str, Place] = field(default_factory=dict)
+    priors: Priors = field(default_factory=Priors)
+
+
+class Signing(NamedTuple):
+    """What tables are signed with: the controller's key and certificate (DER)."""
+
+    key: PrivateKey
+    certificate: bytes
+
+
+class Reply(NamedTuple):
+    """The answer to an operator, by the ticket that the call gave out. `status` is HTTP's."""
+
+    ticket: int
+    status: int
+    document: Any
+
+
+class Output(NamedTuple):
+    """What one call came to, to be done in this order; batches in theirs, one after the other."""
+
+    batches: tuple[Batch, ...] = ()
+    send: tuple[tuple[int, ToRelay], ...] = ()
+    close: tuple[tuple[int, str], ...] = ()
+    replies: tuple[Reply, ...] = ()
+
+
+class PlaneStatistics(NamedTuple):
+    """Since the start; the first two are now. What metrics show beside the rooms' own."""
+
+    links: int
+    unsaved: int
+    refused: int
+    reports: int
+    reports_dropped: int
+    tables: int
+    deltas: int
+    table_bytes: int
+    questions: int
+    rehomed: int
+    stranded: int
+
+
+@dataclass(slots=True)
+class _Link:
+    """One proven connection."""
+
+    peer: NodeIdentity
+    hello: Hello | None = None
+    sent: tuple[int, int] | None = None
+    """Term and generation of the table that went out last."""
+    second: float = 0.0
+    reports: int = 0
+    """In this second."""
+
+
+class _Asked(NamedTuple):
+    ticket: int
+    relay: str
+    until: float
+
+
+@dataclass(slots=True)
+class _Saving:
+    batch: Batch
+    replies: list[Reply] = field(default_factory=list)
+
+
+class Plane:
+    """One controller's state. `state` is what its store had when this term began."""
+
+    __slots__ = (
+        *("_asked", "_batches", "_by_relay", "_carried", "_close", "_counts", "_links", "_place_at", "_publishing"),
+        *("_replies", "_saving", "_send", "_settings", "_shared", "_signing", "_ticket"),
+        *("commands", "events", "homes", "placement", "registry", "term", "topology"),
+    )
+
+    def __init__(
+        self, settings: PlaneSettings, state: State, signing: Signing, placement: Placement, now: float, wall_now: float
+    ) -> None:
+        self.term = state.term
+        self.registry = Registry(settings.registry, settings.places)
+        self.topology = Topology(settings.mesh, settings.topology, settings.priors)
+        self.placement = placement
+        self.commands = Commands(state)
+        self.homes = Homes(settings.homes, state.rooms, settings.rooms, now)
+        self.events = EventLog(wall_now)
+        self._settings = settings
+        self._signing = signing
+        self._publishing = Publishing(settings.topology.schedule.cycle_s)
+        self._shared = Shared(state.term, self.homes.entries(), settings.placement_keys, settings.markets)
+        self._links: dict[int, _Link] = {}
+        self._by_relay: dict[str, int] = {}
+        self._carried: dict[str, Report] = {}
+        self._place_at = now
+        self._ticket = 0
+        self._asked: dict[int, _Asked] = {}
+        self._saving: dict[int, _Saving] = {}
+        self._batches: list[Batch] = []
+        self._send: list[tuple[int, ToRelay]] = []
+        self._close: list[tuple[int, str]] = []
+        self._replies: list[Reply] = []
+        self._counts = dict.fromkeys(PlaneStatistics._fields[2:], 0)
+        self.events.add(wall_now, "started", detail=f"term {state.term}")
+
+    # --- Relays ---
+
+    def receive_proven(self, link: int, peer: NodeIdentity) -> None:
+        """A relay has proven on a new link who it is. `link` is a number that was never used before."""
+        assert link not in self._links
+        self._links[link] = _Link(peer)
+
+    def receive_message(self, link: int, message: ToController, now: float, wall_now: float) -> None:
+        """A message came on a link. On one that is closed, or about to be, it says nothing any more."""
+        known = self._links.get(link)
+        if known is None:
+            return
+        if known.hello is None and not isinstance(message, Hello):
+            self._drop(link, "the first message is not Hello", wall_now)
+            return
+        match message:
+            case Hello():
+                self._receive_hello(link, known, message, now, wall_now)
+            case Report():
+                self._receive_report(known, message, now, wall_now)
+            case Done():
+                self._receive_done(known.peer.id, message, wall_now)
+            case Answer():
+                self._receive_answer(known.peer.id, message)
+
+    def receive_closed(self, link: int, detail: str, now: float, wall_now: float) -> None:
+        """A link is gone."""
+        known = self._links.pop(link, None)
+        if known is None or self._by_relay.get(known.peer.id) != link:
+            return
+        relay = known.peer.id
+        del self._by_relay[relay]
+        self.events.add(wall_now, "closed", relay, detail=detail)
+        for number in [number for number, asked in self._asked.items() if asked.relay == relay]:
+            self._answer(number, 502, {"error": f"{relay} has gone"})
+        if self.registry.relay(relay, now) is not None:
+            self._take(self.registry.receive_closed(relay, now), now, wall_now)
+
+    def receive_saved(self, number: int, now: float, wall_now: float) -> None:
+        """A batch is on disk: what waited for it happens."""
+        saved = self._saving.pop(number)
+        for order in saved.batch.orders:
+            self.commands.receive_saved(order.id, now)
+        if saved.batch.rooms:
+            self.homes.receive_saved(saved.batch.rooms)
+            self._shared = self._shared._replace(rooms=self.homes.entries())
+            self.topology.receive_change(now)
+            for entry in saved.batch.rooms:
+                detail = f"{shown(entry.room)} epoch {entry.epoch}"
+                self.events.add(wall_now, "room", entry.home, entry.follower, detail)
+        self._replies += saved.replies
+        self._send_commands(now)
+
+    # --- Operators ---
+
+    def order(self, order: Order, now: float, wall_now: float) -> int:
+        """An operator wants something done; returns the ticket of the reply, which comes once it is journaled."""
+        ticket = self._next_ticket()
+        if self.registry.relay(order.relay, now) is None and self.commands.order(order.id) is None:
+            self._replies.append(Reply(ticket, 404, {"error": f"there is no relay {order.relay}"}))
+            return ticket
+        taken = self.commands.receive(order, wall_now)
+        match taken.verdict:
+            case Verdict.CONFLICT:
+                self._replies.append(Reply(ticket, 409, {"error": f"{order.id} is the id of another command"}))
+            case Verdict.FULL:
+                self._replies.append(Reply(ticket, 503, {"error": "too many commands are open"}))
+            case Verdict.KNOWN:
+                waiting = (saving for saving in self._saving.values() if taken.order in saving.batch.orders)
+                first = next(waiting, None)
+                (self._replies if first is None else first.replies).append(Reply(ticket, 200, taken.order))
+            case Verdict.NEW:
+                self._save(taken.batch, Reply(ticket, 202, taken.order))
+                self.events.add(wall_now, "command", order.relay, order.by, f"{order.action} {order.id}")
+        return ticket
+
+    def ask(self, relay: str, what: str, limit: int, match: str, now: float) -> int:
+        """An operator wants to see something of a relay (`Question`); returns the ticket of the reply."""
+        ticket = self._next_ticket()
+        link = self._by_relay.get(relay)
+        if link is None:
+            status = 404 if self.registry.relay(relay, now) is None else 502
+            self._replies.append(Reply(ticket, status, {"error": f"{relay} is not connected"}))
+        elif len(self._asked) >= MAX_QUESTIONS:
+            self._replies.append(Reply(ticket, 503, {"error": "too many questions are open"}))
+        else:
+            self._counts["questions"] += 1
+            self._asked[ticket] = _Asked(ticket, relay, now + QUESTION_S)
+            self._send.append((link, Question(ticket, what, limit, match)))  # type: ignore[arg-type]
+        return ticket
+
+    # --- Time ---
+
+    def next_deadline(self, now: float) -> float | None:
+        """When to call `handle_deadline`; in the past: at once."""
+        moments = (
+            self.registry.next_deadline(),
+            self.topology.next_deadline(),
+            self._publishing.next_deadline(now),
+            self.commands.next_deadline(set(self._by_relay)),
+            self.homes.next_deadline(),
+            self._place_at,
+            min((asked.until for asked in self._asked.values()), default=None),
+        )
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def handle_deadline(self, now: float, wall_now: float) -> None:
+        """Do what is due. A few tables at most: while more wait, `next_deadline` is now."""
+        due = self.registry.next_deadline()
+        if due is not None and due <= now:
+            self._take(self.registry.handle_deadline(now), now, wall_now)
+        for number in [number for number, asked in self._asked.items() if asked.until <= now]:
+            self._answer(number, 504, {"error": f"{self._asked[number].relay} did not answer"})
+        self._decide_homes(now, wall_now)
+        self._compute(now, wall_now)
+        if self._place_at <= now:
+            self._tell_placement(now)
+        self._send_commands(now)
+        for relay, whole in self._publishing.take(now):
+            self._publish(relay, whole=whole)
+
+    def output(self) -> Output:
+        """What has to be done since the last call."""
+        output = Output(tuple(self._batches), tuple(self._send), tuple(self._close), tuple(self._replies))
+        for made in (self._batches, self._send, self._close, self._replies):
+            made.clear()
+        return output
+
+    # --- What is known ---
+
+    def is_connected(self, relay: str) -> bool:
+        """Whether a relay has a control link to here."""
+        return relay in self._by_relay
+
+    def relays(self, now: float) -> dict[str, RelayView]:
+        """Everybody who is known, dead ones too, by id."""
+        return {view.id: view for view in self.registry.everybody(now)}
+
+    def statistics(self) -> PlaneStatistics:
+        """Now, and since the start."""
+        return PlaneStatistics(len(self._by_relay), len(self._saving), **self._counts)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError where the books do not agree."""
+        self.registry.check_invariants()
+        self.commands.check_invariants()
+        self.homes.check_invariants()
+        self.placement.check_invariants()
+        for relay, link in self._by_relay.items():
+            assert self._links[link].peer.id == relay
+            assert self._links[link].hello is not None
+        assert all(asked.relay in self._by_relay for asked in self._asked.values())
+        assert {batch.number for batch in self._batches} <= self._saving.keys()
+
+    # --- Messages ---
+
+    def _receive_hello(self, link: int, known: _Link, hello: Hello, now: float, wall_now: float) -> None:
+        if known.hello is not None:
+            self._drop(link, "a second Hello", wall_now)
+            return
+        relay = known.peer.id
+        before = self.registry.relay(relay, now)
+        findings = self.registry.receive_hello(relay, known.peer.region, hello, now)
+        refused = next((found for found in findings if isinstance(found, Alarm)), None)
+        if refused is not None:
+            self._counts["refused"] += 1
+            self._alarm(refused, wall_now)
+            self._send.append((link, Welcome(self._settings.id, f"{refused.kind.value}: {refused.detail}"[:512])))
+            self._close.append((link, refused.kind.value))
+            del self._links[link]
+            return
+        known.hello = hello
+        if relay in self._by_relay:
+            # The same life of the same relay dialled again: the old link is one that it has given up.
+            older = self._by_relay.pop(relay)
+            del self._links[older]
+            self._close.append((older, "replaced by a newer link"))
+        self._by_relay[relay] = link
+        self._send.append((link, Welcome(self._settings.id, report_every_ms=self._settings.report_every_ms)))
+        self._publishing.receive_new(relay)
+        anew = before is None or before.hello.boot != hello.boot or before.condition is Condition.DEAD
+        self.commands.receive_connected(relay, now, anew=anew)
+        self._take(findings, now, wall_now)
+        self.homes.receive_change(relay)
+        self._send_commands(now)
+
+    def _receive_report(self, known: _Link, report: Report, now: float, wall_now: float) -> None:
+        if now - known.second >= 1.0:
+            known.second, known.reports = now, 0
+        known.reports += 1
+        if known.reports > MAX_REPORTS_PER_S:
+            self._counts["reports_dropped"] += 1
+            return
+        self._counts["reports"] += 1
+        relay = known.peer.id
+        before = self._carried.get(relay)
+        self._carried[relay] = report
+        self._take(self.registry.receive_report(relay, report, now), now, wall_now)
+        if before is None or (before.origins, before.carried) != (report.origins, report.carried):
+            self.placement.apply_carried(relay, [*(o.namespace for o in report.origins), *report.carried])
+        if before is None or before.rooms != report.rooms:
+            self.homes.receive_report(relay, report.rooms)
+        if before is None or before.stage != report.stage:
+            self.homes.receive_change(relay)
+        known_overrides = set(map(_way, before.overrides)) if before else set()
+        for override in report.overrides:
+            if _way(override) not in known_overrides:
+                detail = f"{override.next_hop} instead of {override.instead_of}: {override.cause}"
+                self.events.add(wall_now, "override", relay, override.origin, detail)
+
+    def _receive_done(self, relay: str, done: Done, wall_now: float) -> None:
+        batch = self.commands.receive_done(relay, done, wall_now)
+        if batch.orders:
+            (order,) = batch.orders
+            self.events.add(wall_now, f"command_{order.progress}", relay, order.by, f"{order.action} {order.id}")
+            self._save(batch)
+
+    def _receive_answer(self, relay: str, answer: Answer) -> None:
+        asked = self._asked.get(answer.question)
+        if asked is not None and asked.relay == relay:
+            self._answer(answer.question, 200, answer.body)
+
+    def _answer(self, number: int, status: int, document: object) -> None:
+        self._replies.append(Reply(self._asked.pop(number).ticket, status, document))
+
+    def _drop(self, link: int, why: str, wall_now: float) -> None:
+        """End a link on which something came that no relay of ours says."""
+        known = self._links[link]
+        self.events.add(wall_now, "violation", known.peer.id, detail=why)
+        self._close.append((link, why))
+        if self._by_relay.get(known.peer.id) == link:
+            del self._by_relay[known.peer.id]
+            for number in [number for number, asked in self._asked.items() if asked.relay == known.peer.id]:
+                self._answer(number, 502, {"error": why})
+        del self._links[link]
+
+    # --- What follows ---
+
+    def _take(self, findings: Iterable[Finding], now: float, wall_now: float) -> None:
+        """Pass on what the registry found."""
+        listed = tuple(findings)
+        for found in listed:
+            if isinstance(found, Alarm):
+                self._alarm(found, wall_now)
+                continue
+            detail = ""
+            if found.kind is EventKind.STAGE and (view := self.registry.relay(found.relay, now)) is not None:
+                detail = view.stage
+            self.events.add(wall_now, found.kind.value, found.relay, found.other, detail)
+            if found.kind in _ABOUT_RELAYS:
+                self.homes.receive_change(found.relay)
+        self.topology.receive(listed, now)
+        if any(not isinstance(found, Alarm) and found.kind in _ABOUT_RELAYS for found in listed):
+            self._tell_placement(now)
+        for found in listed:
+            if not isinstance(found, Alarm) and found.kind is EventKind.DIED:
+                self._carried.pop(found.relay, None)
+                moves, stranded = self.placement.rehome(found.relay)
+                self._counts["rehomed"] += len(moves)
+                self._counts["stranded"] += stranded
+
+    def _alarm(self, alarm: Alarm, wall_now: float) -> None:
+        self.events.add(wall_now, alarm.kind.value, alarm.who, detail=alarm.detail, alarm=True)
+
+    def _compute(self, now: float, wall_now: float) -> None:
+        outcome = self.topology.handle_deadline(self.registry, self._shared, now, wall_now)
+        for alarm in outcome.alarms:
+            self._alarm(alarm, wall_now)
+        if outcome.due is Due.CYCLE:
+            self._publishing.receive_cycle(outcome.changed, now)
+        elif outcome.due is Due.EVENT:
+            self._publishing.receive_changed(outcome.changed)
+
+    def _decide_homes(self, now: float, wall_now: float) -> None:
+        due = self.homes.next_deadline()
+        if due is None or now < due:
+            return
+        decision = self.homes.decide(self.relays(now), now)
+        for alarm in decision.alarms:
+            self._alarm(alarm, wall_now)
+        if decision.entries:
+            self._save(Batch(rooms=decision.entries))
+
+    def _tell_placement(self, now: float) -> None:
+        members = self.registry.members(now)
+        self._place_at = now + PLACING_S
+        self.placement.apply(
+            [view.entry() for view in members],
+            now,
+            [view.id for view in members if view.condition is Condition.DETACHED],
+            {view.id: now - view.heard_age_s for view in members},
+            Edition(self.term, self.topology.generation),
+        )
+
+    def _send_commands(self, now: float) -> None:
+        for relay, link in self._by_relay.items():
+            self._send += [(link, command) for command in self.commands.commands_to_send(relay, now)]
+
+    def _publish(self, relay: str, *, whole: bool) -> None:
+        """Send a relay its table, or what changed since the one that it was sent last."""
+        link = self._by_relay.get(relay)
+        pair = self.topology.tables(relay) if link is not None else None
+        if link is None or pair is None:
+            return
+        known = self._links[link]
+        sent, known.sent = known.sent, (pair.now.term, pair.now.generation)
+        if not whole and sent == known.sent:
+            return
+        message = self._table_message(pair, sent, whole=whole)
+        self._counts["deltas" if isinstance(message, TableDelta) else "tables"] += 1
+        self._send.append((link, message))
+
+    def _table_message(self, pair: TablePair, sent: tuple[int, int] | None, *, whole: bool) -> SignedTable | TableDelta:
+        signed = sign_table(encode_table(pair.now), self._signing.key, self._signing.certificate)
+        self._counts["table_bytes"] += len(signed.table)
+        before = pair.before
+        if whole or before is None or sent != (before.term, before.generation) or before is pair.now:
+            return signed
+        return delta_between(before, pair.now, signed)
+
+    def _save(self, batch: Batch, *replies: Reply) -> None:
+        number = self._next_ticket()
+        numbered = Batch(number, batch.orders, batch.wishes, batch.audit, batch.rooms, batch.policies)
+        self._saving[number] = _Saving(numbered, list(replies))
+        self._batches.append(numbered)
+
+    def _next_ticket(self) -> int:
+        self._ticket += 1
+        return self._ticket
+
+
+_ABOUT_RELAYS = (EventKind.JOINED, EventKind.DIED, EventKind.STAGE, EventKind.ATTACHED, EventKind.DETACHED)
+EVENT_KINDS = (
+    *("started", "closed", "violation", "override", "room", "command", "command_done", "command_failed"),
+    *(kind.value for kind in EventKind),
+    *(kind.value for kind in AlarmKind),
+)
+"""Everything that an event may be."""
+
+
+def _way(override: Override) -> tuple[str, str, str]:
+    return override.origin, override.instead_of, override.next_hop

@@ -1,0 +1,66 @@
+"""Whose route table is sent when: changed ones at once, and everybody's whole one once a cycle, spread evenly.
+
+Spread, because constant work is the point: a controller that comes back does what it always does, and making and
+signing 500 tables takes longer than a turn may. `plane` asks what is due and sends it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+AT_ONCE = 8
+"""Tables a call: between two calls others have their turn."""
+
+
+class Due(NamedTuple):
+    """A relay that is to be sent its table; whole, or what changed."""
+
+    relay: str
+    whole: bool
+
+
+class Publishing:
+    """The queue of one mesh's tables. `cycle_s`: how long a round of whole tables takes."""
+
+    __slots__ = ("_cycle_s", "_routine", "_slot_at", "_slot_s", "_urgent")
+
+    def __init__(self, cycle_s: float) -> None:
+        self._cycle_s = cycle_s
+        self._urgent: dict[str, bool] = {}
+        self._routine: deque[str] = deque()
+        self._slot_at = 0.0
+        self._slot_s = 0.0
+
+    def receive_changed(self, relays: Iterable[str]) -> None:
+        """These relays' tables are others now."""
+        for relay in relays:
+            self._urgent.setdefault(relay, False)
+
+    def receive_new(self, relay: str) -> None:
+        """A relay has connected: it gets its whole table as soon as there is one."""
+        self._urgent[relay] = True
+
+    def receive_cycle(self, relays: Iterable[str], now: float) -> None:
+        """A new round begins; who is left of the last one has gone first."""
+        left = dict.fromkeys((*self._routine, *relays))
+        self._routine = deque(left)
+        self._slot_s = self._cycle_s / max(1, len(left))
+        self._slot_at = now
+
+    def take(self, now: float) -> tuple[Due, ...]:
+        """What is due now, at most `AT_ONCE`; ask again until `next_deadline` is in the future."""
+        due = [Due(relay, self._urgent[relay]) for relay in list(self._urgent)[:AT_ONCE]]
+        for relay, _ in due:
+            del self._urgent[relay]
+        while self._routine and self._slot_at <= now and len(due) < AT_ONCE:
+            due.append(Due(self._routine.popleft(), whole=True))
+            self._slot_at += self._slot_s
+        return tuple(due)
+
+    def next_deadline(self, now: float) -> float | None:
+        """When `take` has something."""
+        if self._urgent:
+            return now
+        return self._slot_at if self._routine else None

@@ -1,0 +1,277 @@
+"""The control plane over time: relays come, lie, die and come back; orders act once; rooms never lose their order."""
+
+from __future__ import annotations
+
+from control.state import State
+from tests.control.fleet import FakeRelay, Fleet
+from tests.control.mesh import hello, report
+from tradewind.contract.messages import Command, RoomReport, SignedTable, TableDelta, Welcome
+
+FOUR = {"a": "eu", "b": "eu", "c": "us", "d": "us"}
+ROOM = (b"live", b"r", b"one")
+
+
+def test_relays_are_welcomed_and_get_their_own_signed_table() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    for relay in fleet.relays.values():
+        assert isinstance(relay.received[0], Welcome) and not relay.received[0].refused
+        assert relay.table is not None and relay.table.term == 7
+        assert [entry.id for entry in relay.table.relays] == sorted(FOUR)
+
+
+def test_a_change_travels_as_a_difference_and_whole_tables_are_spread_over_the_cycle() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(12)
+    for relay in fleet.relays.values():
+        relay.received.clear()
+    fleet.relays["d"].stage = "draining"
+    fleet.run(1.2)
+    a = fleet.relays["a"]
+    assert [type(m) for m in a.received] == [TableDelta]
+    assert {entry.id: entry.stage for entry in a.table.relays}["d"] == "draining"
+    wholes: dict[int, int] = {}
+    for step in range(200):
+        for relay in fleet.relays.values():
+            relay.received.clear()
+        fleet.run(0.05)
+        sent = sum(isinstance(m, SignedTable) for relay in fleet.relays.values() for m in relay.received)
+        if sent:
+            wholes[step] = sent
+    assert set(wholes.values()) == {1} and sum(wholes.values()) == 4
+    gaps = [b - a for a, b in zip(sorted(wholes), sorted(wholes)[1:], strict=False)]
+    assert all(abs(gap - 50) <= 1 for gap in gaps), gaps
+
+
+def test_two_relays_with_one_id_the_second_is_refused_and_operators_hear_of_it() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    impostor = FakeRelay(50, "a", "eu")
+    fleet.connect(impostor)
+    assert [m.refused.partition(":")[0] for m in impostor.received if isinstance(m, Welcome)] == ["two_boots"]
+    assert impostor.table is None and impostor.link is None
+    assert fleet.closed == [("a", "two_boots")]
+    assert "two_boots" in fleet.kinds("a") and fleet.plane.is_connected("a")
+    fleet.run(3)
+    assert fleet.relays["a"].link is not None and fleet.plane.statistics().refused == 1
+
+
+def test_the_same_life_that_dials_again_takes_its_old_links_place() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    a = fleet.relays["a"]
+    old = a.link
+    new = fleet.connect(a)
+    assert old is not None and new != old and fleet.closed == [("a", "replaced by a newer link")]
+    fleet.plane.receive_closed(old, "late", fleet.now, fleet.wall_now)
+    assert fleet.plane.is_connected("a")
+
+
+def test_a_dead_relay_leaves_everybodys_table() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(3)
+    fleet.relays["d"].silent = True
+    fleet.run(2.7)
+    assert "died" in fleet.kinds("d")
+    for id in "abc":
+        assert "d" not in {entry.id for entry in fleet.relays[id].table.relays}
+
+
+def test_who_says_something_before_hello_is_cut_off() -> None:
+    fleet = Fleet({"a": "eu"})
+    stranger = FakeRelay(9, "z", "eu")
+    link = fleet._links = fleet._links + 1
+    fleet._by_link[link] = stranger
+    from tests.control.fleet import identity
+
+    fleet.plane.receive_proven(link, identity("z", "eu"))
+    fleet.plane.receive_message(link, report(), fleet.now, fleet.wall_now)
+    fleet.flush()
+    assert fleet.closed == [("z", "the first message is not Hello")] and "violation" in fleet.kinds("z")
+    fleet.plane.receive_message(link, hello(9), fleet.now, fleet.wall_now)
+    assert fleet.plane.registry.relay("z", fleet.now) is None
+
+
+def test_a_flood_of_reports_is_not_looked_at() -> None:
+    fleet = Fleet({"a": "eu"})
+    for _ in range(100):
+        fleet.report(fleet.relays["a"])
+    assert fleet.plane.statistics().reports == 20 and fleet.plane.statistics().reports_dropped == 80
+
+
+# --- Orders ---
+
+
+def test_an_order_acts_only_once_it_is_on_disk_and_only_once() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    fleet.saves_after_s = 0.5
+    assert fleet.order("x1", "a") is None
+    fleet.run(0.3)
+    a = fleet.relays["a"]
+    assert not a.obeyed and not any(isinstance(m, Command) for m in a.received)
+    fleet.run(0.4)
+    assert a.obeyed == ["x1"] and a.stage == "draining"
+    fleet.run(1)
+    again = fleet.order("x1", "a")
+    assert again is not None and again.status == 200 and again.document.progress == "done"
+    fleet.run(5)
+    assert sum(isinstance(m, Command) for m in a.received) == 1
+    other = fleet.order("x1", "b")
+    assert other is not None and other.status == 409
+    lines = [(line.who, line.what, line.target, line.result) for batch in fleet.saved for line in batch.audit]
+    assert lines == [("ops", "drain x1", "a", "ordered"), ("ops", "drain x1", "a", "done")]
+
+
+def test_an_order_is_repeated_until_it_is_done_and_over_a_restart() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    a = fleet.relays["a"]
+    a.obeys = False
+    fleet.order("x1", "a", "cordon")
+    fleet.run(5)
+    assert sum(isinstance(m, Command) for m in a.received) == 3
+    fleet.restart(fleet.state(8))
+    a.obeys = True
+    a.received.clear()
+    for relay in fleet.relays.values():
+        fleet.connect(relay)
+    fleet.run(1)
+    assert a.obeyed == ["x1"] and fleet.plane.commands.order("x1").progress == "done"
+    assert a.table.term == 8
+
+
+def test_a_relay_that_starts_anew_is_told_again_what_stage_it_shall_be_in() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    fleet.order("x1", "a", "cordon")
+    fleet.run(1)
+    fleet.reboot(fleet.relays["a"])
+    fleet.run(1)
+    assert fleet.relays["a"].stage == "cordoned"
+    fleet.order("x2", "a", "uncordon")
+    fleet.run(1)
+    fleet.reboot(fleet.relays["a"])
+    fleet.run(1)
+    assert fleet.relays["a"].stage == "serving" and fleet.relays["a"].obeyed == []
+
+
+def test_a_later_order_takes_the_place_of_an_earlier_one() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    fleet.relays["a"].obeys = False
+    fleet.order("x1", "a", "drain")
+    fleet.order("x2", "a", "undrain")
+    assert [fleet.plane.commands.order(id).progress for id in ("x1", "x2")] == ["superseded", "open"]
+    fleet.relays["a"].obeys = True
+    fleet.run(3)
+    assert fleet.relays["a"].obeyed == ["x2"]
+    missing = fleet.order("x3", "nobody")
+    assert missing is not None and missing.status == 404
+
+
+def test_questions_are_answered_by_whom_they_were_put_to_or_time_out() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    ticket = fleet.plane.ask("a", "sessions", 10, "", fleet.now)
+    fleet.flush()
+    assert fleet.replies[ticket][1:] == (200, '{"relay": "a"}')
+    fleet.relays["b"].silent = True
+    late = fleet.plane.ask("b", "links", 10, "", fleet.now)
+    fleet.run(5.1)
+    assert fleet.replies[late].status == 504
+    nobody = fleet.plane.ask("z", "links", 10, "", fleet.now)
+    fleet.flush()
+    assert fleet.replies[nobody].status == 404
+
+
+# --- Rooms ---
+
+
+def holds(epoch: int = 0, whole: int = 0, *, writing: bool = False) -> tuple[RoomReport, ...]:
+    return (RoomReport(ROOM, epoch, whole, 0, writing),)
+
+
+def test_a_room_gets_a_home_where_it_was_written_in_and_a_follower_in_another_region() -> None:
+    fleet = Fleet(FOUR)
+    fleet.relays["a"].rooms = holds()
+    fleet.run(6)
+    (entry,) = fleet.relays["d"].table.rooms
+    assert (entry.home, entry.epoch, entry.base) == ("a", 1, 0)
+    assert FOUR[entry.follower] == "us"
+
+
+def test_nobody_hears_of_a_home_that_is_not_on_disk() -> None:
+    fleet = Fleet(FOUR)
+    fleet.saves_after_s = 3.0
+    fleet.relays["a"].rooms = holds()
+    fleet.run(7)
+    assert fleet.saving and fleet.relays["a"].table.rooms == ()
+    fleet.run(3)
+    assert len(fleet.relays["a"].table.rooms) == 1
+
+
+def settled(follower_whole: int) -> Fleet:
+    fleet = Fleet(FOUR)
+    fleet.relays["a"].rooms = holds()
+    fleet.run(6)
+    (entry,) = fleet.plane.homes.entries()
+    assert entry.follower == "c"
+    fleet.relays["a"].rooms = holds(1, 1, writing=True)
+    fleet.relays["c"].rooms = holds(1, follower_whole)
+    fleet.run(2)
+    return fleet
+
+
+def test_the_follower_is_promoted_when_the_home_dies_and_only_if_it_is_whole() -> None:
+    fleet = settled(follower_whole=1)
+    fleet.relays["a"].silent = True
+    fleet.run(4)
+    (entry,) = fleet.relays["c"].table.rooms
+    assert (entry.home, entry.epoch, entry.base) == ("c", 2, None)
+    assert FOUR[entry.follower] == "eu" and entry.follower != "a"
+    stuck = settled(follower_whole=0)
+    stuck.relays["a"].silent = True
+    stuck.run(20)
+    (entry,) = stuck.plane.homes.entries()
+    assert (entry.home, entry.epoch) == ("a", 1)
+    assert stuck.kinds().count("room_stuck") == 1
+    stuck.relays["c"].rooms = holds(1, 1)
+    stuck.run(3)
+    assert stuck.plane.homes.entry(ROOM).home == "c"
+
+
+def test_a_home_that_drains_hands_over_and_a_dead_follower_is_replaced_after_a_while() -> None:
+    fleet = settled(follower_whole=1)
+    fleet.relays["c"].silent = True
+    fleet.run(9)
+    assert fleet.plane.homes.entry(ROOM).epoch == 1
+    fleet.run(5)
+    entry = fleet.plane.homes.entry(ROOM)
+    assert (entry.home, entry.follower, entry.epoch) == ("a", "d", 2)
+    fleet.relays["a"].rooms = holds(2, 2, writing=True)
+    fleet.relays["d"].rooms = holds(2, 2)
+    fleet.relays["a"].stage = "draining"
+    fleet.run(2.5)
+    entry = fleet.plane.homes.entry(ROOM)
+    assert (entry.home, entry.epoch) == ("d", 3) and entry.follower == "b"
+
+
+def test_a_controller_that_comes_back_misses_nobody_before_they_had_time_to_come() -> None:
+    fleet = settled(follower_whole=1)
+    fleet.restart(fleet.state(8))
+    fleet.run(3)
+    for relay in fleet.relays.values():
+        fleet.connect(relay)
+    fleet.run(5)
+    assert fleet.plane.homes.entry(ROOM).epoch == 1 and fleet.plane.homes.entry(ROOM).home == "a"
+
+
+def test_a_store_that_was_lost_goes_on_above_the_epoch_that_relays_remember() -> None:
+    fleet = settled(follower_whole=1)
+    fleet.restart(State(9))
+    for relay in fleet.relays.values():
+        fleet.connect(relay)
+    fleet.run(7)
+    entry = fleet.plane.homes.entry(ROOM)
+    assert (entry.home, entry.epoch, entry.base) == ("a", 2, None)
