@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import NamedTuple
 
 MAX_EVENTS = 10_000
@@ -23,11 +23,13 @@ class EventLine(NamedTuple):
 class EventLog:
     """The newest events. Numbers begin at the wall clock's milliseconds: those of an earlier process are lower."""
 
-    __slots__ = ("_lines", "_next")
+    __slots__ = ("_lines", "_next", "counts")
 
     def __init__(self, wall_now: float, most: int = MAX_EVENTS) -> None:
         self._next = int(wall_now * 1000)
         self._lines: deque[EventLine] = deque(maxlen=most)
+        self.counts: Counter[str] = Counter()
+        """By kind, since the start."""
 
     def add(
         self, wall_now: float, kind: str, relay: str = "", other: str = "", detail: str = "", *, alarm: bool = False
@@ -36,6 +38,7 @@ class EventLog:
         line = EventLine(self._next, wall_now, kind, alarm, relay, other, detail)
         self._next += 1
         self._lines.append(line)
+        self.counts[kind] += 1
         return line
 
     def after(self, number: int, limit: int) -> tuple[EventLine, ...]:

@@ -1,8 +1,8 @@
-"""EDGE: a small HTTP/1.1 server for a few GET endpoints, on h11.
+"""EDGE: a small HTTP/1.1 server for a few endpoints, on h11.
 
-`relay.ops` answers operators and players with it, `control.web` serves pages. Why not a framework: a few answers need
-no routing, and a listener beside a relay must hold where strangers reach it, so every wait has a deadline and every
-count a bound, all in this one file.
+`relay.ops` answers operators and players with it, `control.web` serves pages, `control.api` takes orders. Why not a
+framework: a few answers need no routing, and a listener beside a relay must hold where strangers reach it, so every
+wait has a deadline and every count a bound, all in this one file.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import trio
 log = logging.getLogger(__name__)
 
 METHODS = ("GET", "HEAD", "OPTIONS")
+"""What every listener takes; POST only where `HttpLimits.body_bytes` lets bodies in."""
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a TLS connection, and of no HTTP request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked, without a body: nothing here takes one."""
+    """What was asked."""
 
     method: str
     path: str
@@ -35,6 +36,7 @@ class Request:
     """Names in lower case; of repeated ones the last."""
     query: str = ""
     """What stood behind the question mark, as it was written."""
+    body: bytes = b""
     address: str = ""
     """The other side's, without its port; empty where it has none."""
     secure: bool = False
@@ -67,6 +69,8 @@ class HttpLimits:
     write_s: float = 10.0
     """For an answer to leave."""
     header_bytes: int = 8192
+    body_bytes: int = 0
+    """Of one request; 0: none is taken."""
 
 
 @dataclass(slots=True)
@@ -124,7 +128,7 @@ class HttpServer:
         for left in range(self.limits.requests, 0, -1):
             request = None
             with trio.move_on_after(self.limits.read_s) as reading:
-                request = await _next_request(protocol, stream, peer)
+                request = await _next_request(protocol, stream, self.limits.body_bytes, peer)
             if reading.cancelled_caught:
                 self.statistics.timed_out += 1
             if request is None:
@@ -142,8 +146,10 @@ class HttpServer:
             protocol.start_next_cycle()
 
     async def _answer(self, request: Request) -> Response:
-        if request.method not in METHODS:
-            return Response(b"only GET\n", HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", ", ".join(METHODS)),))
+        taken = METHODS if not self.limits.body_bytes else (*METHODS, "POST")
+        if request.method not in taken:
+            refusal = f"only {taken[0]}\n" if len(taken) == len(METHODS) else f"only {', '.join(taken)}\n"
+            return Response(refusal.encode(), HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", ", ".join(taken)),))
         try:
             return await self.handler(request)
         except Exception:
@@ -160,9 +166,12 @@ class _Peer:
     secure: bool = False
 
 
-async def _next_request(protocol: h11.Connection, stream: trio.abc.Stream, peer: _Peer) -> Request | Response | None:
+async def _next_request(
+    protocol: h11.Connection, stream: trio.abc.Stream, body_bytes: int, peer: _Peer
+) -> Request | Response | None:
     """The next request; the answer where it is none that we take; None where the other side is gone."""
     head: h11.Request | None = None
+    body = bytearray()
     while True:
         try:
             event = protocol.next_event()
@@ -173,17 +182,20 @@ async def _next_request(protocol: h11.Connection, stream: trio.abc.Stream, peer:
         elif isinstance(event, h11.Request):
             head = event
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            return _request(head, peer)
+            return _request(head, bytes(body), peer)
         elif isinstance(event, h11.Data):
-            return Response(b"no body is taken here\n", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            body += event.data
+            if len(body) > body_bytes:
+                refusal = f"at most {body_bytes} bytes\n" if body_bytes else "no body is taken here\n"
+                return Response(refusal.encode(), HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
             return None
 
 
-def _request(head: h11.Request, peer: _Peer) -> Request:
+def _request(head: h11.Request, body: bytes, peer: _Peer) -> Request:
     path, _, query = head.target.decode("ascii", "replace").partition("?")
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
-    return Request(head.method.decode("ascii", "replace"), path, headers, query, peer.address, peer.secure)
+    return Request(head.method.decode("ascii", "replace"), path, headers, query, body, peer.address, peer.secure)
 
 
 def _address(stream: trio.abc.Stream) -> str:

@@ -22,6 +22,7 @@ import click
 
 COMMANDS = {
     "cert": "control.cli.cert:command",
+    "control": "control.cli.main:control",
     "demo": "control.cli.demo:command",
     "publish": "tradewind.client.tools.publish:command",
     "relay": "control.cli.main:relay",
@@ -76,6 +77,29 @@ def relay_config(arguments: tuple[str, ...]) -> None:
     become_relay(("config", *arguments))
 
 
+@click.group()
+def control() -> None:
+    """Run a controller, or look at its settings."""
+
+
+@control.command("run", context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def control_run(arguments: tuple[str, ...]) -> None:
+    """Run a controller.
+
+    --listen HOST:PORT --ops HOST:PORT --cert FILE --key FILE --ca FILE --state FILE -c FILE; --help lists the rest, and
+    `control config docs` explains every setting.
+    """
+    become("control", arguments)
+
+
+@control.command("config", context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def control_config(arguments: tuple[str, ...]) -> None:
+    """Check, show or explain settings: check|show|docs|schema [-c FILE] [FLAGS]."""
+    become("control", ("config", *arguments))
+
+
 @click.command()
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def version(output: str) -> None:
@@ -93,9 +117,15 @@ def version(output: str) -> None:
 
 def become_relay(arguments: tuple[str, ...]) -> NoReturn:
     """Turn this process into a relay's: signals reach it and its exit code is ours, with nothing in between."""
+    become("relay", arguments)
+
+
+def become(program: str, arguments: tuple[str, ...]) -> NoReturn:
+    """Turn this process into one of our programs."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, relay_command(arguments), relay_environment())
+    command = [sys.executable, "-P", "-m", program, *arguments]
+    os.execve(sys.executable, command, relay_environment())
 
 
 def relay_command(arguments: tuple[str, ...]) -> list[str]:

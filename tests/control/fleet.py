@@ -19,6 +19,7 @@ from tradewind.contract.messages import (
     Command,
     Done,
     Question,
+    RoomEntry,
     RoomReport,
     RouteTable,
     SignedTable,
@@ -47,9 +48,14 @@ class FakeRelay:
         self.link: int | None = None
         self.silent = False
         self.obeys = True
-        self.table: RouteTable | None = None
+        self.held: RouteTable | None = None
         self.received: list[ToRelay] = []
         self.obeyed: list[str] = []
+
+    @property
+    def table(self) -> RouteTable:
+        assert self.held is not None
+        return self.held
 
     def take(self, message: ToRelay) -> Done | Answer | None:
         self.received.append(message)
@@ -57,7 +63,6 @@ class FakeRelay:
             case SignedTable():
                 self._take_table(message)
             case TableDelta():
-                assert self.table is not None
                 made = encode_table(apply_delta(self.table, message))
                 self._take_table(SignedTable(made, message.certificate, message.signature))
             case Command(id=id, action=action) if self.obeys:
@@ -73,8 +78,8 @@ class FakeRelay:
     def _take_table(self, signed: SignedTable) -> None:
         table = decode_table(verify_table(signed, MESH.authority, NOW))
         assert (table.mesh, table.relay) == ("shop", self.id)
-        assert self.table is None or (table.term, table.generation) >= (self.table.term, self.table.generation)
-        self.table = table
+        assert self.held is None or (table.term, table.generation) >= (self.held.term, self.held.generation)
+        self.held = table
 
 
 class Fleet:
@@ -128,7 +133,7 @@ class Fleet:
         self.run(3)
         relay.number += 100
         relay.hello = hello(relay.number)
-        relay.stage, relay.obeyed, relay.table, relay.silent = "serving", [], None, False
+        relay.stage, relay.obeyed, relay.held, relay.silent = "serving", [], None, False
         self.connect(relay)
 
     def flush(self) -> None:
@@ -179,6 +184,16 @@ class Fleet:
 
     def kinds(self, relay: str | None = None) -> list[str]:
         return [line.kind for line in self.plane.events.after(0, 10_000) if relay in {None, line.relay}]
+
+    def home(self, room: tuple[bytes, ...]) -> RoomEntry:
+        entry = self.plane.homes.entry(room)
+        assert entry is not None
+        return entry
+
+    def progress(self, id: str) -> str:
+        order = self.plane.commands.order(id)
+        assert order is not None
+        return order.progress
 
     def state(self, term: int) -> State:
         """What a store has after everything that was saved."""

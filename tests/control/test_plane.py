@@ -16,7 +16,7 @@ def test_relays_are_welcomed_and_get_their_own_signed_table() -> None:
     fleet.run(1)
     for relay in fleet.relays.values():
         assert isinstance(relay.received[0], Welcome) and not relay.received[0].refused
-        assert relay.table is not None and relay.table.term == 7
+        assert relay.table.term == 7
         assert [entry.id for entry in relay.table.relays] == sorted(FOUR)
 
 
@@ -49,7 +49,7 @@ def test_two_relays_with_one_id_the_second_is_refused_and_operators_hear_of_it()
     impostor = FakeRelay(50, "a", "eu")
     fleet.connect(impostor)
     assert [m.refused.partition(":")[0] for m in impostor.received if isinstance(m, Welcome)] == ["two_boots"]
-    assert impostor.table is None and impostor.link is None
+    assert impostor.held is None and impostor.link is None
     assert fleet.closed == [("a", "two_boots")]
     assert "two_boots" in fleet.kinds("a") and fleet.plane.is_connected("a")
     fleet.run(3)
@@ -137,7 +137,7 @@ def test_an_order_is_repeated_until_it_is_done_and_over_a_restart() -> None:
     for relay in fleet.relays.values():
         fleet.connect(relay)
     fleet.run(1)
-    assert a.obeyed == ["x1"] and fleet.plane.commands.order("x1").progress == "done"
+    assert a.obeyed == ["x1"] and fleet.progress("x1") == "done"
     assert a.table.term == 8
 
 
@@ -162,7 +162,7 @@ def test_a_later_order_takes_the_place_of_an_earlier_one() -> None:
     fleet.relays["a"].obeys = False
     fleet.order("x1", "a", "drain")
     fleet.order("x2", "a", "undrain")
-    assert [fleet.plane.commands.order(id).progress for id in ("x1", "x2")] == ["superseded", "open"]
+    assert [fleet.progress(id) for id in ("x1", "x2")] == ["superseded", "open"]
     fleet.relays["a"].obeys = True
     fleet.run(3)
     assert fleet.relays["a"].obeyed == ["x2"]
@@ -238,22 +238,22 @@ def test_the_follower_is_promoted_when_the_home_dies_and_only_if_it_is_whole() -
     assert stuck.kinds().count("room_stuck") == 1
     stuck.relays["c"].rooms = holds(1, 1)
     stuck.run(3)
-    assert stuck.plane.homes.entry(ROOM).home == "c"
+    assert stuck.home(ROOM).home == "c"
 
 
 def test_a_home_that_drains_hands_over_and_a_dead_follower_is_replaced_after_a_while() -> None:
     fleet = settled(follower_whole=1)
     fleet.relays["c"].silent = True
     fleet.run(9)
-    assert fleet.plane.homes.entry(ROOM).epoch == 1
+    assert fleet.home(ROOM).epoch == 1
     fleet.run(5)
-    entry = fleet.plane.homes.entry(ROOM)
+    entry = fleet.home(ROOM)
     assert (entry.home, entry.follower, entry.epoch) == ("a", "d", 2)
     fleet.relays["a"].rooms = holds(2, 2, writing=True)
     fleet.relays["d"].rooms = holds(2, 2)
     fleet.relays["a"].stage = "draining"
     fleet.run(2.5)
-    entry = fleet.plane.homes.entry(ROOM)
+    entry = fleet.home(ROOM)
     assert (entry.home, entry.epoch) == ("d", 3) and entry.follower == "b"
 
 
@@ -264,7 +264,7 @@ def test_a_controller_that_comes_back_misses_nobody_before_they_had_time_to_come
     for relay in fleet.relays.values():
         fleet.connect(relay)
     fleet.run(5)
-    assert fleet.plane.homes.entry(ROOM).epoch == 1 and fleet.plane.homes.entry(ROOM).home == "a"
+    assert fleet.home(ROOM).epoch == 1 and fleet.home(ROOM).home == "a"
 
 
 def test_a_store_that_was_lost_goes_on_above_the_epoch_that_relays_remember() -> None:
@@ -273,5 +273,5 @@ def test_a_store_that_was_lost_goes_on_above_the_epoch_that_relays_remember() ->
     for relay in fleet.relays.values():
         fleet.connect(relay)
     fleet.run(7)
-    entry = fleet.plane.homes.entry(ROOM)
+    entry = fleet.home(ROOM)
     assert (entry.home, entry.epoch, entry.base) == ("a", 2, None)

@@ -144,10 +144,8 @@ def verify(token: str, keys: Sequence[Key], wall_now: float) -> Claims:
 
     A single key is used whatever `kid` the token names; among several, `kid` chooses. Raises TokenError only.
     """
-    if len(token) > MAX_TOKEN_BYTES:
-        raise TokenError(Fault.MALFORMED, f"longer than {MAX_TOKEN_BYTES} bytes")
-    key = _choose(keys, _key_id(token))
-    claims = parse_claims(_verified_payload(token, key))
+    payload, key = open_signed(token, keys)
+    claims = parse_claims(payload)
     if claims.expires_at is not None and wall_now >= claims.expires_at:
         raise TokenError(Fault.EXPIRED, f"since {wall_now - claims.expires_at:.0f} s")
     for name, moment in (("nbf", claims.not_before), ("iat", claims.issued_at)):
@@ -155,6 +153,17 @@ def verify(token: str, keys: Sequence[Key], wall_now: float) -> Claims:
             raise TokenError(Fault.NOT_YET_VALID, f"{name} is {moment - wall_now:.0f} s ahead")
     _check_grants(claims, key)
     return claims
+
+
+def open_signed(token: str, keys: Sequence[Key]) -> tuple[bytes, Key]:
+    """A token's payload, once its signature is found to be that key's; what it says is not looked at.
+
+    A single key is used whatever `kid` the token names; among several, `kid` chooses. Raises TokenError only.
+    """
+    if len(token) > MAX_TOKEN_BYTES:
+        raise TokenError(Fault.MALFORMED, f"longer than {MAX_TOKEN_BYTES} bytes")
+    key = _choose(keys, _key_id(token))
+    return _verified_payload(token, key), key
 
 
 def peek(token: str) -> Claims:
@@ -167,13 +176,18 @@ def peek(token: str) -> Claims:
 
 def sign(claims: Claims, key: Key) -> str:
     """Sign a token. Raises TokenError where the claims grant nothing or more than the key may, or it cannot sign."""
-    if not key.can_sign:
-        raise TokenError(Fault.BAD_SIGNATURE, "this key can only verify")
+    _check_can_sign(key)
     _check_grants(claims, key)
+    return sign_payload(_claims_document(claims), key)
+
+
+def sign_payload(document: Mapping[str, Any], key: Key) -> str:
+    """Sign any payload as a JWT. Raises TokenError where the key cannot sign."""
+    _check_can_sign(key)
     header = {"alg": key.algorithm, "typ": "JWT"}
     if key.id is not None:
         header["kid"] = key.id
-    payload = json.dumps(_claims_document(claims), separators=(",", ":"))
+    payload = json.dumps(document, separators=(",", ":"))
     return jws.serialize_compact(header, payload.encode(), key.material, registry=_Registry(key.algorithm))
 
 
@@ -352,6 +366,11 @@ def _check_grants(claims: Claims, key: Key) -> None:
         raise TokenError(Fault.USELESS, "neither put nor get")
     if key.scope is not None and not key.scope.covers(claims):
         raise TokenError(Fault.BEYOND_KEY, "the key may not grant all of this")
+
+
+def _check_can_sign(key: Key) -> None:
+    if not key.can_sign:
+        raise TokenError(Fault.BAD_SIGNATURE, "this key can only verify")
 
 
 def _decode_part(part: str) -> bytes:

@@ -1,0 +1,261 @@
+"""A controller as a process and relays' control links over loopback UDP: tables, orders, a kill, and coming back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from relay.control_link import TABLE_FILE, ControlLink, ControlSettings
+from relay.conversation import Papers
+from relay.orders import Orders
+from tests.contract import mesh
+from tests.control.mesh import hello, link, report
+from tradewind.contract.identity import Authority
+from tradewind.contract.ids import Role
+from tradewind.contract.issuing import Order, Terms, certificate_pem, issue, key_pem, make_authority
+from tradewind.contract.messages import Answer, Command, Done, Question, Report, RouteTable
+from tradewind.contract.roles import Operator, OperatorRole, sign_operator
+from tradewind.contract.token import generate_key, parse_keys
+from tradewind.settings.values import Address
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WAIT_S = 20.0
+OPERATORS = generate_key("HS256", "operators")
+pytestmark = pytest.mark.slow
+
+
+class Town:
+    """A mesh's papers on disk, made now, because processes look at the real clock."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.wall = time.time()
+        self._terms = lambda serial: Terms(serial, self.wall - 3600, self.wall + 86_400)
+        self._authority = make_authority("shop", mesh.key(1), self._terms(1))
+        self.authority = Authority([self._authority])
+        self.write("ca.crt", certificate_pem(self._authority))
+        self.write("control.crt", certificate_pem(self._issue(Role.CONTROLLER, "eu", "main", 2)))
+        self.write("control.key", key_pem(mesh.key(2)))
+        self.write("operators.jwk", json.dumps(OPERATORS).encode())
+        (signing,) = parse_keys(json.dumps(OPERATORS))
+        self.tokens = {
+            role: sign_operator(Operator(f"a {role.name.lower()}", role), signing, self.wall, self.wall + 3600)
+            for role in OperatorRole
+        }
+
+    def write(self, name: str, data: bytes) -> None:
+        (self.directory / name).write_bytes(data)
+
+    def _issue(self, role: Role, region: str, id: str, number: int) -> bytes:
+        order = Order("shop", role, region, id)
+        return issue(order, mesh.key(number).public_key(), self._authority, mesh.key(1), self._terms(number))
+
+    def papers(self, id: str, region: str, number: int, role: Role = Role.RELAY) -> Papers:
+        return Papers(self.authority, self._issue(role, region, id, number), mesh.key(number))
+
+
+class Control:
+    """A controller process. The second start takes the port that the first one got."""
+
+    def __init__(self, town: Town) -> None:
+        self.town = town
+        self.port = self.ops = 0
+        self.starts = 0
+        self.start()
+
+    def start(self) -> None:
+        self.starts += 1
+        self.log = self.town.directory / f"control-{self.starts}.log"
+        flags = ["--cert", "control.crt", "--key", "control.key", "--ca", "ca.crt", "--state", "control.sqlite"]
+        flags += ["--operator-key", "operators.jwk"]
+        listen = ["--listen", f"127.0.0.1:{self.port}", "--ops", f"127.0.0.1:{self.ops}"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "control.cli.main", "control", "run", *listen, *flags],
+                cwd=self.town.directory,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        pattern = r"ready: controller main of shop on udp 127\.0\.0\.1:(\d+), ops http://127\.0\.0\.1:(\d+), term (\d+)"
+        until = time.monotonic() + WAIT_S
+        while not (found := re.search(pattern, self.log.read_text())):
+            assert self.process.poll() is None and time.monotonic() < until, self.log.read_text()
+            time.sleep(0.02)
+        self.port, self.ops, self.term = map(int, found.groups())
+
+    def call(self, path: str, role: OperatorRole | None = None, body: Any = None) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {self.town.tokens[role]}"} if role else {}
+        data = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(f"http://127.0.0.1:{self.ops}{path}", data, headers)
+        try:
+            with urllib.request.urlopen(asked, timeout=5) as answer:
+                return answer.status, _read(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _read(error.read())
+
+
+def _read(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data.decode()
+
+
+class FakeMesh:
+    """The relay's part, without media."""
+
+    def __init__(self, others: list[str]) -> None:
+        self.others = others
+        self.tables: list[RouteTable] = []
+        self.obeyed: list[str] = []
+        self.stage: Any = "serving"
+        self.heard = 0
+
+    def report(self, sequence: int, now: float, wall_now: float) -> Report:
+        links = [link(other) for other in self.others]
+        return report(links, sequence=sequence, stage=self.stage)
+
+    def apply_table(self, table: RouteTable, now: float) -> None:
+        self.tables.append(table)
+
+    def obey(self, command: Command, now: float) -> Done | None:
+        if command.id not in self.obeyed:
+            self.obeyed.append(command.id)
+            self.stage = "draining"
+            return None
+        return Done(command.id, ok=True)
+
+    def answer(self, question: Question, now: float) -> Answer:
+        return Answer(question.id, json.dumps([{"session": 1, "what": question.what}]))
+
+    def controller_heard(self, now: float) -> None:
+        self.heard += 1
+
+
+class Relay:
+    def __init__(self, town: Town, id: str, region: str, number: int, port: int, others: list[str]) -> None:
+        self.fake = FakeMesh(others)
+        self.orders = Orders("shop", id, town.authority)
+        self.state = town.directory / id
+        settings = ControlSettings((Address("127.0.0.1", 9), Address("127.0.0.1", port)), self.state)
+        self.link = ControlLink(settings, town.papers(id, region, number), hello(number), self.orders, self.fake)
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Control]:
+    running = Control(Town(tmp_path))
+    yield running
+    if running.process.poll() is None:
+        running.process.terminate()
+    running.process.wait(10)
+
+
+@asynccontextmanager
+async def two_relays(control: Control) -> AsyncIterator[tuple[Relay, Relay]]:
+    a = Relay(control.town, "a", "eu", 11, control.port, ["b"])
+    b = Relay(control.town, "b", "us", 12, control.port, ["a"])
+    async with trio.open_nursery() as nursery:
+        for relay in (a, b):
+            nursery.start_soon(relay.link.run)
+        yield a, b
+        nursery.cancel_scope.cancel()
+
+
+async def until(found: Callable[[], Any], what: str) -> None:
+    with trio.move_on_after(WAIT_S):
+        while not found():  # noqa: ASYNC110 - the other end is a process
+            await trio.sleep(0.02)
+        return
+    raise AssertionError(what)
+
+
+def ids(relay: Relay) -> list[str]:
+    return [entry.id for entry in relay.fake.tables[-1].relays] if relay.fake.tables else []
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.control_link.BACKOFF_MOST_S", 0.3)
+    monkeypatch.setattr("relay.control_link.CONNECT_S", 2.0)
+
+
+async def test_tables_arrive_orders_are_done_and_a_killed_controller_is_found_again(control: Control) -> None:
+    call = control.call
+
+    async def ask(path: str, role: OperatorRole | None = None, body: Any = None) -> tuple[int, Any]:
+        return await trio.to_thread.run_sync(call, path, role, body)
+
+    async with two_relays(control) as (a, b):
+        await until(lambda: ids(a) == ids(b) == ["a", "b"], "no table with both in it")
+        await until(lambda: a.link.statistics.persisted, "the table was not written")
+        assert a.fake.tables[-1].term == control.term and (await ask("/readyz"))[0] == 200
+        stored = Orders("shop", "a", control.town.authority)
+        assert stored.restore((a.state / TABLE_FILE).read_bytes()).fault is None
+
+        assert (await ask("/v1/nodes"))[0] == 401
+        order = {"id": "x1", "relay": "a", "action": "drain"}
+        assert (await ask("/v1/commands", OperatorRole.VIEWER, order))[0] == 403
+        status, said = await ask("/v1/commands", OperatorRole.OPERATOR, order)
+        assert (status, said["progress"], said["by"]) == (202, "open", "a operator")
+        await until(lambda: a.fake.obeyed == ["x1"], "the order did not come")
+
+        def draining() -> bool:
+            return any(entry.id == "a" and entry.stage == "draining" for entry in b.fake.tables[-1].relays)
+
+        await until(draining, "nobody was told")
+        assert (await ask("/v1/commands", OperatorRole.OPERATOR, order))[0] == 200
+        assert (await ask("/v1/commands/x1", OperatorRole.VIEWER))[1]["progress"] == "done"
+        nodes = (await ask("/v1/nodes", OperatorRole.VIEWER))[1]
+        assert [(node["id"], node["stage"], node["wanted"]) for node in nodes] == [
+            ("a", "draining", "draining"),
+            ("b", "serving", "serving"),
+        ]
+        assert (await ask("/v1/sessions?node=b", OperatorRole.VIEWER))[1] == [{"session": 1, "what": "sessions"}]
+        assert (await ask("/v1/routes?relay=a&origin=b", OperatorRole.VIEWER))[1]["cause"]
+        assert (await ask("/v1/place?namespace=live/x"))[0] == 401
+        assert "tradewind_control_tables_sent_total" in (await ask("/metrics"))[1]
+        kinds = [event["kind"] for event in (await ask("/v1/events?after=0", OperatorRole.VIEWER))[1]]
+        assert {"joined", "command", "command_done", "stage"} <= set(kinds)
+
+        term, tables = control.term, len(a.fake.tables)
+        control.process.send_signal(signal.SIGKILL)
+        control.process.wait(10)
+        await trio.to_thread.run_sync(control.start)
+        assert control.term > term
+        await until(lambda: a.fake.tables[-1].term == b.fake.tables[-1].term == control.term, "they did not come back")
+        assert len(a.fake.tables) > tables
+        assert (await ask("/v1/commands/x1", OperatorRole.VIEWER))[1]["progress"] == "done"
+        assert a.fake.obeyed == ["x1"]
+
+
+async def test_who_is_no_relay_of_the_mesh_is_told_nothing(control: Control) -> None:
+    stranger = Relay(control.town, "z", "eu", 13, control.port, [])
+    stranger.link._papers = control.town.papers("z", "eu", 13, Role.CONTROLLER)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stranger.link.run)
+
+        def refused() -> bool:
+            return 'control_links_refused_total{reason="wrong-role"}' in control.call("/metrics")[1]
+
+        with trio.fail_after(WAIT_S):
+            while not await trio.to_thread.run_sync(refused):  # noqa: ASYNC110 - the other end is a process
+                await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
+    assert not stranger.fake.heard and stranger.orders.table is None
