@@ -10,9 +10,10 @@ What each room is told of this, `relay.settings` says. A change takes a restart,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from tradewind.contract.ids import is_name
 from tradewind.moqt.profiles import BROWSER_ORDER, NATIVE_ORDER, PROFILES
 from tradewind.moqt.settings import ALL_QUIRKS
 from tradewind.settings import values
@@ -32,6 +33,7 @@ ALIASES = {
 }
 """Short flags for what is typed by hand."""
 
+_MESH_NAME = r"([a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?)?"
 _KNOWN_DRAFTS = tuple(sorted((profile.draft for profile in PROFILES.values()), reverse=True))
 _NATIVE_DRAFTS = tuple(PROFILES[name].draft for name in NATIVE_ORDER)
 _BROWSER_DRAFTS = tuple(PROFILES[name].draft for name in BROWSER_ORDER)
@@ -266,6 +268,33 @@ class LogSection:
 
 
 @dataclass(frozen=True, slots=True)
+class MeshSection:
+    """The mesh that this relay is part of; with a certificate its id and region come from there (`tradewind cert`)."""
+
+    name: str = setting(
+        "",
+        values.text("1 to 40 of a-z, 0-9 and inner hyphens, or nothing", _MESH_NAME),
+        "Its name; none: alone.",
+    )
+    ca: str | None = setting(None, values.file(), "PEM file: the mesh's authority, or the old one and the new one.")
+    cert: str | None = setting(None, values.file(), "PEM file: this relay's certificate in the mesh.")
+    key: str | None = setting(None, values.file(), "PEM file: its private key.")
+    controllers: tuple[Address, ...] = setting(
+        (),
+        values.addresses(empty=True),
+        "Controllers, any of which will do.",
+    )
+    state: str = setting("state", values.text("the path of a directory"), "Where the last route table is kept.")
+    public_uri: str = setting(
+        "", values.text("https://HOST:PORT, or nothing", r"(https://[^/\s]+)?"), "Where viewers reach this relay."
+    )
+    address: Address | None = setting(None, values.address_or_off(), "Where neighbours reach it; off: at public_uri.")
+    neighbours: tuple[str, ...] = setting(
+        (), values.texts('a list such as "fra-2=192.0.2.7:4443"'), "Neighbours of a mesh without controllers."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of one relay, checked."""
 
@@ -283,6 +312,7 @@ class Config:
     turn: TurnSection = TurnSection()
     drain: DrainSection = DrainSection()
     log: LogSection = LogSection()
+    mesh: MeshSection = MeshSection()
 
 
 def warnings(config: Config) -> list[str]:
@@ -318,6 +348,7 @@ def _contradictions(config: Config, written: Mapping[str, Written]) -> Iterator[
     somebody = auth.keys or auth.public or auth.public_publish or auth.public_subscribe or config.relay.dev
     if not somebody and not any(key.startswith("auth.") for key in written):
         yield Problem("settings", "auth.keys", "expected key files, or auth.public paths: nobody could do anything")
+    yield from _mesh_contradictions(config, where)
     if cache.max_bytes_per_track > cache.max_bytes:
         keys = ("cache.max_bytes_per_track", "cache.max_bytes")
         yield Problem(where(*keys), keys[0], f"expected at most cache.max_bytes, which is {cache.max_bytes}")
@@ -327,6 +358,38 @@ def _contradictions(config: Config, written: Mapping[str, Written]) -> Iterator[
     if config.quic.stream_window_bytes > config.quic.session_window_bytes:
         keys = ("quic.stream_window_bytes", "quic.session_window_bytes")
         yield Problem(where(*keys), keys[0], "expected at most quic.session_window_bytes")
+
+
+def _mesh_contradictions(config: Config, where: Callable[..., str]) -> Iterator[Problem]:
+    """A relay of a mesh has all of its papers and says where it is; one that is alone has none of it."""
+    mesh = config.mesh
+    papers = {"mesh.ca": mesh.ca, "mesh.cert": mesh.cert, "mesh.key": mesh.key}
+    if not mesh.name:
+        for name in ("ca", "cert", "key", "controllers", "neighbours"):
+            if getattr(mesh, name):
+                yield Problem(where(f"mesh.{name}"), "mesh.name", f"expected the mesh's name beside mesh.{name}")
+                return
+        return
+    for key, value in papers.items():
+        if not value:
+            yield Problem(where("mesh.name"), key, "expected a PEM file; `tradewind cert` makes it")
+    if not mesh.public_uri:
+        yield Problem(where("mesh.name"), "mesh.public_uri", "expected where viewers reach this relay")
+    for neighbour in mesh.neighbours:
+        if parse_neighbour(neighbour) is None:
+            yield Problem(where("mesh.neighbours"), "mesh.neighbours", f"expected ID=HOST:PORT, not {neighbour!r}")
+
+
+def parse_neighbour(text: str) -> tuple[str, Address] | None:
+    """A neighbour's id and where it is, from `ID=HOST:PORT`; None where it is not that."""
+    id, _, address = text.partition("=")
+    if not is_name(id):
+        return None
+    try:
+        (found,) = values.addresses().read([address])
+    except ValueError:
+        return None
+    return id, found
 
 
 RELAY = Schema(Config, "python -m relay", "relay", ALIASES, _contradictions, dev="relay.dev")

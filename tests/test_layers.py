@@ -85,7 +85,10 @@ ROOMS = [
     Room("relay.placing", PLACING),
     Room("tradewind.settings"),
     Room("tradewind.logs"),
-    Room("relay.config", ("tradewind.settings", "tradewind.moqt.profiles", "tradewind.moqt.settings")),
+    Room(
+        "relay.config",
+        ("tradewind.settings", "tradewind.contract", "tradewind.moqt.profiles", "tradewind.moqt.settings"),
+    ),
     Room(
         "relay.settings",
         (

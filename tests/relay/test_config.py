@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from relay import settings
 from relay.__main__ import main
-from relay.config import ALIASES, RELAY, Config, warnings
+from relay.config import ALIASES, RELAY, Config, parse_neighbour, warnings
 from relay.forwarding.book import ForwardingSettings
 from relay.limits import LimitSettings
 from tradewind.moqt.profiles import BROWSER_ORDER, NATIVE_ORDER
@@ -245,6 +245,7 @@ class Reads:
 
 
 FOR_THE_RUN_FILE = {
+    *(key for key in KEYS if key.startswith("mesh.")),
     *("node.id", "node.region", "relay.listen", "ops.listen", "ops.certificate_hash"),
     *("tls.cert", "tls.key", "tls.poll_s", "auth.keys", "drain.grace_s", "log.level", "log.format"),
     *("turn.budget_s", "turn.datagrams", "turn.handshakes"),
@@ -322,3 +323,25 @@ def test_bad_settings_end_the_process_before_anything_starts() -> None:
     assert done.returncode == 2
     assert "--lissen: no such flag; did you mean --listen?" in done.stderr
     assert done.stdout == ""
+
+
+MESHED = ("--mesh.name=shop", "--mesh.ca=a", "--mesh.cert=b", "--mesh.key=c", "--mesh.public_uri=https://r:443")
+
+
+def test_a_relay_of_a_mesh_needs_all_of_its_papers_and_one_alone_none() -> None:
+    assert config().mesh.name == "" and config().mesh.controllers == ()
+    made = config(*MESHED, "--mesh.controllers=c1:4480,[::1]:4480", "--mesh.neighbours=fra-2=192.0.2.7:4443").mesh
+    assert made.controllers == (Address("c1", 4480), Address("::1", 4480))
+    assert parse_neighbour(made.neighbours[0]) == ("fra-2", Address("192.0.2.7", 4443))
+    assert problems("--dev", "--mesh.name=shop") == [
+        "flag --mesh.name: mesh.ca: expected a PEM file; `tradewind cert` makes it",
+        "flag --mesh.name: mesh.cert: expected a PEM file; `tradewind cert` makes it",
+        "flag --mesh.name: mesh.key: expected a PEM file; `tradewind cert` makes it",
+        "flag --mesh.name: mesh.public_uri: expected where viewers reach this relay",
+    ]
+    assert problems("--dev", "--mesh.controllers=c1:4480") == [
+        "flag --mesh.controllers: mesh.name: expected the mesh's name beside mesh.controllers"
+    ]
+    assert problems("--dev", *MESHED, "--mesh.neighbours=Fra=h:1") == [
+        "flag --mesh.neighbours: mesh.neighbours: expected ID=HOST:PORT, not 'Fra=h:1'"
+    ]

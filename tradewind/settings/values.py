@@ -136,19 +136,19 @@ def drafts(known: Sequence[int]) -> Kind:
     return Kind(f"drafts out of {', '.join(map(str, known))}", read, schema, list, is_list=True)
 
 
-def addresses() -> Kind:
-    """One or more HOST:PORT."""
+def addresses(*, empty: bool = False) -> Kind:
+    """One or more HOST:PORT; with `empty` also none."""
 
     def read(raw: Any) -> tuple[Address, ...]:
         listed = tuple(dict.fromkeys(_address(text) for text in _texts(raw)))
-        if not listed:
+        if not listed and not empty:
             raise ValueError("it is empty")
         return listed
 
     def write(value: tuple[Address, ...]) -> list[str]:
         return [str(address) for address in value]
 
-    schema = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    schema = {"type": "array", "items": {"type": "string"}, "minItems": 0 if empty else 1}
     return Kind('addresses such as "0.0.0.0:4443" or "[::]:4443"', read, schema, write, is_list=True)
 
 
