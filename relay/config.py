@@ -92,21 +92,6 @@ class RelaySection:
 
 
 @dataclass(frozen=True, slots=True)
-class MeshSection:
-    """Other relays of one mesh; `tradewind cert` makes the files. This relay's id and region are its certificate's."""
-
-    ca: str | None = setting(None, values.file(), "PEM file: the mesh's authority, or two while one follows the other.")
-    cert: str | None = setting(None, values.file(), "PEM file: this relay's certificate of the mesh.")
-    key: str | None = setting(None, values.file(), "PEM file: its private key.")
-    neighbours: tuple[str, ...] = setting(
-        (),
-        values.spots(),
-        "Relays to be neighbour of from the start, each of which must name this one too; a controller's table replaces "
-        "them.",
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class OpsSection:
     """What operators and their tools talk to; unauthenticated, so keep it on loopback."""
 
@@ -290,7 +275,10 @@ class MeshSection:
     )
     address: Address | None = setting(None, values.address_or_off(), "Where neighbours reach it; off: at public_uri.")
     neighbours: tuple[str, ...] = setting(
-        (), values.texts('a list such as "fra-2=192.0.2.7:4443"'), "Neighbours of a mesh without controllers."
+        (),
+        values.texts('a list such as "fra-2=192.0.2.7:4443"'),
+        "Relays to be neighbour of from the start, each of which must name this one too; a controller's table replaces "
+        "them.",
     )
 
 
@@ -312,7 +300,6 @@ class Config:
     turn: TurnSection = TurnSection()
     drain: DrainSection = DrainSection()
     log: LogSection = LogSection()
-    mesh: MeshSection = MeshSection()
 
 
 def warnings(config: Config) -> list[str]:
@@ -339,12 +326,6 @@ def _contradictions(config: Config, written: Mapping[str, Written]) -> Iterator[
         yield Problem(where("tls.cert", "tls.key"), missing, "expected too: a certificate and its key go together")
     elif not tls.cert and not config.relay.dev and not {"tls.cert", "tls.key"} & set(written):
         yield Problem("settings", "tls.cert", "expected a certificate and tls.key (or --dev, which makes its own)")
-    mesh = {"mesh.ca": config.mesh.ca, "mesh.cert": config.mesh.cert, "mesh.key": config.mesh.key}
-    if any(mesh.values()) and not all(mesh.values()):
-        missing = next(key for key, name in mesh.items() if not name)
-        yield Problem(where(*mesh), missing, "expected too: a mesh's authority, a certificate and its key go together")
-    if config.mesh.neighbours and not all(mesh.values()):
-        yield Problem(where("mesh.neighbours"), "mesh.cert", "expected too: neighbours prove who they are")
     somebody = auth.keys or auth.public or auth.public_publish or auth.public_subscribe or config.relay.dev
     if not somebody and not any(key.startswith("auth.") for key in written):
         yield Problem("settings", "auth.keys", "expected key files, or auth.public paths: nobody could do anything")

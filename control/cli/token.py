@@ -19,6 +19,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tradewind.contract.roles import ROLES, Operator, sign_operator
 from tradewind.contract.token import (
     ALGORITHMS,
     Claims,
@@ -110,6 +111,26 @@ def create(
     except TokenError as error:
         raise click.UsageError(f"{error.detail}: say --put or --get") from error
     click.echo(_with_token(url, token) if url else token)
+
+
+@command.command("operator")
+@click.option("--key", "key_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+@click.option("--role", type=click.Choice(list(ROLES)), default="viewer", show_default=True)
+@click.option("--name", required=True, help="Who it is for; stands in the audit.")
+@click.option("--ttl", type=Duration(), default="8h", show_default=True, help="How long it is good for.")
+def operator(key_file: Path, role: str, name: str, ttl: float) -> None:
+    """Sign an operator's token for the control plane and print it.
+
+    A viewer looks, an operator drains and cordons, an admin also ends sessions. Use a key that signs nothing else.
+    """
+    keys = [key for key in _keys(key_file) if key.can_sign]
+    if len(keys) != 1:
+        raise click.ClickException(f"{key_file} has {len(keys) or 'no'} keys that can sign; it takes one")
+    wall_now = time.time()
+    try:
+        click.echo(sign_operator(Operator(name, ROLES[role]), keys[0], wall_now, wall_now + ttl))
+    except TokenError as error:
+        raise click.UsageError(error.detail) from error
 
 
 @command.command("inspect")

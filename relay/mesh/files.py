@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from relay.config import Config, MeshSection
+from relay.config import Config, MeshSection, parse_neighbour
 from relay.mesh.meeting import Credentials
 from relay.mesh.mesh import PRIVATE_NAMES, MeshSettings
 from relay.settings import quic_settings
@@ -53,6 +53,8 @@ def membership(config: Config) -> Membership | None:
         served: Certificate = load_certificate(certificate_pem, key_pem)
     except (OSError, ValueError, IdentityError) as error:
         raise KeyMaterialError(f"{mesh.cert}: {error}") from error
+    if identity.mesh != mesh.name:
+        raise KeyMaterialError(f"{mesh.cert}: of the mesh {identity.mesh}, not {mesh.name}")
     dialling = replace(
         quic_settings(config),
         protocols=PRIVATE_NAMES,
@@ -71,9 +73,5 @@ def membership(config: Config) -> Membership | None:
 
 
 def _spots(mesh: MeshSection) -> dict[str, Address]:
-    spots: dict[str, Address] = {}
-    for text in mesh.neighbours:
-        name, _, place = text.partition("=")
-        host, _, port = place.rpartition(":")
-        spots[name] = (host.strip("[]"), int(port))
-    return spots
+    found = (parse_neighbour(text) for text in mesh.neighbours)
+    return {name: (address.host, address.port) for name, address in filter(None, found)}

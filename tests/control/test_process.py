@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 import trio
+from click.testing import CliRunner
 
+from control.cli.main import tradewind
 from relay.control_link import TABLE_FILE, ControlLink, ControlSettings
 from relay.conversation import Papers
 from relay.orders import Orders
@@ -234,6 +236,7 @@ async def test_tables_arrive_orders_are_done_and_a_killed_controller_is_found_ag
         kinds = [event["kind"] for event in (await ask("/v1/events?after=0", OperatorRole.VIEWER))[1]]
         assert {"joined", "command", "command_done", "stage"} <= set(kinds)
 
+        await trio.to_thread.run_sync(commands, control)
         term, tables = control.term, len(a.fake.tables)
         control.process.send_signal(signal.SIGKILL)
         control.process.wait(10)
@@ -243,6 +246,29 @@ async def test_tables_arrive_orders_are_done_and_a_killed_controller_is_found_ag
         assert len(a.fake.tables) > tables
         assert (await ask("/v1/commands/x1", OperatorRole.VIEWER))[1]["progress"] == "done"
         assert a.fake.obeyed == ["x1"]
+
+
+def commands(control: Control) -> None:
+    """What operators type: tables for people, JSON for programs, and codes that say what happened."""
+
+    def said(*arguments: str, role: OperatorRole = OperatorRole.OPERATOR, ops: int = control.ops) -> tuple[int, str]:
+        where = ("--controller", f"http://127.0.0.1:{ops}", "--token", control.town.tokens[role])
+        result = CliRunner().invoke(tradewind, [*arguments, *where])
+        return result.exit_code, result.output
+
+    code, text = said("node", "ls")
+    assert code == 0 and re.search(r"^a +eu +alive +draining +draining ", text, re.MULTILINE), text
+    assert json.loads(said("node", "show", "b", "-o", "json")[1])["id"] == "b"
+    assert "sender" in said("link", "ls")[1]
+    code, text = said("route", "a", "b", "--explain")
+    assert code == 0 and "a <- b" in text and "link b > a" in text, text
+    code, text = said("events", "-n", "500")
+    assert code == 0 and " joined a" in text and " command_done a" in text, text
+    assert said("node", "cordon", "b", role=OperatorRole.VIEWER)[0] == 3
+    assert said("node", "undrain", "nobody")[0] == 2
+    assert said("node", "ls", ops=1)[0] == 4
+    code, text = said("node", "undrain", "b", "--id", "x2", "--wait", "10")
+    assert code == 0 and "done" in text, text
 
 
 async def test_who_is_no_relay_of_the_mesh_is_told_nothing(control: Control) -> None:

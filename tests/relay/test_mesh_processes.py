@@ -50,7 +50,8 @@ def start(tmp_path: Path, name: str, ports: dict[str, int], mesh: str = "shop") 
     others = ",".join(f"{other}=127.0.0.1:{port}" for other, port in ports.items() if other != name)
     identity = write_identity(directory, mesh, name)
     here = f"127.0.0.1:{ports[name]}"
-    return Running(directory, "--dev", "--listen", here, "--mesh.neighbours", others, "--log-level", "info", *identity)
+    where = ("--listen", here, "--mesh.public_uri", f"https://{here}", "--mesh.neighbours", others)
+    return Running(directory, "--dev", "--mesh.name", mesh, *where, "--log-level", "info", *identity)
 
 
 @pytest.fixture

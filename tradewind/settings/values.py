@@ -223,22 +223,6 @@ def texts(expected: str) -> Kind:
     return Kind(expected, read, {"type": "array", "items": {"type": "string"}}, list, is_list=True)
 
 
-def spots() -> Kind:
-    """Nodes and where they are reached: ID=HOST:PORT."""
-
-    def read(raw: Any) -> tuple[str, ...]:
-        listed = tuple(dict.fromkeys(_texts(raw)))
-        for text in listed:
-            name, equals, place = text.partition("=")
-            if not name or not equals:
-                raise ValueError(f"{text!r} has no id")
-            _address(place)
-        return listed
-
-    schema = {"type": "array", "items": {"type": "string"}}
-    return Kind('a list such as "fra-1=192.0.2.1:4443"', read, schema, list, is_list=True)
-
-
 def _text(raw: Any) -> str:
     if not isinstance(raw, str):
         raise ValueError

@@ -1,0 +1,117 @@
+"""EDGE: how commands talk to a controller: one HTTP call each, answers as tables for people or as JSON.
+
+Exit codes: 0 done, 1 failed, 2 wrongly asked, 3 refused or no right, 4 controller not reachable.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, NoReturn
+from urllib.parse import urlencode
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+FAILED, WRONGLY_ASKED, REFUSED, UNREACHABLE = 1, 2, 3, 4
+TIMEOUT_S = 15.0
+
+
+class Asker:
+    """A controller, by its URL, and the token that is shown to it."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url.rstrip("/")
+        self._token = token
+
+    def get(self, path: str, **query: object) -> Any:
+        """The document at a path. Ends the program where there is none."""
+        asked = {name: value for name, value in query.items() if value is not None}
+        return self._call(path + (f"?{urlencode(asked)}" if asked else ""), None)
+
+    def post(self, path: str, document: Mapping[str, Any]) -> Any:
+        """What a change came to. Ends the program where it is refused."""
+        return self._call(path, json.dumps(document).encode())
+
+    def _call(self, path: str, body: bytes | None) -> Any:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self._url + path, body, headers)  # noqa: S310 - the operator's own URL
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                fail(_said(error.read()), _exit_code(error.code))
+        except (OSError, ValueError) as error:
+            fail(f"{self._url}: {getattr(error, 'reason', error)}", UNREACHABLE)
+
+
+def fail(why: object, code: int) -> NoReturn:
+    """Say why on standard error, and end."""
+    click.echo(f"error: {why}", err=True)
+    sys.exit(code)
+
+
+def asks(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every command that asks a controller: the command gets `asker` and `output`."""
+
+    @wraps(command)
+    def asking(*, controller: str, token: str, **given: Any) -> None:
+        command(asker=Asker(controller, token), **given)
+
+    options = (
+        click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
+        click.option(
+            "--controller",
+            envvar="TRADEWIND_CONTROLLER",
+            default="http://127.0.0.1:9480",
+            show_default=True,
+            metavar="URL",
+            help="Its operators' listener [TRADEWIND_CONTROLLER].",
+        ),
+        click.option(
+            "--token", envvar="TRADEWIND_OPERATOR_TOKEN", default="", help="An operator's [TRADEWIND_OPERATOR_TOKEN]."
+        ),
+    )
+    for option in options:
+        asking = option(asking)
+    return asking
+
+
+def show(document: Any, output: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """Print a document: as JSON whole, for people as a table of some of its columns."""
+    if output == "json":
+        click.echo(json.dumps(document))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "))
+    for row in document if rows is None else rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console(soft_wrap=True).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _said(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return "the controller did not say why"
+
+
+def _exit_code(status: int) -> int:
+    if status in {401, 403, 409}:
+        return REFUSED
+    return WRONGLY_ASKED if status in {400, 404} else FAILED
