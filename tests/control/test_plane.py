@@ -5,7 +5,7 @@ from __future__ import annotations
 from control.state import State
 from tests.control.fleet import FakeRelay, Fleet
 from tests.control.mesh import hello, report
-from tradewind.contract.messages import Command, RoomReport, SignedTable, TableDelta, Welcome
+from tradewind.contract.messages import Answer, Command, RoomReport, SignedTable, TableDelta, Welcome
 
 FOUR = {"a": "eu", "b": "eu", "c": "us", "d": "us"}
 ROOM = (b"live", b"r", b"one")
@@ -275,3 +275,16 @@ def test_a_store_that_was_lost_goes_on_above_the_epoch_that_relays_remember() ->
     fleet.run(7)
     entry = fleet.home(ROOM)
     assert (entry.home, entry.epoch, entry.base) == ("a", 2, None)
+
+
+def test_an_answer_from_another_relay_is_none() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    fleet.relays["a"].silent = True
+    ticket = fleet.plane.ask("a", "sessions", 10, "", fleet.now)
+    fleet.flush()
+    link = fleet.relays["b"].link
+    assert link is not None
+    fleet.plane.receive_message(link, Answer(ticket, "[]"), fleet.now, fleet.wall_now)
+    fleet.flush()
+    assert ticket not in fleet.replies
