@@ -45,9 +45,10 @@ def players(node: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(file, directory)
     modules = HERE / "node_modules"
     shutil.copy(modules / "shaka-player/dist/shaka-player.experimental.js", directory / "shaka-player.js")
-    bundle = [node, modules / "esbuild/bin/esbuild", HERE / "players/watch.js", HERE / "players/placed_watch.js"]
-    bundle += ["--bundle", "--format=esm", "--target=es2022", "--log-level=error", f"--outdir={directory}"]
-    subprocess.run([str(word) for word in bundle], cwd=HERE, check=True)
+    sources = [str(HERE / "players" / name) for name in ("watch.js", "placed_watch.js")]
+    bundle = [str(node), str(modules / "esbuild/bin/esbuild"), *sources, "--bundle", "--format=esm"]
+    bundle += ["--target=es2022", "--log-level=error", f"--outdir={directory}", "--allow-overwrite"]
+    subprocess.run(bundle, cwd=HERE, check=True)
     return directory
 
 
