@@ -1,31 +1,43 @@
 """Rooms on this disk: what a flush takes, what the store commits, and what a home and its follower do with both.
 
     python -m bench.rooms [--directory .] [--seconds 3] [--body 100]
+    python -m bench.rooms --relay moqt://127.0.0.1:4443/ [--writers 50] [--rate 500] [--seconds 3]
 
 First the flush probe. Then the store alone: batches of 1 to 256 records, one batch on its way at a time. Then two whole
 relays in this process without a network: 50 writers, messages of 500 a second and then as many as go, through home,
 store, follower and its store to the acknowledgement with stored=2. Exit code 1 where the flush looks unreal: what is
-measured then is not durability.
+measured then is not durability. With `--relay` writers and a reader use a real relay, and the checker has the verdict;
+its writers' rate must be allowed there (`rooms.messages_per_s_per_writer`).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
+import trio
+
+from bench import check_rooms
 from relay.rooms.effects import Entry, Outcome, Write, Written
 from relay.rooms.rates import RoomSettings
 from relay.rooms.rooms import Rooms
 from relay.rooms.store import Flush, RoomStore, StoreSettings, probe_flush
+from tradewind.client.connect import Client, ClientSettings, connect
+from tradewind.client.rooms import open_room
+from tradewind.client.tools.room import rows
 from tradewind.contract import copies
 from tradewind.contract.messages import RoomEntry
-from tradewind.contract.rooms import NO_CHAIN, Ack, Publish, Record, chain_of, encode
+from tradewind.contract.rooms import NO_CHAIN, Ack, Nak, Publish, Record, chain_of, encode
+from tradewind.quic.config import ServerTrust
 
 ROOM = (b"bench", b"r", b"show")
 
@@ -141,13 +153,78 @@ class Pair:
             store.close()
 
 
+async def over_relay(url: str, options: argparse.Namespace) -> int:
+    """Writers and a reader at a real relay; what they saw goes to the checker. Returns its exit code."""
+    lines: list[str] = []
+    took: list[float] = []
+    sent_at: dict[bytes, float] = {}
+    room = (b"bench", b"r", os.urandom(6).hex().encode())
+    settings = ClientSettings(trust=ServerTrust(verify=False))
+
+    def note(writer: str, message: Publish | Ack | Nak) -> None:
+        lines.append(json.dumps(rows(writer, message)))
+        if isinstance(message, Publish):
+            sent_at.setdefault(message.key, time.perf_counter())
+        elif isinstance(message, Ack) and not message.dup:
+            took.append(time.perf_counter() - sent_at[message.key])
+
+    async def write(client: Client, number: int, began: float) -> None:
+        name = f"writer{number}"
+        every_s = options.writers / options.rate
+        async with open_room(client, room, user=name.encode(), watch=partial(note, name)) as found:
+            nursery: trio.Nursery
+            async with trio.open_nursery() as nursery:
+                for turn in range(int(options.seconds / every_s)):
+                    await trio.sleep_until(began + (turn + number / options.writers) * every_s)
+                    nursery.start_soon(partial(found.write, bytes(options.body), timeout_s=20.0))
+
+    async def read(client: Client, what: str, until_idle_s: float) -> None:
+        async with open_room(client, room) as found:
+            reader = found.read()
+            while True:
+                with trio.move_on_after(until_idle_s) as patience:
+                    item = await anext(reader)
+                if patience.cancelled_caught:
+                    return
+                assert isinstance(item, Record), item
+                place = {"key": item.key.hex(), "epoch": item.epoch, "seq": item.seq}
+                lines.append(json.dumps({"what": what, "reader": what, **place}))
+
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(url, settings=settings)) for _ in range(5)]
+        start = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time() + 2.0
+            nursery.start_soon(read, clients[0], "read", 4.0)
+            for number in range(options.writers):
+                nursery.start_soon(write, clients[number % 5], number, began)
+        await read(clients[0], "log", 1.0)
+        elapsed = time.perf_counter() - start
+    print(f"{len(took)} acknowledged of {len(sent_at)} in {elapsed:.1f} s, first acknowledgement p50 "
+          f"{percentile(took, 50):.1f} ms, p99 {percentile(took, 99):.1f} ms")  # fmt: skip
+    return verdict(lines)
+
+
+def verdict(lines: list[str]) -> int:
+    """What the checker says of records."""
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.write("\n".join(lines))
+        file.flush()
+        return check_rooms.main([file.name])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(prog="bench.rooms", description=__doc__.split("\n")[0])
     parser.add_argument("--directory", type=Path, default=Path(), help="a directory on the disk to be measured")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--body", type=int, default=100, help="bytes")
+    parser.add_argument("--relay", metavar="URL", help="measure this relay instead, whatever is behind it")
+    parser.add_argument("--writers", type=int, default=50, help="with --relay")
+    parser.add_argument("--rate", type=float, default=500.0, help="messages a second, with --relay")
     options = parser.parse_args(arguments)
+    if options.relay:
+        return trio.run(over_relay, options.relay, options)
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
         directory = Path(name)
         probe = probe_flush(directory)

@@ -17,6 +17,8 @@ from relay.neighbour import EVERYTHING, Neighbour, session_settings
 from relay.neighbour import allowance as free_allowance
 from relay.peer import SessionPeer
 from relay.quota import Quota
+from relay.room_tracks import RoomTracks
+from relay.rooms import names
 from relay.sink import SessionSink
 from relay.tally import Tally, Unanswered
 from relay.wording import are_too_many
@@ -41,8 +43,8 @@ class Attachment:
     """A MoQT session on one connection, from `Opened` to its end."""
 
     __slots__ = ("_access", "_admit", "_connection", "_expiring", "_forwarder", "_handlers", "_limits", "_met", "_now",
-                 "_tally", "_wall_now", "deadline", "grant", "id", "neighbour", "opened_at", "outbox", "peer", "port",
-                 "quirks", "quota", "refusal", "session", "sink", "unanswered")  # fmt: skip
+                 "_rooms", "_tally", "_wall_now", "deadline", "grant", "id", "neighbour", "opened_at", "outbox", "peer",
+                 "port", "quirks", "quota", "refusal", "session", "sink", "unanswered")  # fmt: skip
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Attachment:
         neighbour: Neighbour | None = None,
         admit: Callable[[bytes], Neighbour | None] = lambda _: None,
         met: Callable[[Attachment], None] = lambda _: None,
+        rooms: RoomTracks | None = None,
     ) -> None:
         """`neighbour` is the relay that we dialled; `admit` knows tickets that were given to relays that dial us, and
         `met` is told once a neighbour's session is let in.
@@ -81,6 +84,7 @@ class Attachment:
         """The relay of our mesh at the other end; None: anybody."""
         self._admit = admit
         self._met = met
+        self._rooms = rooms
         between = connection.protocol == NEIGHBOUR.name
         self._connection = connection
         self._forwarder = forwarder
@@ -291,7 +295,7 @@ class Attachment:
 
     def on_publish(self, event: e.PublishRequested) -> None:
         self.unanswered.received(event.request, "publish")
-        namespace = self._writing(event.request, event.track.namespace, event.parameters)
+        namespace = self._writing(event.request, event.track.namespace, event.parameters, event.track.name)
         if namespace is not None and are_too_many(event.properties):
             self._reject(event.request, RequestCode.EXCESSIVE_LOAD, TOO_MANY_PROPERTIES)
         elif namespace is not None and self._count(event.request):
@@ -299,6 +303,7 @@ class Attachment:
             self._forwarder.receive_publish(
                 self.id, event.request, track, event.parameters, event.properties, self._now
             )
+            self._meet_writer(namespace, event.parameters)
 
     def on_publish_namespace(self, event: e.PublishNamespaceRequested) -> None:
         self.unanswered.received(event.request, "publish_namespace")
@@ -311,7 +316,9 @@ class Attachment:
             return
         namespace = self._writing(event.request, event.namespace, event.parameters)
         if namespace is not None and self._count(event.request, namespace=True):
-            self._forwarder.receive_publish_namespace(self.id, event.request, namespace, self._now)
+            # What a writer publishes is for its relay alone, which gives it to the room.
+            private = self._meet_writer(namespace, event.parameters)
+            self._forwarder.receive_publish_namespace(self.id, event.request, namespace, self._now, private=private)
 
     def on_readvertised(self, event: e.NamespaceReadvertised) -> None:
         hops = event.parameters.hop_path
@@ -448,20 +455,42 @@ class Attachment:
     def _reading(self, request: int, track: FullTrackName, parameters: Parameters) -> FullTrackName | None:
         def allowed(grant: Grant) -> Namespace | None:
             namespace = grant.to_global(track.namespace)
-            return namespace if namespace is not None and grant.may_subscribe(namespace) else None
+            if namespace is None or not grant.may_subscribe(namespace):
+                return None
+            found = self._room_of(namespace)
+            allowed_there = found is None or names.may_subscribe(found, track.name, grant.may_publish)
+            return namespace if allowed_there else None
 
         namespace = self._permit(request, parameters, allowed)
         return None if namespace is None else FullTrackName(namespace, track.name)
 
-    def _writing(self, request: int, wire: Namespace, parameters: Parameters) -> Namespace | None:
+    def _writing(
+        self, request: int, wire: Namespace, parameters: Parameters, name: bytes | None = None
+    ) -> Namespace | None:
         def allowed(grant: Grant) -> Namespace | None:
             namespace = grant.to_global(wire)
-            return namespace if namespace is not None and grant.may_publish(namespace) else None
+            if namespace is None or not grant.may_publish(namespace):
+                return None
+            found = self._room_of(namespace)
+            return namespace if found is None or names.may_publish(found, name) else None
 
         return self._permit(request, parameters, allowed)
 
     def _discovering(self, request: int, wire: Namespace, parameters: Parameters) -> Namespace | None:
         return self._permit(request, parameters, lambda grant: _discoverable(grant, wire))
+
+    def _room_of(self, namespace: Namespace) -> names.Below | None:
+        """The room whose rules count for a namespace besides the grant; neighbours are not bound by them."""
+        if self._rooms is None or self.neighbour is not None:
+            return None
+        return names.split(namespace, self._rooms.names())
+
+    def _meet_writer(self, namespace: Namespace, parameters: Parameters) -> bool:
+        """Whether a namespace that this session publishes is a writer's of a room; then the room hears of it."""
+        grant = self._grant_for(parameters)
+        if self._rooms is None or self.neighbour is not None or isinstance(grant, Refusal):
+            return False
+        return self._rooms.writer_came(namespace, self.id, grant.may_publish)
 
     def _count(self, request: int, *, namespace: bool = False) -> bool:
         """Count a request against its limits; False where one is met, and the request is rejected."""

@@ -245,6 +245,34 @@ class DrainSection:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomsSection:
+    """Ordered messages that are written to disk before they are acknowledged: docs/rooms.md."""
+
+    enabled: bool = setting(False, values.flag(), "Whether this relay takes part in rooms.", dev=True)
+    path: str | None = setting(
+        None,
+        values.file(),
+        "The file that has them, made where there is none; one process uses it at a time. Without it a file of this "
+        "relay's own in the user's state directory; on a port of the kernel's choice one that goes with the relay.",
+    )
+    max_bytes: int = setting(0, values.size(), "How large the file may become; 0: as large as the disk is.")
+    messages_per_s: int = setting(2000, values.number(1, 1_000_000), "Messages a second in one room.")
+    messages_per_s_per_writer: int = setting(20, values.number(1, 1_000_000), "Messages a second of one writer.")
+    max_body_bytes: int = setting(4096, values.size(1, 16_384), "The longest message.")
+    follower_wait_s: float = setting(
+        0.5, values.duration(0.01, 60), "How long an acknowledgement waits for the second copy before it says so."
+    )
+    lease_s: float = setting(
+        2.0, values.duration(0.6, 60), "How long a home may acknowledge alone that hears nobody else."
+    )
+    needs_two: tuple[str, ...] = setting(
+        (),
+        values.choices(("control", "value", "voice", "crowd"), "names out of control, value, voice, crowd"),
+        "Classes of messages that are refused while there is only one copy.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogSection:
     """What is written to standard error."""
 
@@ -299,6 +327,7 @@ class Config:
     slow_subscriber: SlowSubscriberSection = SlowSubscriberSection()
     turn: TurnSection = TurnSection()
     drain: DrainSection = DrainSection()
+    rooms: RoomsSection = RoomsSection()
     log: LogSection = LogSection()
 
 

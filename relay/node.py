@@ -8,7 +8,7 @@ datagrams is used up; the next turn goes on where it stopped, with a fresh `now`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heappop, heappush
@@ -22,7 +22,12 @@ from relay.forwarding.forwarder import Forwarder
 from relay.limits import Limits, LimitSettings
 from relay.mesh.mesh import Mesh, MeshSettings
 from relay.neighbour import Neighbour
+from relay.room_tracks import RoomTracks
+from relay.rooms.effects import Read, ReadDone, Stored, Write, Written
+from relay.rooms.rates import RoomSettings
 from relay.tally import Tally
+from tradewind.contract.messages import RoomEntry
+from tradewind.contract.rooms import RoomName
 from tradewind.moqt.errors import SessionCode
 from tradewind.moqt.profiles import NEIGHBOUR
 from tradewind.moqt.settings import SessionSettings
@@ -107,6 +112,8 @@ class Node:
         """What a turn may send: the edge lowers it where turns take too long."""
         self.quirk_uses: Counter[str] = Counter()
         self.tally = Tally()
+        self.rooms: RoomTracks | None = None
+        """Ordered messages; None: this relay has no part in any."""
         self.tickets: dict[bytes, Neighbour] = {}
         """What relays show that dial us, and who they are."""
         self.mesh: Mesh | None = None
@@ -139,6 +146,9 @@ class Node:
     def handle_deadline(self, now: float, wall_now: float) -> None:
         """Do everything that is due."""
         self.tally.now = now
+        if self.rooms is not None:
+            self.rooms.set_wall(now, wall_now)
+            self.rooms.handle_deadline(now)
         for port, endpoint in enumerate(self.endpoints):
             due = endpoint.next_deadline()
             if due is not None and due <= now:
@@ -183,6 +193,40 @@ class Node:
         if self.mesh is not None:
             self.mesh.note_lag(lag_s, now)
 
+    # --- Rooms ---
+
+    def open_rooms(
+        self, me: str, settings: RoomSettings, stored: Mapping[RoomName, Stored], now: float, wall_now: float
+    ) -> None:
+        """Take part in rooms, as the relay `me`, from what its store has; alone, until a table comes."""
+        self.rooms = RoomTracks(me, self.forwarder, settings, stored, now, wall_now)
+        self.rooms.open(now)
+
+    def apply_rooms(self, entries: Iterable[RoomEntry], now: float) -> None:
+        """All rooms of a route table."""
+        if self.rooms is not None:
+            self.rooms.apply(entries, now)
+
+    def controller_heard(self, now: float) -> None:
+        """A controller answered, and what it last said is applied."""
+        if self.rooms is not None:
+            self.rooms.controller_heard(now)
+
+    def receive_stored(self, results: Iterable[Written | ReadDone], now: float, wall_now: float) -> None:
+        """What the rooms' store has done."""
+        if self.rooms is not None:
+            self.rooms.set_wall(now, wall_now)
+            self.rooms.receive_results(results, now)
+
+    def take_store_work(self) -> list[Write | Read]:
+        """What the rooms' store is to do, each thing once."""
+        if self.rooms is None:
+            return []
+        work, self.rooms.to_store = self.rooms.to_store, []
+        return work
+
+    # --- The end ---
+
     def drain(self, now: float, grace_s: float, uri: str = "") -> None:
         """Empty the relay in order: GOAWAY to every session, and after `grace_s` the end of those that stayed."""
         if self.stage is Stage.SERVING:
@@ -210,6 +254,7 @@ class Node:
         """
         budget = self.turn_datagrams if most is None else min(most, self.turn_datagrams)
         ready = self.forwarder.ready
+        self._settle_rooms(now)
         collected: Collected = []
         hungry: list[tuple[Outbox, int]] = []
         self._collect(collected, now)
@@ -237,7 +282,7 @@ class Node:
         if hungry:
             self._collect(collected, now)
         self._arm(now)
-        return Output(collected, bool(ready))
+        return Output(collected, bool(ready) or (self.rooms is not None and self.rooms.has_work))
 
     def next_deadline(self) -> float:
         """When `handle_deadline` wants to be called."""
@@ -246,9 +291,9 @@ class Node:
             due = endpoint.next_deadline()
             if due is not None and due < at:
                 at = due
-        due = self.forwarder.next_deadline()
-        if due is not None and due < at:
-            at = due
+        for due in (self.forwarder.next_deadline(), None if self.rooms is None else self.rooms.next_deadline()):
+            if due is not None and due < at:
+                at = due
         if self.mesh is not None:
             at = min(at, self.mesh.next_deadline())
         if self._deadlines and self._deadlines[0][0] < at:
@@ -275,6 +320,8 @@ class Node:
         """What must hold between any two turns; for tests and the state page."""
         self.forwarder.check_invariants()
         self.limits.check_invariants()
+        if self.rooms is not None:
+            self.rooms.check_invariants()
         for endpoint in self.endpoints:
             endpoint.check_invariants()
         if self.mesh is not None:
@@ -285,6 +332,13 @@ class Node:
             attachment.check_invariants()
 
     # --- Private ---
+
+    def _settle_rooms(self, now: float) -> None:
+        if self.rooms is not None:
+            try:
+                self.rooms.settle(now)
+            except Exception as error:  # noqa: BLE001 - see `faults`
+                self._fault(None, error)
 
     def _help(self, outbox: Outbox, most: int, hungry: list[tuple[Outbox, int]], now: float) -> int:
         """Let one session hand over up to `most` bytes; returns what is left of them. Who wants more is `hungry`."""
@@ -335,7 +389,7 @@ class Node:
         settings = self.settings
         attachment = Attachment(
             connection, self._count, port, self.forwarder, self.access, self.limits, settings.session, settings.quirks,
-            self.tally, now, self._dialled.pop(connection, None), self.tickets.get, self._neighbour_opened,
+            self.tally, now, self._dialled.pop(connection, None), self.tickets.get, self._neighbour_opened, self.rooms,
         )  # fmt: skip
         self.attachments[attachment.id] = attachment
         self._by_connection[connection] = attachment
@@ -349,6 +403,8 @@ class Node:
             attachment.end(now)
         except Exception as error:  # noqa: BLE001 - see `faults`
             self._fault(attachment, error)
+        if self.rooms is not None:
+            self.rooms.session_closed(attachment.id)
         del self.attachments[attachment.id]
         if attachment.neighbour is not None and self.mesh is not None:
             self.mesh.session_ended(attachment, now)

@@ -28,6 +28,8 @@ from relay.metrics import Metrics
 from relay.node import Node, NodeSettings, Output, Stage
 from relay.observe import Observer
 from relay.placing import Placing
+from relay.room_disk import RoomDisk, passing_path, state_path
+from relay.rooms.store import StoreError, StoreSettings
 from relay.settings import (
     access_settings,
     forwarding_settings,
@@ -35,6 +37,7 @@ from relay.settings import (
     placing_settings,
     quic_settings,
     quirks,
+    room_settings,
     session_settings,
 )
 from tradewind import logs
@@ -71,6 +74,8 @@ class Relay:
         self.empty = trio.Event()
         """Set when a drain is over."""
         self._writable: list[trio.Event] = [trio.Event() for _ in sockets]
+        self.disk: RoomDisk | None = None
+        """Where rooms are stored; None: this relay has no part in any."""
 
     async def serve_socket(self, port: int) -> None:
         """Take what arrives at one socket, for ever."""
@@ -116,7 +121,11 @@ class Relay:
             node.receive_datagrams(port, batch, start, wall_now)
         if node.next_deadline() <= start:
             node.handle_deadline(start, wall_now)
+        if self.disk is not None:
+            self.disk.take(wall_now)
         more = self._send_slices(start)
+        if self.disk is not None:
+            self.disk.give()
         self._timer.deadline = node.next_deadline()
         metrics = self._metrics.turns
         metrics.duration.observe(trio.current_time() - start)
@@ -135,6 +144,11 @@ class Relay:
         if node.stage is Stage.DRAINED or (node.stage is Stage.DRAINING and node.is_empty):
             self.empty.set()
         return more
+
+    def look(self) -> None:
+        """Something is there that no socket and no clock tells of: take a turn."""
+        if self.turn(None, []):
+            self._timer.deadline = trio.current_time()
 
     def _send_slices(self, start: float) -> bool:
         """Make and send a slice after the other until nothing is left or the turn's budget is; whether work is left."""
@@ -163,6 +177,8 @@ def main(config: Config) -> int:
         return trio.run(_run, config, logger)
     except KeyMaterialError as error:
         logger.error("keys cannot be used", extra={"reason": str(error)})
+    except StoreError as error:
+        logger.error("rooms cannot be stored", extra={"reason": str(error)})
     except OSError as error:
         logger.error("a listener cannot be opened", extra={"reason": str(error)})
     return 1
@@ -193,6 +209,8 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     placing = _placing(config, node)
     metrics.refreshers.append(partial(_count_answers, metrics, placing))
     tls = _tls(config)
+    if config.rooms.enabled:
+        relay.disk = _open_rooms(config, node, sockets, relay)
 
     def new_certificate(fresh: Credentials) -> None:
         credentials.value = fresh
@@ -237,6 +255,8 @@ async def _run(config: Config, logger: logging.Logger) -> int:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await _drain_on_signal(relay, signals, config.drain.grace_s, logger)
         nursery.cancel_scope.cancel()
+    if relay.disk is not None:
+        relay.disk.close()
     for socket in sockets:
         socket.close()
     logger.info("stopped")
@@ -269,6 +289,15 @@ class _Current:
 
     def __init__(self, value: Credentials) -> None:
         self.value = value
+
+
+def _open_rooms(config: Config, node: Node, sockets: list[UdpSocket], relay: Relay) -> RoomDisk:
+    """The store of this relay's rooms, opened and measured. Raises StoreError."""
+    passing = not config.rooms.path and not config.relay.listen[0].port
+    path = passing_path() if passing else state_path(config.rooms.path, config.node.id, sockets[0].address[1])
+    disk = RoomDisk(node, path, StoreSettings(max_bytes=config.rooms.max_bytes), passing=passing)
+    disk.open(config.node.id, room_settings(config), time.time(), relay.look)
+    return disk
 
 
 def _node_settings(config: Config, credentials: Credentials, member: Membership | None) -> NodeSettings:

@@ -14,6 +14,8 @@ from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.cache import CacheLimits
 from relay.limits import LimitSettings
 from relay.placing import PlacingSettings
+from relay.rooms.rates import RoomSettings
+from tradewind.contract.rooms import Class
 from tradewind.moqt.settings import SessionSettings
 from tradewind.quic.config import Limits as QuicLimits
 from tradewind.quic.config import QuicSettings
@@ -67,6 +69,19 @@ def forwarding_settings(config: Config, hop: int = 0) -> ForwardingSettings:
         max_lag_s=config.slow_subscriber.max_lag_s,
         max_rendezvous_s=config.relay.rendezvous_max_s,
         max_tracks=config.limits.tracks,
+    )
+
+
+def room_settings(config: Config) -> RoomSettings:
+    """For `relay.rooms`."""
+    rooms = config.rooms
+    return RoomSettings(
+        room_per_s=rooms.messages_per_s,
+        writer_per_s=rooms.messages_per_s_per_writer,
+        max_body_bytes=rooms.max_body_bytes,
+        follower_wait_s=rooms.follower_wait_s,
+        lease_s=rooms.lease_s,
+        needs_two=frozenset(int(Class[name.upper()]) for name in rooms.needs_two),
     )
 
 

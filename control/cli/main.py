@@ -29,6 +29,7 @@ COMMANDS = {
     "node": "control.cli.mesh:node",
     "publish": "tradewind.client.tools.publish:command",
     "relay": "control.cli.main:relay",
+    "room": "tradewind.client.tools.room:command",
     "route": "control.cli.mesh:route",
     "subscribe": "tradewind.client.tools.subscribe:command",
     "token": "control.cli.token:command",

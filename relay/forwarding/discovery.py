@@ -32,14 +32,14 @@ class Discovery:
         self._book = book
         self._upstreams = upstreams
 
-    def announce(self, party: Party, namespace: Namespace, way: Way | None = None) -> bool:
+    def announce(self, party: Party, namespace: Namespace, way: Way | None = None, *, private: bool = False) -> bool:
         """A session publishes a namespace, or a neighbour has a way to one: accept it and tell who listens.
 
-        Returns whether nobody published it.
+        `private`: neighbours are not told. Returns whether nobody published it.
         """
         book = self._book
         book.give(party, Announced(party))
-        fresh = book.routes.announce(party, namespace, way)
+        fresh = book.routes.announce(party, namespace, way, private=private)
         book.peer(party).accept(party.request)
         if fresh:
             self._tell(namespace)

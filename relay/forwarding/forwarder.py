@@ -185,9 +185,12 @@ class Forwarder:
             if publisher != way.publisher:
                 self._discovery.flip(namespace, now)
 
-    def receive_publish_namespace(self, session: int, request: int, namespace: Namespace, now: float) -> None:
+    def receive_publish_namespace(
+        self, session: int, request: int, namespace: Namespace, now: float, *, private: bool = False
+    ) -> None:
+        """PUBLISH_NAMESPACE; `private`: neighbours do not hear of it."""
         party = Party(session, request)
-        fresh = self._discovery.announce(party, namespace)
+        fresh = self._discovery.announce(party, namespace, private=private)
         if fresh:
             self._subscribing.end_former_lives(namespace, now)
         self._subscribing.announced(party, namespace)

@@ -57,6 +57,8 @@ class Announcement:
     """Which life of the namespace at this relay it is."""
     lingers_until: float | None = None
     flipped_at: float = float("-inf")
+    private: bool = False
+    """Neighbours are not told of it: who publishes below it is of this relay's concern alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Routes:
         self._announced_by: dict[Party, Namespace] = {}
         self._epochs = 0
 
-    def announce(self, party: Party, namespace: Namespace, way: Way | None = None) -> bool:
+    def announce(self, party: Party, namespace: Namespace, way: Way | None = None, *, private: bool = False) -> bool:
         """Add a publisher of a namespace, or a neighbour that has a `way` to one; returns whether it is new to all."""
         found = self.announced.get(namespace)
         fresh = found is None
@@ -91,6 +93,7 @@ class Routes:
         if way is not None:
             found.ways[party] = way
         found.lingers_until = None
+        found.private = private
         self._announced_by[party] = namespace
         return fresh
 

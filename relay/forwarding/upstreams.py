@@ -137,7 +137,7 @@ class Upstreams:
         here = book.settings.hop
         if namespace in self._published:
             return (publisher_hop(here, namespace, 0), here)
-        if found is None:
+        if found is None or found.private:
             return None
         if len(found.parties) > len(found.ways):
             return (publisher_hop(here, namespace, found.epoch), here)

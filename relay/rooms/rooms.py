@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from relay.rooms.effects import (
     FORWARDING_READS,
     Answer,
+    Doing,
     Output,
     Read,
     ReadDone,
@@ -155,6 +156,20 @@ class Rooms:
         """Who orders a room, as the newest table says; None: nobody."""
         room = self._rooms.get(name)
         return room.entry.home if room is not None and room.entry is not None else None
+
+    def entry_of(self, name: RoomName) -> RoomEntry | None:
+        """What the newest table says of a room."""
+        room = self._rooms.get(name)
+        return room.entry if room is not None else None
+
+    def doing(self, name: RoomName) -> Doing:
+        """What this relay is in a room."""
+        room = self._rooms.get(name)
+        return room.doing if room is not None else Doing.WATCHING
+
+    def names(self) -> tuple[RoomName, ...]:
+        """Every room that this relay knows."""
+        return tuple(self._rooms)
 
     def log(self, name: RoomName) -> RoomLog | None:
         """The log that this relay publishes under `log.epoch`; None: it publishes none of this room."""

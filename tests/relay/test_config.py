@@ -19,6 +19,7 @@ from relay.__main__ import main
 from relay.config import ALIASES, RELAY, Config, parse_neighbour, warnings
 from relay.forwarding.book import ForwardingSettings
 from relay.limits import LimitSettings
+from relay.rooms.rates import RoomSettings
 from tradewind.moqt.profiles import BROWSER_ORDER, NATIVE_ORDER
 from tradewind.moqt.settings import SessionSettings
 from tradewind.quic.config import QuicSettings
@@ -250,6 +251,7 @@ FOR_THE_RUN_FILE = {
     *("turn.budget_s", "turn.datagrams", "turn.handshakes"),
     *("mesh.ca", "mesh.cert", "mesh.key", "mesh.neighbours"),
     *("node.state", "questions.answer", "questions.plain_http", "questions.locations"),
+    *("rooms.enabled", "rooms.path", "rooms.max_bytes"),
 }
 """What is about assembling and running rather than about one room."""
 FOR_THE_MESH = {key for key in KEYS if key.startswith("mesh.")}
@@ -266,6 +268,7 @@ def test_every_setting_reaches_somebody() -> None:
         settings.access_settings,
         settings.limit_settings,
         settings.placing_settings,
+        settings.room_settings,
         settings.quirks,
     ):
         tell(reading)
@@ -291,6 +294,7 @@ def test_defaults_are_the_rooms_own() -> None:
     assert settings.quic_settings(told) == QuicSettings(protocols=NATIVE_ORDER, browser_protocols=BROWSER_ORDER)
     assert settings.forwarding_settings(told) == ForwardingSettings()
     assert settings.session_settings(told) == SessionSettings()
+    assert settings.room_settings(told) == RoomSettings()
 
 
 def test_config_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

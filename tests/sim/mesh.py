@@ -39,6 +39,8 @@ class Mesh:
     sessions and hear of links from the test alone.
     """
 
+    relay_class: type[Relay] = Relay
+
     def __init__(
         self,
         names: Sequence[str],
@@ -57,7 +59,7 @@ class Mesh:
                 quic=quic_settings(private=_private(name) if measured else PRIVATE),
                 forwarding=ForwardingSettings(hop=hop(name), **forwarding),
             )
-            self.relays[name] = Relay(settings, addresses=[(f"198.51.100.{number}", 4443)])
+            self.relays[name] = self.relay_class(settings, addresses=[(f"198.51.100.{number}", 4443)])
             if measured:
                 self.relays[name].node.join_mesh(_mesh_settings(name, seed))
             self.network.add(self.relays[name])
