@@ -302,6 +302,9 @@ class MeshSection:
         "", values.text("https://HOST:PORT, or nothing", r"(https://[^/\s]+)?"), "Where viewers reach this relay."
     )
     address: Address | None = setting(None, values.address_or_off(), "Where neighbours reach it; off: at public_uri.")
+    capacity_bytes_per_s: int = setting(
+        62_500_000, values.size(1), "Egress that this relay can take: what controllers reckon its load by."
+    )
     neighbours: tuple[str, ...] = setting(
         (),
         values.texts('a list such as "fra-2=192.0.2.7:4443"'),

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 from relay.access import Access
 from relay.attachment import Attachment
+from relay.drain import Emptying
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.egress_order import QUANTUM_BYTES, Outbox
 from relay.forwarding.forwarder import Forwarder
@@ -26,7 +27,7 @@ from relay.room_tracks import RoomTracks
 from relay.rooms.effects import Read, ReadDone, Stored, Write, Written
 from relay.rooms.rates import RoomSettings
 from relay.tally import Tally
-from tradewind.contract.messages import RoomEntry
+from tradewind.contract.messages import RoomEntry, StageName
 from tradewind.contract.rooms import RoomName
 from tradewind.moqt.errors import SessionCode
 from tradewind.moqt.profiles import NEIGHBOUR
@@ -116,6 +117,10 @@ class Node:
         """Ordered messages; None: this relay has no part in any."""
         self.tickets: dict[bytes, Neighbour] = {}
         """What relays show that dial us, and who they are."""
+        self.cordoned = False
+        """Nobody new is to be sent here; who comes all the same is served."""
+        self.emptying: Emptying | None = None
+        """A drain that an operator may undo."""
         self.mesh: Mesh | None = None
         """Our place among other relays, where there are any."""
         self.families: Sequence[bool] = [False] * ports
@@ -169,6 +174,8 @@ class Node:
                 except Exception as error:  # noqa: BLE001 - see `faults`
                     self._fault(attachment, error)
                 self._looked_at[attachment] = None
+        if self.emptying is not None and self.emptying.next_deadline() <= now:
+            self._empty(self.emptying, now)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self._keep_house(now, wall_now)
@@ -226,6 +233,23 @@ class Node:
         return work
 
     # --- The end ---
+
+    @property
+    def stage_name(self) -> StageName:
+        """Where the relay is in its life, as other nodes are told."""
+        if self.stage is not Stage.SERVING or self.emptying is not None:
+            return "empty" if self.is_empty else "draining"
+        return "cordoned" if self.cordoned else "serving"
+
+    def begin_emptying(self, now: float, deadline_s: float) -> None:
+        """Ask everybody to move, a wave at a time, and go on running; `stop_emptying` undoes it."""
+        if self.emptying is None:
+            here = [number for number, attachment in self.attachments.items() if attachment.neighbour is None]
+            self.emptying = Emptying(here, now, deadline_s)
+
+    def stop_emptying(self) -> None:
+        """Serve on: who has not been asked to move stays."""
+        self.emptying = None
 
     def drain(self, now: float, grace_s: float, uri: str = "") -> None:
         """Empty the relay in order: GOAWAY to every session, and after `grace_s` the end of those that stayed."""
@@ -296,6 +320,8 @@ class Node:
                 at = due
         if self.mesh is not None:
             at = min(at, self.mesh.next_deadline())
+        if self.emptying is not None:
+            at = min(at, self.emptying.next_deadline())
         if self._deadlines and self._deadlines[0][0] < at:
             at = self._deadlines[0][0]
         return at
@@ -420,6 +446,21 @@ class Node:
         self.tally.faults += 1
         if attachment is not None:
             attachment.session.close(SessionCode.INTERNAL_ERROR, "internal error")
+
+    def _empty(self, emptying: Emptying, now: float) -> None:
+        """Ask those whose turn it is to move; once the time is over, end those who stayed, and who came since."""
+        left_ms = max(round((emptying.ends_at - now) * 1000), 1)
+        for number in emptying.take_due(now):
+            attachment = self.attachments.get(number)
+            if attachment is not None:
+                attachment.session.goaway("", left_ms)
+                self._looked_at[attachment] = None
+        if emptying.is_over(now):
+            stayed = [attachment for attachment in self.attachments.values() if attachment.neighbour is None]
+            self.tally.overstayed += sum(attachment.id in emptying.asked for attachment in stayed)
+            for attachment in stayed:
+                attachment.session.close(SessionCode.GOAWAY_TIMEOUT, "the relay is drained")
+            emptying.ends_at = now + HOUSEKEEPING_S
 
     def _port_for(self, address: Address) -> int:
         wanted = ":" in str(address[0])

@@ -16,17 +16,21 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import trio
 
 from relay import ops
 from relay.access import Access
 from relay.config import Config, warnings
+from relay.control_link import ControlLink, ControlSettings
+from relay.conversation import Papers
 from relay.links.states import LinkChange, State
 from relay.mesh.files import Membership, membership
 from relay.metrics import Metrics
 from relay.node import Node, NodeSettings, Output, Stage
 from relay.observe import Observer
+from relay.orders import Orders
 from relay.placing import Placing
 from relay.room_disk import RoomDisk, passing_path, state_path
 from relay.rooms.store import StoreError, StoreSettings
@@ -40,9 +44,11 @@ from relay.settings import (
     room_settings,
     session_settings,
 )
+from relay.steering import Capacity, Readings, Steering
 from tradewind import logs
 from tradewind.contract.admission import relay_signer
 from tradewind.contract.ids import hop_id
+from tradewind.contract.messages import Hello
 from tradewind.contract.token import Key
 from tradewind.keys import Credentials, KeyMaterialError, placement_seed, server_certificate, token_keys, watch
 from tradewind.placing.answering import PlaceAnswer
@@ -71,6 +77,10 @@ class Relay:
         self._metrics = metrics
         self._budget_s = budget_s
         self._timer = trio.CancelScope()
+        self.control: ControlLink | None = None
+        """To a controller, where the settings name any."""
+        self.late_s = 0.0
+        """The most that a turn was late since somebody last looked."""
         self.empty = trio.Event()
         """Set when a drain is over."""
         self._writable: list[trio.Event] = [trio.Event() for _ in sockets]
@@ -116,6 +126,7 @@ class Relay:
         wall_now = time.time()
         late_s = start - self._timer.deadline
         if late_s > 0:
+            self.late_s = max(self.late_s, late_s)
             node.note_lag(late_s, start)
         if port is not None:
             node.receive_datagrams(port, batch, start, wall_now)
@@ -138,6 +149,8 @@ class Relay:
         if node.mesh is not None and node.mesh.changes:
             _log_links(node.mesh.changes)
             node.mesh.changes.clear()
+            if self.control is not None:
+                self.control.report_now()
         for fault in node.faults:
             logging.getLogger("relay").error("internal error", extra={"session": fault.session}, exc_info=fault.error)
         node.faults.clear()
@@ -234,7 +247,10 @@ async def _run(config: Config, logger: logging.Logger) -> int:
         metrics.process.reload_ok.of(what).set(0)
         logger.error("changed files cannot be used", extra={"files": what, "reason": str(error)})
 
+    relay.control = _control_link(config, member, relay, placing)
     async with trio.open_nursery() as nursery:
+        if relay.control is not None:
+            nursery.start_soon(relay.control.run)
         for port in range(len(sockets)):
             nursery.start_soon(relay.serve_socket, port)
             nursery.start_soon(relay.keep_sending, port)
@@ -318,6 +334,39 @@ def _join_mesh(node: Node, member: Membership, sockets: list[UdpSocket]) -> None
     """Live among the relays that the settings name, until a controller names others."""
     node.families = [":" in str(socket.address[0]) for socket in sockets]
     node.join_mesh(member.settings).set_neighbours(member.neighbours, trio.current_time())
+
+
+def _control_link(config: Config, member: Membership | None, relay: Relay, placing: Placing) -> ControlLink | None:
+    """The link to controllers, and what they steer, by the last table on disk; None where there are none."""
+    if member is None or not config.mesh.controllers:
+        return None
+    mesh, own = config.mesh, member.settings.credentials
+    most_sessions = config.limits.sessions or 4096
+
+    def read() -> Readings:
+        late_s, relay.late_s = relay.late_s, 0.0
+        return Readings(cpu_s=time.process_time(), lag_s=late_s)
+
+    target = urlsplit(mesh.public_uri)
+    hello = Hello(
+        boot=member.settings.boot,
+        uri=mesh.public_uri,
+        address=mesh.address or (target.hostname or "", target.port or 443),
+        software=ops.versions()["tradewind"],
+        generation=0,
+        capacity_bytes_per_s=mesh.capacity_bytes_per_s,
+        capacity_sessions=most_sessions,
+        placement_key=placing.announced,
+    )
+    link = ControlLink(
+        ControlSettings(mesh.controllers, Path(mesh.state)),
+        Papers(own.authority, own.certificate, own.key),
+        hello,
+        Orders(member.identity.mesh, member.identity.id, own.authority),
+        Steering(relay.node, placing, Capacity(mesh.capacity_bytes_per_s, most_sessions), read),
+    )
+    link.restore(trio.current_time())
+    return link
 
 
 def _access(config: Config, keys: tuple[Key, ...]) -> Access:

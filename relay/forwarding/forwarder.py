@@ -448,6 +448,10 @@ class Forwarder:
     def describe_namespaces(self) -> list[dict[str, object]]:
         return picture.namespaces(self._book)
 
+    def origins(self) -> list[tuple[Namespace, int]]:
+        """Namespaces that are published here, with the Hop IDs that their publishers have."""
+        return self._upstreams.origins()
+
     def carried(self) -> Iterator[Namespace]:
         """The namespace of every track that is known here, as often as it has tracks."""
         return (name.namespace for name in self._book.tracks)

@@ -91,6 +91,15 @@ class Upstreams:
             self._published.add(namespace)
             self.tell_of(namespace)
 
+    def origins(self) -> list[tuple[Namespace, int]]:
+        """Namespaces that are published here, with their publishers' Hop IDs."""
+        here = self._book.settings.hop
+        found = [(name, publisher_hop(here, name, 0)) for name in self._published]
+        for name, one in self._book.routes.announced.items():
+            if len(one.parties) > len(one.ways):
+                found.append((name, publisher_hop(here, name, one.epoch)))
+        return found
+
     def keep_house(self) -> None:
         """Forget the namespaces of tracks that are published no longer."""
         if self._published:

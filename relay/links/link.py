@@ -133,7 +133,7 @@ class Link:
         return self._round_trips.steps
 
     def report(self, now: float) -> LinkReport:
-        """The inbound direction, for the controller."""
+        """Both directions, for the controller."""
         return LinkReport(
             neighbour=self._neighbour,
             state=self.inbound.value,
@@ -141,6 +141,8 @@ class Link:
             jitter_ms=self._inbound.delay.p95_s * 1000,
             loss_ratio=self._inbound.judge.loss.ratio(now),
             carried_bytes_per_s=self._carried_bytes_per_s(now),
+            away_state=self.outbound.value,
+            away_loss_ratio=max(self._outbound.judge.loss.ratio(now), self._outbound.loss_ratio_reported),
         )
 
     def statistics(self, now: float) -> LinkStatistics:

@@ -259,6 +259,12 @@ STAGES = st.sampled_from(["serving"] * 5 + ["cordoned", "draining", "empty"])
 ENTRIES = st.lists(st.tuples(st.sampled_from(["near", "next", "far"]), st.floats(0, 1), STAGES), max_size=14)
 
 
+def _is_within_bound(standing: Standing) -> bool:
+    ring = standing.group.ring
+    even = sum(s.taken for s in ring) / sum(s.capacity for s in ring)
+    return standing.load <= max(POLICY.bound_ratio * even, POLICY.bound_floor_ratio) + 1e-9
+
+
 @settings(max_examples=150)
 @given(ENTRIES, st.integers(0, 2**64 - 1), st.sets(st.integers(0, 13)), st.sets(st.integers(0, 13)), st.integers(0, 60))
 def test_against_a_slow_look_at_everybody(
@@ -287,8 +293,8 @@ def test_against_a_slow_look_at_everybody(
         best = chosen[0]
         assert best.group.name in near
         assert len(chosen) == MAX_CANDIDATES or {s.group.name for s in room} <= {s.group.name for s in chosen}
-        even = sum(s.taken for s in best.group.ring) / sum(s.capacity for s in best.group.ring)
-        assert best.load <= max(POLICY.bound_ratio * even, POLICY.bound_floor_ratio) + 1e-9
-        costs = [made.cost_ms(s, WAYS, track) for s in chosen if s.group.name in near]
+        assert _is_within_bound(best)
+        # Who is over its bound may come later in the list, and cheaper than the first: it is there to fall back on.
+        costs = [made.cost_ms(s, WAYS, track) for s in chosen if s.group.name in near and _is_within_bound(s)]
         drawn = [cost for cost in costs if cost is not None]
         assert made.cost_ms(best, WAYS, track) == pytest.approx(min(drawn)) or len(serving) < 3

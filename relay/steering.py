@@ -1,0 +1,143 @@
+"""What a controller sees of a relay and has it do: reports, tables, orders and questions, on a node.
+
+`relay.control_link` calls it between turns; `relay.run` makes one where the relay is part of a mesh.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from relay.node import Node
+from relay.placing import Placing
+from tradewind.contract.admission import admission_keys
+from tradewind.contract.messages import Answer, Command, Done, LinkReport, Origin, Question, Report, RouteTable
+from tradewind.moqt.errors import SessionCode
+
+MOST_NAMESPACES = 20_000
+MOST_ANSWER_CHARACTERS = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What this relay can take; what it uses of it is its load."""
+
+    bytes_per_s: float
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What only the process knows. Totals since its start."""
+
+    cpu_s: float
+    lag_s: float
+    """Of the event loop, of late."""
+
+
+class Steering:
+    """One node, as controllers steer it. Satisfies `control_link.Steered`."""
+
+    def __init__(self, node: Node, placing: Placing, capacity: Capacity, read: Callable[[], Readings]) -> None:
+        self._node = node
+        self._placing = placing
+        self._capacity = capacity
+        self._read = read
+        self._last = (0.0, 0, 0.0)
+        """When the last report was made, and bytes sent and processor time then."""
+
+    def report(self, sequence: int, now: float, wall_now: float) -> Report:
+        """How the relay is. Rates are since the last report."""
+        node, readings = self._node, self._read()
+        sent = sum(attachment.sink.bytes_out for attachment in node.attachments.values() if attachment.sink is not None)
+        before, sent_before, cpu_before = self._last
+        span_s = max(now - before, 1e-3)
+        self._last = (now, sent, readings.cpu_s)
+        egress = max(sent - sent_before, 0) / span_s if before else 0.0
+        cpu = max(readings.cpu_s - cpu_before, 0.0) / span_s if before else 0.0
+        sessions = sum(attachment.neighbour is None for attachment in node.attachments.values())
+        used = max(egress / self._capacity.bytes_per_s, sessions / self._capacity.sessions, cpu)
+        origins = node.forwarder.origins()
+        own = {namespace for namespace, _ in origins}
+        carried = [name for name in Counter(node.forwarder.carried()) if name not in own]
+        mesh = node.mesh
+        return Report(
+            sequence=sequence,
+            stage=node.stage_name,
+            load=min(used, 1.0),
+            sessions=sessions,
+            egress_bytes_per_s=egress,
+            cpu_ratio=cpu,
+            loop_lag_ms=readings.lag_s * 1000,
+            generation=0 if mesh is None or mesh.table is None else mesh.table.generation,
+            links=() if mesh is None else self._links(now),
+            origins=tuple(Origin(namespace, hop) for namespace, hop in origins[:MOST_NAMESPACES]),
+            carried=tuple(carried[:MOST_NAMESPACES]),
+            rooms=() if node.rooms is None else node.rooms.rooms.reports(),
+        )
+
+    def apply_table(self, table: RouteTable, now: float) -> None:
+        """Go by a verified table: neighbours, routes, rooms, and who places viewers."""
+        node = self._node
+        if node.mesh is not None:
+            node.mesh.apply_table(table, now)
+        self._placing.apply_table(table, now)
+        node.replace_access(node.access.replace_admission_keys(admission_keys(table)))
+        node.apply_rooms(table.rooms, now)
+
+    def obey(self, command: Command, now: float) -> Done | None:
+        """Do what is ordered. An order that takes time is done once it has begun: its progress is in the reports."""
+        node = self._node
+        match command.action:
+            case "cordon":
+                node.cordoned = True
+            case "uncordon":
+                node.cordoned = False
+            case "drain":
+                node.begin_emptying(now, command.deadline_s or 60.0)
+            case "undrain":
+                node.stop_emptying()
+                node.cordoned = False
+            case "kick":
+                attachment = node.attachments.get(command.session)
+                if attachment is None:
+                    return Done(command.id, ok=False, detail="no such session")
+                attachment.session.close(SessionCode.UNAUTHORIZED, command.reason or "ended by an operator")
+        return Done(command.id, ok=True)
+
+    def answer(self, question: Question, now: float) -> Answer:
+        """Show something to an operator, as JSON."""
+        forwarder = self._node.forwarder
+        found: list[dict[str, object]]
+        match question.what:
+            case "sessions":
+                found = [
+                    {
+                        "id": attachment.id,
+                        "address": str(attachment.connection.peer_address[0]),
+                        "protocol": attachment.connection.protocol,
+                        "open_s": round(now - attachment.opened_at, 1),
+                        "neighbour": None if attachment.neighbour is None else attachment.neighbour.id,
+                    }
+                    for attachment in self._node.attachments.values()
+                ]
+            case "tracks":
+                found = forwarder.describe_tracks()
+            case "links":
+                found = [msgspec.to_builtins(link) for link in self._links(now)]
+            case _:
+                found = forwarder.describe_namespaces()
+        shown = [entry for entry in found if not question.match or question.match in str(entry)][: question.limit]
+        body = msgspec.json.encode(shown, enc_hook=str).decode()
+        return Answer(question.id, body if len(body) <= MOST_ANSWER_CHARACTERS else "[]")
+
+    def controller_heard(self, now: float) -> None:
+        """A controller said something just now."""
+        self._node.controller_heard(now)
+
+    def _links(self, now: float) -> tuple[LinkReport, ...]:
+        mesh = self._node.mesh
+        return () if mesh is None else tuple(link.report(now) for link in mesh.neighbours.links())
