@@ -126,6 +126,8 @@ class Mesh:
         self._meetings: dict[Connection, Meeting] = {}
         self._dialled: dict[Connection, Far] = {}
         """Link connections of ours that are not open yet."""
+        self._named: dict[str, Address] | None = None
+        """Neighbours by the table; None: it is the settings that name them."""
         self._look_at = 0.0
 
     # --- Who the neighbours are ---
@@ -146,7 +148,8 @@ class Mesh:
         addresses = {entry.id: entry.address for entry in table.relays}
         hops = [candidate.next_hop for route in table.routes for candidate in route.candidates]
         names = [name for name in dict.fromkeys((*table.neighbours, *hops)) if name in addresses]
-        self.set_neighbours({name: addresses[name] for name in names}, now)
+        self._named = {name: addresses[name] for name in names}
+        self._keep_neighbours(now)
         mesh = self.settings.name
         self._host.forwarder.apply_positions(
             {
@@ -280,6 +283,18 @@ class Mesh:
 
     # --- Private ---
 
+    def _keep_neighbours(self, now: float) -> None:
+        """Be neighbour of whom the table names, and of those whose session is in use for as long as it is.
+
+        A controller that has just begun knows few relays yet: nothing that runs stops for that.
+        """
+        assert self._named is not None
+        used = {far.id: far.address for far in self._fars.values() if self._is_used(far)}
+        self.set_neighbours({**used, **self._named}, now)
+
+    def _is_used(self, far: Far) -> bool:
+        return far.session is not None and any(self._host.forwarder.reads_and_feeds(far.session))
+
     def _dials(self, far: Far) -> bool:
         return self.settings.id < far.id
 
@@ -404,7 +419,9 @@ class Mesh:
                 self.neighbours.receive_packets(far.id, counts.arrived, counts.lost, now, size, counts.apart)
 
     def _look(self, now: float) -> None:
-        """Which links carry media from us, and so are probed as often as that takes."""
+        """Which links carry media from us, and so are probed as often as that takes; who is of use no longer."""
+        if self._named is not None and self._fars.keys() - self._named.keys():
+            self._keep_neighbours(now)
         for far in self._fars.values():
             reads = far.session is not None and self._host.forwarder.reads_and_feeds(far.session)[0] > 0
             self.neighbours.set_active(far.id, reads)

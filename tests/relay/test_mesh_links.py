@@ -122,3 +122,27 @@ def test_a_link_that_comes_back_is_used_again() -> None:
     stream(8.0)
     assert mesh.link("fra", "hkg").inbound is State.UP
     assert mesh.sources("fra") == {"hkg"}
+
+
+def test_a_table_that_forgets_a_neighbour_stops_nothing() -> None:
+    mesh = settled()
+    arrivals, _ = watched(mesh)
+    stream = mesh.stream  # type: ignore[attr-defined]
+    stream(1.0)
+    mesh.follow("fra", ["sin"])
+    stream(3.0)
+    times = [at for at, _ in arrivals]
+    assert max(later - earlier for earlier, later in pairwise(times)) < 0.2
+    mesh.session("fra", "hkg")
+
+
+def test_a_neighbour_of_no_use_is_let_go() -> None:
+    mesh = settled()
+    mesh.follow("fra", ["sin"])
+    mesh.run(1.5)
+    fra = mesh.node("fra").mesh
+    assert fra is not None
+    assert "hkg" not in fra.neighbours
+    assert all(
+        found.neighbour is None or found.neighbour.id == "sin" for found in mesh.node("fra").attachments.values()
+    )

@@ -18,6 +18,7 @@ from tests.sim.client import TRACK, Client, Served
 from tests.sim.network import CLEAR, Network, Weather
 from tests.sim.relay import Relay, node_settings, quic_settings
 from tradewind.contract.ids import hop_id
+from tradewind.contract.messages import RelayEntry, RouteTable
 from tradewind.moqt.model import FullTrackName, Properties
 from tradewind.moqt.profiles import NEIGHBOUR
 from tradewind.quic.config import Address, PrivateProtocols, QuicSettings, ServerTrust
@@ -92,6 +93,18 @@ class Mesh:
         assert mesh is not None
         mesh.set_neighbours({other: self.address(other) for other in others}, self.network.now)
         self.network.touch(self.relays[name])
+
+    def follow(self, at: str, neighbours: Sequence[str]) -> None:
+        """A relay is given a table that names these neighbours, and no routes."""
+        node = self.node(at)
+        assert node.mesh is not None
+        relays = tuple(
+            RelayEntry(name, REGION, f"https://{name}", (str(self.address(name)[0]), 4443), "serving", 0.0, 100)
+            for name in self.relays
+        )
+        table = RouteTable(MESH, at, 1, 1, self.network.wall_now, tuple(neighbours), relays, ())
+        node.mesh.apply_table(table, self.network.now)
+        self.network.touch(self.relays[at])
 
     def link(self, at: str, to: str) -> Link:
         """One relay's end of a link."""
