@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from math import ceil
 
 WHOLE_S = 50.0
 """How long it takes to ask everybody, where there is that much time."""
@@ -35,7 +36,7 @@ class Emptying:
         """Whom to ask to move now, each once."""
         if now < self._wave_at:
             return []
-        count = max(int(WAVE_S / self._step_s), 1) if self._step_s else len(self._waiting)
+        count = ceil(WAVE_S / self._step_s) if self._step_s else len(self._waiting)
         due = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
         self._wave_at = now + max(WAVE_S, self._step_s)
         self.asked.update(due)
