@@ -331,6 +331,11 @@ class Node:
         """Whether nobody is here but neighbours, who come and go with the relay."""
         return all(attachment.neighbour is not None for attachment in self.attachments.values())
 
+    def name_of(self, session: int) -> str:
+        """The id of the neighbour whose session it is; empty: nobody's that is here."""
+        attachment = self.attachments.get(session)
+        return attachment.neighbour.id if attachment is not None and attachment.neighbour is not None else ""
+
     def replace_access(self, access: Access) -> None:
         """Other keys count for sessions and requests from now on."""
         self.access = access

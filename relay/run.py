@@ -51,6 +51,7 @@ from tradewind.contract.ids import hop_id
 from tradewind.contract.messages import Hello
 from tradewind.contract.token import Key
 from tradewind.keys import Credentials, KeyMaterialError, placement_seed, server_certificate, token_keys, watch
+from tradewind.moqt.model import FullTrackName
 from tradewind.placing.answering import PlaceAnswer
 from tradewind.placing.locating import Locator, PrefixTableError, parse_prefixes
 from tradewind.quic.udp import BATCH_DATAGRAMS, UdpSocket
@@ -146,11 +147,14 @@ class Relay:
             self._observer.session_ended(ended)
             _log_end(ended.attachment.id, ended.code, ended.reason, ended.by_peer)
         node.ended.clear()
-        if node.mesh is not None and node.mesh.changes:
-            _log_links(node.mesh.changes)
-            node.mesh.changes.clear()
-            if self.control is not None:
-                self.control.report_now()
+        if node.mesh is not None:
+            if node.mesh.changes:
+                _log_links(node.mesh.changes)
+                node.mesh.changes.clear()
+                if self.control is not None:
+                    self.control.report_now()
+            for moved in node.forwarder.take_moves():
+                _log_move(moved.track, node.name_of(moved.was), node.name_of(moved.now))
         for fault in node.faults:
             logging.getLogger("relay").error("internal error", extra={"session": fault.session}, exc_info=fault.error)
         node.faults.clear()
@@ -474,6 +478,14 @@ def _log_links(changes: list[LinkChange]) -> None:
                 "cause": change.cause.value,
             },
         )
+
+
+def _log_move(track: FullTrackName, was: str, now: str) -> None:
+    namespace = _printable("/".join(field.decode("utf-8", "replace") for field in track.namespace))
+    name = _printable(track.name.decode("utf-8", "replace"))
+    logging.getLogger("relay").info(
+        "track moved", extra={"namespace": namespace, "track": name, "was": was, "now": now}
+    )
 
 
 def _printable(text: str) -> str:

@@ -22,6 +22,28 @@ FAILED, WRONGLY_ASKED, REFUSED, UNREACHABLE = 1, 2, 3, 4
 TIMEOUT_S = 15.0
 
 
+class AskFailed(Exception):
+    """No answer, or a refusal; says why."""
+
+    def __init__(self, why: str, exit_code: int) -> None:
+        super().__init__(why)
+        self.exit_code = exit_code
+
+
+def ask(url: str, token: str, body: bytes | None = None) -> Any:
+    """The JSON document at a URL of a controller, or what it says to this body. Raises AskFailed."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 - the operator's own URL
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            raise AskFailed(_said(error.read()), _exit_code(error.code)) from error
+    except (OSError, ValueError) as error:
+        raise AskFailed(f"{url}: {getattr(error, 'reason', error)}", UNREACHABLE) from error
+
+
 class Asker:
     """A controller, by its URL, and the token that is shown to it."""
 
@@ -39,16 +61,10 @@ class Asker:
         return self._call(path, json.dumps(document).encode())
 
     def _call(self, path: str, body: bytes | None) -> Any:
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(self._url + path, body, headers)  # noqa: S310 - the operator's own URL
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-                return json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                fail(_said(error.read()), _exit_code(error.code))
-        except (OSError, ValueError) as error:
-            fail(f"{self._url}: {getattr(error, 'reason', error)}", UNREACHABLE)
+            return ask(self._url + path, self._token, body)
+        except AskFailed as error:
+            fail(error, error.exit_code)
 
 
 def fail(why: object, code: int) -> NoReturn:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 import trio
 
+from control.demo.faults import FaultError, parse_faults
+from control.demo.processes import ShowError
 from control.demo.shaper import LinkError, parse_schedule
-from control.demo.show import Show, ShowError, ShowSettings
+from control.demo.show import Show, ShowSettings
+from control.demo.world import RELAYS
 from control.web import PagesMissing
 from tradewind.client.tools.options import Display, Seconds, bits, say
 
 REFRESH_S = 0.25
+ROWS = 20
+"""Viewers in the table; there may be hundreds."""
 
 
 class Link(click.ParamType[str]):
@@ -36,7 +42,7 @@ class Link(click.ParamType[str]):
 @click.option("--headless", is_flag=True, help="Without the page.")
 @click.option("--for", "for_s", type=Seconds(), default=float("inf"), help="Stop after so long, e.g. 20s.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of figures on standard output.")
-@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write a JSON line for each object.")
+@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write what everybody had, JSON lines.")
 @click.option(
     "--viewer-link",
     "viewer_links",
@@ -45,28 +51,64 @@ class Link(click.ParamType[str]):
     metavar="600kbit,2%,40ms[@10s]",
     help="Viewers sit behind a link: rate, loss, delay; @10s: from then on. May be repeated.",
 )
-@click.option("--viewers", type=click.IntRange(0, 1000), default=1, show_default=True, help="Measuring viewers.")
+@click.option("--viewers", type=click.IntRange(0, 1000), default=4, show_default=True, help="Measuring viewers.")
+@click.option(
+    "--rendition", type=click.Choice(["low", "high"]), default="high", show_default=True, help="What they watch."
+)
+@click.option("--relays", type=click.IntRange(1, len(RELAYS)), default=len(RELAYS), show_default=True, help="So many.")
+@click.option("--kill", "kills", multiple=True, metavar="NODE@20s", help="SIGKILL to a relay, or to control.")
+@click.option("--start", "starts", multiple=True, metavar="NODE@40s", help="Start it again, with what it has on disk.")
+@click.option("--drain", "drains", multiple=True, metavar="NODE@20s", help="Empty a relay as an operator would.")
+@click.option(
+    "--loss",
+    "losses",
+    multiple=True,
+    metavar="FROM-TO=10%@20s[+5s]",
+    help="One direction between two relays loses so much from then on, or for so long; 100% is silence.",
+)
+@click.option("--pids", type=click.Path(dir_okay=False, path_type=Path), help="Write process ids by name, as JSON.")
+@click.option("--state", type=click.Path(path_type=Path), help="A new directory for all files and logs, which stays.")
 def command(
-    headless: bool, for_s: float, as_json: bool, trace: Path | None, viewer_links: tuple[str, ...], viewers: int
+    headless: bool,
+    for_s: float,
+    as_json: bool,
+    trace: Path | None,
+    viewer_links: tuple[str, ...],
+    kills: tuple[str, ...],
+    starts: tuple[str, ...],
+    drains: tuple[str, ...],
+    losses: tuple[str, ...],
+    **others: Any,
 ) -> None:
-    """Run one relay with a looping clip in two renditions, and open a page that plays it.
+    """Run five relays in four regions with a looping clip, and open a page that plays it.
 
-    The page's address is printed. Ctrl-C ends everything.
+    Distances are real round trips between Hong Kong, Singapore, Frankfurt and San Francisco, and 0.2 % is lost on each
+    long link. The page's address is printed. Ctrl-C ends everything. Exit code 2: something was killed or faulted that
+    nobody can have noticed.
     """
+    try:
+        faults = parse_faults(kills, starts, losses, drains)
+    except FaultError as error:
+        raise click.UsageError(str(error)) from error
     with _open_trace(trace) as file:
         show = Show(
-            ShowSettings(links=parse_schedule(viewer_links), page=not headless, viewers=viewers, trace=file), say
+            ShowSettings(links=parse_schedule(viewer_links), page=not headless, trace=file, faults=faults, **others),
+            say,
         )
         try:
             trio.run(_run, show, for_s)
         except (ShowError, PagesMissing) as error:
             say(f"tradewind demo: {error}")
             sys.exit(1)
+        summary = show.summary()
     if as_json:
-        click.echo(show.summary().line())
-    if viewers and not show.seen:
+        click.echo(summary.line())
+    if show.settings.viewers and not summary.objects:
         say("tradewind demo: nothing came")
         sys.exit(1)
+    if summary.untouched:
+        say(f"tradewind demo: touched nobody: {', '.join(summary.untouched)}")
+        sys.exit(2)
 
 
 class _NoTrace:
@@ -104,10 +146,10 @@ async def _run(show: Show, for_s: float) -> None:
 async def _show_terminal(show: Show, ready: trio.Event) -> None:
     """One line that says ready, and where; on a terminal a table that lives."""
     await ready.wait()
-    host, port = show.relay_address
     page = f": open {show.page_url}" if show.page_url else ""
-    say(f"ready: {show.relay_name} on {host}:{port} shows live/demo{page}")
-    with Display("", ("viewer", "rendition", "frames", "rate", "latency", "relay")) as display:
+    say(f"the mesh: {show.map_url}")
+    say(f"ready: {show.settings.relays} relays show live/demo{page}")
+    with Display("", ("viewer", "relay", "track", "objects", "rate", "latency")) as display:
         while display.is_shown:
             display.title = f"live/demo{page}   Ctrl-C ends"
             display.show(_rows(show))
@@ -115,12 +157,10 @@ async def _show_terminal(show: Show, ready: trio.Event) -> None:
 
 
 def _rows(show: Show) -> list[tuple[str, ...]]:
-    elapsed = max(trio.current_time() - show.began, REFRESH_S)
+    elapsed = max(time.perf_counter() - show.began, REFRESH_S)
     rows: list[tuple[str, ...]] = []
-    for viewer in show.viewers:
+    for name, viewer in list(show.viewers.items())[:ROWS]:
         latency = "-" if viewer.latency_s is None else f"{viewer.latency_s * 1000:.1f} ms"
         rate = bits(8 * viewer.bytes / elapsed)
-        rows.append(
-            (viewer.name, viewer.problem or viewer.rendition, str(viewer.frames), rate, latency, show.relay_name)
-        )
+        rows.append((name, viewer.relay, viewer.rendition, str(viewer.frames), rate, latency))
     return rows

@@ -1,15 +1,18 @@
-"""EDGE: one show on this machine: a relay as a process, a looping clip, viewers that measure, and the viewer page.
+"""EDGE: one show on this machine: a mesh of relays, a controller, a publisher and viewers as processes, and a page.
 
-`tradewind demo` runs it. Everything talks over real UDP on loopback; with a link shape, viewers and the page sit behind
-a narrow, lossy place (`shaper`) and the publisher does not.
+`tradewind demo` runs it. Everything talks over real UDP on loopback, through `network`, which delays and loses as the
+distances of `world` do. What happens to relays and links on the way (`faults`) goes into the trace with everything that
+viewers had; `measuring` makes figures of it.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
+import json
 import socket
-import subprocess
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,29 +20,24 @@ from typing import Any, TextIO
 
 import trio
 
-from control.cli.main import relay_command, relay_environment
-from control.demo.measuring import Seen, Summary, summarize
-from control.demo.shaper import LinkShape, Shaper
+from control.cli.asking import AskFailed, ask
+from control.demo.faults import CONTROL, Fault, Kind
+from control.demo.fronts import splice
+from control.demo.measuring import Record, Summary
+from control.demo.papers import CONTROLLER, Papers, write_papers
+from control.demo.processes import Program, ShowError, stop_all
+from control.demo.shaper import LinkShape
+from control.demo.world import MESH, REGIONS, RELAYS, relay_host, viewer_host
 from control.web import page_server
-from tradewind.client.connect import ClientSettings, Subscription, connect
-from tradewind.client.timeline import MediaObject
-from tradewind.client.tools.inputs import open_sources
-from tradewind.client.tools.publishing import Progress, publish_media
-from tradewind.client.tools.subscribe import choose_renditions, find_broadcast
-from tradewind.moqt.model import FullTrackName, Location, Namespace, ObjectStatus
-from tradewind.quic.config import ServerTrust
 
-NAMESPACE: Namespace = (b"live", b"demo")
+NAMESPACE = "live/demo"
 CLIPS = ("clip-360p.mp4", "clip-180p.mp4")
-RELAY_PORTS = range(4443, 4543)
+FRONT_PORTS = range(4443, 4943)
 PAGE_PORTS = range(8080, 8180)
-RELAY_STARTS_WITHIN_S = 15.0
-RELAY_STOPS_WITHIN_S = 5.0
-SENT_KEPT = 100_000
-
-
-class ShowError(Exception):
-    """The show cannot go on; says why in one line."""
+VIEWERS_A_PROCESS = 20
+MESH_WITHIN_S = 30.0
+POLL_S = 0.2
+NETWORK_SEED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +45,27 @@ class ShowSettings:
     """What is shown, and how."""
 
     links: tuple[tuple[float, LinkShape], ...] = ()
-    """What lies between the relay and everybody who watches, each from its second of the show on; none: nothing."""
+    """What viewers sit behind besides their distance, each from its second of the show on."""
     page: bool = True
+    relays: int = len(RELAYS)
     viewers: int = 1
+    rendition: str = "high"
     trace: TextIO | None = None
+    faults: tuple[Fault, ...] = ()
+    pids: Path | None = None
+    state: Path | None = None
+    """Where files and logs stay; None: nowhere."""
 
 
 @dataclass(slots=True)
 class ViewerState:
     """One measuring viewer, for the terminal."""
 
-    name: str
+    relay: str = ""
+    rendition: str = ""
     frames: int = 0
     bytes: int = 0
     latency_s: float | None = None
-    rendition: str = ""
-    problem: str = ""
 
 
 @dataclass(slots=True)
@@ -72,193 +75,332 @@ class Show:
     settings: ShowSettings
     tell: Callable[[str], None]
     """Says one line to whoever started the show."""
-    relay_name: str = ""
-    relay_address: tuple[str, int] = ("127.0.0.1", 0)
-    sha256: str = ""
+    record: Record = field(default_factory=Record)
+    viewers: dict[str, ViewerState] = field(default_factory=dict)
     page_url: str = ""
-    progress: Progress | None = None
-    viewers: list[ViewerState] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
+    map_url: str = ""
     began: float = 0.0
-    _sent: dict[tuple[str, Location], float] = field(default_factory=dict)
-    _shaper: Shaper | None = None
+    """`time.perf_counter` when everybody was there."""
+    _programs: dict[str, Program] = field(default_factory=dict)
+    _nursery: trio.Nursery | None = None
+    _ports: list[int] = field(default_factory=list)
+    """Of the relays' fronts."""
+    _control: tuple[int, int] = (0, 0)
+    """The controller's UDP and HTTP port."""
+    _orders: int = 0
+    _expected: set[str] = field(default_factory=set)
+    """Programs that are to be gone."""
+    _wall_minus_clock: float = 0.0
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Run until cancelled; `ready` is called when the page can be opened. Raises ShowError."""
-        failure: Exception | None = None
-        process = await self._start_relay()
-        try:
-            async with trio.open_nursery() as nursery:
-                try:
-                    nursery.start_soon(self._watch_relay, process)
-                    await self._start_link(nursery)
-                    await self._start_publisher(nursery)
-                    if self.settings.page:
-                        await self._start_page(nursery)
-                    self.began = trio.current_time()
-                    for number in range(self.settings.viewers):
-                        state = ViewerState(f"viewer-{number + 1}")
-                        self.viewers.append(state)
-                        nursery.start_soon(self._view, state)
-                    ready()
-                    await trio.sleep_forever()
-                except ShowError as error:
-                    failure = error
-                    nursery.cancel_scope.cancel()
-        except* ShowError as group:
-            failure = group.exceptions[0]
-        finally:
-            with trio.CancelScope(shield=True):
-                await _stop(process)
+        """Run until cancelled; `ready` is called when there is something to see. Raises ShowError."""
+        failure: ShowError | None = None
+        with contextlib.ExitStack() as stack:
+            where = self.settings.state
+            if where is None:
+                where = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tradewind-demo-")))
+            else:
+                where.mkdir(parents=True)
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    try:
+                        await self._begin(write_papers(where), nursery, ready)
+                        await trio.sleep_forever()
+                    except ShowError as error:
+                        failure = error
+                        nursery.cancel_scope.cancel()
+                    finally:
+                        self._note({"kind": "end", "at": time.perf_counter()})
+                        with trio.CancelScope(shield=True):
+                            self._expected |= self._programs.keys()
+                            await stop_all(tuple(self._programs.values()))
+                        self._read_logs(where)
+            except* ShowError as group:
+                failure = next(_leaves(group))
         if failure is not None:
             raise failure
 
     def summary(self) -> Summary:
         """The figures so far."""
-        return summarize(self.seen)
+        return self.record.summarize()
 
-    @property
-    def watch_address(self) -> tuple[str, int]:
-        """Where viewers dial: the relay, or the narrow link before it."""
-        return ("127.0.0.1", self._shaper.port) if self._shaper is not None else self.relay_address
+    # --- Beginning ---
 
-    async def _start_relay(self) -> trio.Process:
-        port = free_port(RELAY_PORTS, socket.SOCK_DGRAM, socket.SOCK_STREAM)
-        arguments = ("--dev", "--listen", f"127.0.0.1:{port}", "--ops", "127.0.0.1:0", "--log.level", "warning")
-        process = await trio.lowlevel.open_process(
-            relay_command(arguments), stdout=subprocess.PIPE, env=relay_environment(), start_new_session=True
-        )
-        assert process.stdout is not None
-        said = b""
-        with trio.move_on_after(RELAY_STARTS_WITHIN_S):
-            while b"\n" not in said:
-                data = await process.stdout.receive_some(4096)
-                if not data:
-                    break
-                said += data
-        found = re.match(r"ready: (\S+) .*sha256 ([0-9a-f]{64})", said.decode("utf-8", "replace"))
-        if found is None:
-            await _stop(process)
-            raise ShowError(f"the relay did not start: {said.decode('utf-8', 'replace').strip() or 'see above'}")
-        self.relay_name, self.sha256 = found[1], found[2]
-        self.relay_address = ("127.0.0.1", port)
-        return process
+    async def _begin(self, papers: Papers, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
+        self._wall_minus_clock = time.time() - time.perf_counter()
+        self._ports = _front_ports(self.settings.relays)
+        self._control = (_free_port(socket.SOCK_DGRAM), _free_port(socket.SOCK_STREAM))
+        await self._start(self._network(papers))
+        for number, port in enumerate(self._ports):
+            listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
+            nursery.start_soon(splice, listeners, (relay_host(number), self._ports[0]))
+        async with trio.open_nursery() as together:
+            for program in (self._controller(papers), *self._relays(papers)):
+                together.start_soon(self._start, program)
+        await self._await_mesh(papers)
+        with as_file(files("control") / "demo") as folder:
+            await self._start(self._publisher(papers, [str(Path(folder) / clip) for clip in CLIPS]))
+        if self.settings.page:
+            await self._start_page(papers, nursery)
+        async with trio.open_nursery() as together:
+            for program in self._viewing(papers):
+                together.start_soon(self._start, program)
+        self.map_url = f"http://127.0.0.1:{self._control[1]}/map#token={papers.operator_token}"
+        self._write_pids()
+        self.began = time.perf_counter()
+        nursery.start_soon(self._change_links)
+        nursery.start_soon(self._cause_faults, papers)
+        ready()
 
-    async def _watch_relay(self, process: trio.Process) -> None:
-        code = await process.wait()
-        raise ShowError(f"the relay ended with code {code}")
+    async def _start(self, program: Program) -> None:
+        self._programs[program.name] = program
+        assert self._nursery is not None
+        await program.start(self._nursery, self._ended)
 
-    async def _start_link(self, nursery: trio.Nursery) -> None:
-        if self.settings.links:
-            self._shaper = Shaper(self.relay_address, LinkShape())
-            nursery.start_soon(self._shaper.run)
-            nursery.start_soon(self._change_links, self._shaper, trio.current_time())
+    def _program(self, papers: Papers, name: str, module: str, *arguments: str) -> Program:
+        return Program(name, module, arguments, papers.directory / f"{name}.log", self._hear)
 
-    async def _change_links(self, shaper: Shaper, began: float) -> None:
-        for at_s, shape in self.settings.links:
-            await trio.sleep_until(began + at_s)
-            shaper.reshape(shape)
-            self.tell(f"link: {shape}")
+    def _network(self, papers: Papers) -> Program:
+        numbers = (NETWORK_SEED, self._ports[0], *self._ports)
+        return self._program(papers, "network", "control.demo.network", *map(str, numbers))
 
-    async def _start_publisher(self, nursery: trio.Nursery) -> None:
-        started = trio.Event()
+    def _controller(self, papers: Papers) -> Program:
+        udp, http = self._control
+        places = ",".join(f"{region.name}={region.latitude}/{region.longitude}" for region in REGIONS)
+        return self._program(
+            papers, CONTROL, "control",
+            "--listen", f"127.0.0.1:{udp}", "--ops", f"127.0.0.1:{http}",
+            "--state", str(papers.node(CONTROLLER) / "control.sqlite"),
+            "--auth-key", papers.access_keys, "--operator-key", papers.operator_keys,
+            "--place.prefixes", papers.prefixes, "--control.places", places, "--log.format", "json",
+            *papers.identity(CONTROLLER),
+        )  # fmt: skip
 
-        def ready(progress: Progress) -> None:
-            self.progress = progress
-            started.set()
+    def _relays(self, papers: Papers) -> list[Program]:
+        return [self._relay(papers, number) for number in range(self.settings.relays)]
 
-        async def publish() -> None:
-            with as_file(files("control") / "demo") as folder:
-                sources = open_sources([str(Path(folder) / clip) for clip in CLIPS])
-                async with connect(self._url(self.relay_address), settings=self._client_settings()) as client:
-                    await publish_media(client, NAMESPACE, sources, loop=True, ready=ready, written=self._note_sent)
+    def _relay(self, papers: Papers, number: int) -> Program:
+        id, front = RELAYS[number].id, f"127.0.0.1:{self._ports[number]}"
+        state = str(papers.node(id))
+        return self._program(
+            papers, id, "relay",
+            "--listen", f"{relay_host(number)}:{self._ports[0]}", "--ops", "127.0.0.1:0",
+            "--auth-key", papers.access_keys, "--auth.placement", "offered",
+            "--questions.plain_http", "true", "--questions.locations", papers.prefixes,
+            "--mesh.name", MESH, "--mesh.public_uri", f"https://{front}", "--mesh.address", front,
+            "--mesh.controllers", f"127.0.0.1:{self._control[0]}", "--mesh.state", state, "--node.state", state,
+            "--rooms.path", f"{state}/rooms.sqlite", "--log.format", "json", *papers.tls, *papers.identity(id),
+        )  # fmt: skip
 
-        nursery.start_soon(publish)
-        await started.wait()
+    def _publisher(self, papers: Papers, clips: list[str]) -> Program:
+        fronts = [flag for port in self._ports[:2] for flag in ("--relay", f"moqt://127.0.0.1:{port}/")]
+        return self._program(
+            papers, "publisher", "control.demo.publishing",
+            *fronts, "--namespace", NAMESPACE, "--sha256", papers.sha256, "--token", papers.publisher_token, *clips,
+        )  # fmt: skip
 
-    async def _start_page(self, nursery: trio.Nursery) -> None:
-        port = free_port(PAGE_PORTS, socket.SOCK_STREAM)
-        server = page_server(self._page_settings)
+    def _viewing(self, papers: Papers) -> list[Program]:
+        """Viewers in all regions in turn, at most so many to a process."""
+        names: dict[str, list[int]] = {region.name: [] for region in REGIONS}
+        order = [RELAYS[number].region for number in reversed(range(self.settings.relays))]
+        for number in range(self.settings.viewers):
+            names[order[number % len(order)]].append(number + 1)
+        programs = []
+        for region, numbers in names.items():
+            for part in range(0, len(numbers), VIEWERS_A_PROCESS):
+                chosen = numbers[part : part + VIEWERS_A_PROCESS]
+                source = viewer_host(region, part // VIEWERS_A_PROCESS)
+                programs.append(self._viewers(papers, f"{region}-{part // VIEWERS_A_PROCESS + 1}", chosen, source))
+        return programs
+
+    def _viewers(self, papers: Papers, name: str, numbers: list[int], source: str) -> Program:
+        first = sum(1 for known in self.viewers)
+        names = [f"viewer-{first + number + 1}" for number in range(len(numbers))]
+        self.viewers.update((viewer, ViewerState()) for viewer in names)
+        self.record.expect(names)
+        return self._program(
+            papers, f"viewers-{name}", "control.demo.viewing",
+            "--control", f"http://127.0.0.1:{self._control[1]}", "--namespace", NAMESPACE,
+            "--token", papers.viewer_token, "--viewers", str(len(numbers)), "--first", str(first + 1),
+            "--sha256", papers.sha256, "--source", source, "--rendition", self.settings.rendition, "--spread", "1s",
+        )  # fmt: skip
+
+    async def _await_mesh(self, papers: Papers) -> None:
+        """Go on when the controller has every relay, and every relay its neighbours."""
+        wanted = self.settings.relays
+        seen = 0
+        with trio.move_on_after(MESH_WITHIN_S):
+            while True:
+                with contextlib.suppress(AskFailed):
+                    nodes = await self._ask(papers, "/v1/nodes")
+                    seen = sum(node["state"] == "serving" for node in nodes["nodes"])
+                    links = await self._ask(papers, "/v1/links")
+                    up = sum(link["state"] == "up" for link in links["links"])
+                    if seen >= wanted and up >= wanted * (wanted - 1):
+                        return
+                await trio.sleep(POLL_S)
+        raise ShowError(f"only {seen} of {wanted} relays found each other in {MESH_WITHIN_S:.0f} s")
+
+    async def _ask(self, papers: Papers, path: str) -> Any:
+        url = f"http://127.0.0.1:{self._control[1]}{path}"
+        return await trio.to_thread.run_sync(ask, url, papers.operator_token)
+
+    async def _start_page(self, papers: Papers, nursery: trio.Nursery) -> None:
+        port = next(port for port in PAGE_PORTS if _is_free(port, socket.SOCK_STREAM))
+        server = page_server(lambda: self._page_settings(papers))
         listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
         nursery.start_soon(server.serve, listeners)
         self.page_url = f"http://127.0.0.1:{port}/"
 
-    def _page_settings(self) -> dict[str, Any]:
-        host, port = self.watch_address
+    def _page_settings(self, papers: Papers) -> dict[str, Any]:
+        control = [f"http://127.0.0.1:{port}" for port in (self._control[1], *self._ports)]
         return {
-            "relay": {"url": f"https://{host}:{port}/", "name": self.relay_name, "certificate_sha256": self.sha256},
-            "namespace": "/".join(field.decode() for field in NAMESPACE),
+            "placement": {"control": control, "token": papers.viewer_token},
+            "namespace": NAMESPACE,
             "chat": True,
         }
 
-    async def _view(self, state: ViewerState) -> None:
-        """Watch as a player would: the catalogue, then the largest picture and the sound."""
-        dialled = trio.current_time()
-        try:
-            async with connect(self._url(self.watch_address), settings=self._client_settings()) as client:
-                broadcast = await find_broadcast(client, NAMESPACE, "auto", 10.0)
-                async with trio.open_nursery() as nursery:
-                    for rendition in choose_renditions(broadcast, ()):
-                        track = FullTrackName(NAMESPACE, rendition.name.encode())
-                        subscription = await client.subscribe(track)
-                        if rendition.height:
-                            state.rendition = f"{rendition.width}x{rendition.height}"
-                        nursery.start_soon(self._read, state, dialled, rendition.name, subscription)
-        except Exception as error:  # noqa: BLE001 - a viewer that fails is shown, the show goes on
-            problem = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
-            state.problem = str(problem)
-            self.tell(f"{state.name}: {problem!r}")
+    # --- What processes say ---
 
-    async def _read(self, state: ViewerState, dialled: float, track: str, subscription: Subscription) -> None:
-        async for item in subscription:
-            sent = self._sent.get((track, item.location))
-            if item.status is not ObjectStatus.NORMAL or sent is None:
-                continue
-            state.frames += 1
-            state.bytes += len(item.payload)
-            state.latency_s = item.received - sent
-            size = len(item.payload)
-            one = Seen(state.name, self.relay_name, track, *item.location, sent, item.received, size, dialled)
-            self.seen.append(one)
-            if self.settings.trace is not None:
-                self.settings.trace.write(one.line() + "\n")
+    def _hear(self, line: bytes) -> None:
+        if line.startswith(b"{"):
+            self._note(json.loads(line), line.decode())
 
-    def _note_sent(self, made: MediaObject, now: float) -> None:
-        self._sent[made.track, made.location] = now
-        if len(self._sent) > SENT_KEPT:
-            del self._sent[next(iter(self._sent))]
+    def _note(self, line: dict[str, Any], text: str | None = None) -> None:
+        self.record.add(line)
+        if self.settings.trace is not None:
+            self.settings.trace.write((text or json.dumps(line)) + "\n")
+        if line["kind"] == "object":
+            self._show_object(line)
 
-    def _url(self, address: tuple[str, int]) -> str:
-        return f"moqt://{address[0]}:{address[1]}/"
+    def _show_object(self, line: dict[str, Any]) -> None:
+        state = self.viewers[line["viewer"]]
+        state.relay = line["relay"]
+        state.frames += 1
+        state.bytes += line["size"]
+        if line["track"].startswith("video"):
+            state.rendition = line["track"]
+        sent = self.record.sent.get((line["track"], line["group"], line["object"]))
+        if sent is not None:
+            state.latency_s = line["received"] - sent
 
-    def _client_settings(self) -> ClientSettings:
-        return ClientSettings(trust=ServerTrust(pinned_sha256=bytes.fromhex(self.sha256)))
+    def _read_logs(self, where: Path) -> None:
+        """What relays wrote of tracks that they moved."""
+        for spot in RELAYS[: self.settings.relays]:
+            with contextlib.suppress(OSError), (where / f"{spot.id}.log").open() as log:
+                for text in log:
+                    said = json.loads(text) if text.startswith("{") else {}
+                    if said.get("event") == "track moved":
+                        at = said["at"] - self._wall_minus_clock
+                        moved = {"relay": spot.id, "track": said["track"], "was": said["was"], "now": said["now"]}
+                        self._note({"kind": "moved", "at": at, **moved})
+
+    # --- What happens ---
+
+    def _ended(self, program: Program) -> None:
+        """A process is gone. Relays and the controller may go; the show does not go on without the others."""
+        if program.name in self._expected:
+            return
+        at = program.ended_at
+        self._note({"kind": "fault", "what": "kill", "node": program.name, "at": at})
+        self.tell(f"{program.name} is gone")
+        self._expected.add(program.name)
+        if program.name == "network":
+            assert self._nursery is not None
+            self._nursery.start_soon(self._give_up, program)
+
+    async def _give_up(self, program: Program) -> None:
+        raise ShowError(f"{program.name} ended: {program.last_words()}")
+
+    async def _change_links(self) -> None:
+        for at_s, shape in self.settings.links:
+            await self._sleep_until(at_s)
+            await self._order({"viewers": [shape.rate_bit_per_s, shape.loss_ratio, shape.delay_s]})
+            self.tell(f"link: {shape}")
+
+    async def _cause_faults(self, papers: Papers) -> None:
+        for fault in self.settings.faults:
+            await self._sleep_until(fault.at_s)
+            self.tell(f"{fault.at_s:.0f} s: {fault}")
+            await self._cause(fault, papers)
+
+    async def _cause(self, fault: Fault, papers: Papers) -> None:
+        line: dict[str, Any] = {"kind": "fault", "what": fault.kind.value, "node": fault.node}
+        match fault.kind:
+            case Kind.KILL:
+                self._expected.add(fault.node)
+                line["at"] = self._programs[fault.node].kill()
+            case Kind.START:
+                program = self._programs[fault.node]
+                await program.stop()
+                self._expected.discard(fault.node)
+                line["at"] = time.perf_counter()
+                assert self._nursery is not None
+                await program.start(self._nursery, self._ended)
+                self._write_pids()
+            case Kind.LOSS | Kind.HEAL:
+                loss = fault.loss_ratio if fault.kind is Kind.LOSS else None
+                # The network says itself when it was, and what was on the way: `_hear` notes that.
+                await self._order({"from": fault.node, "to": fault.to, "loss": loss})
+                return
+            case Kind.DRAIN:
+                command = {"id": f"demo-{fault.node}-{self._orders}", "relay": fault.node, "action": "drain"}
+                line["at"] = time.perf_counter()
+                url = f"http://127.0.0.1:{self._control[1]}/v1/commands"
+                with contextlib.suppress(AskFailed):
+                    await trio.to_thread.run_sync(ask, url, papers.operator_token, json.dumps(command).encode())
+        self._note(line)
+
+    async def _order(self, what: dict[str, Any]) -> None:
+        self._orders += 1
+        await self._programs["network"].order({"order": self._orders, **what})
+
+    async def _sleep_until(self, at_s: float) -> None:
+        await trio.sleep(max(0.0, self.began + at_s - time.perf_counter()))
+
+    def _write_pids(self) -> None:
+        """All at once, so that nobody reads half of it."""
+        if self.settings.pids is None:
+            return
+        found = {name: program.pid for name, program in self._programs.items() if program.is_alive}
+        made = self.settings.pids.with_name(self.settings.pids.name + ".new")
+        made.write_text(json.dumps(found) + "\n")
+        made.replace(self.settings.pids)
 
 
-def free_port(ports: range, *kinds: socket.SocketKind) -> int:
-    """The first port of a range that is free on 127.0.0.1 for all these kinds of socket. Raises ShowError."""
-    for port in ports:
-        held = [socket.socket(socket.AF_INET, kind) for kind in kinds]
-        try:
-            for one in held:
-                one.bind(("127.0.0.1", port))
-        except OSError:
-            continue
+def _leaves(group: BaseExceptionGroup[ShowError]) -> Iterator[ShowError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
         else:
-            return port
-        finally:
-            for one in held:
-                one.close()
-    raise ShowError(f"no free port in {ports.start}..{ports.stop - 1}")
+            yield error
 
 
-async def _stop(process: trio.Process) -> None:
-    """End a process in order, and after a while without."""
-    if process.poll() is not None:
-        return
-    process.terminate()
-    with trio.move_on_after(RELAY_STOPS_WITHIN_S):
-        await process.wait()
-        return
-    process.kill()
-    await process.wait()
+def _front_ports(count: int) -> list[int]:
+    """Free ports for the fronts; the first is also where the relays themselves listen. Raises ShowError."""
+    found: list[int] = []
+    for port in FRONT_PORTS:
+        hosts = ["127.0.0.1"] + ([] if found else [relay_host(number) for number in range(count)])
+        if all(_is_free(port, kind, host) for host in hosts for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)):
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise ShowError(f"no {count} free ports in {FRONT_PORTS.start}..{FRONT_PORTS.stop - 1}")
+
+
+def _is_free(port: int, kind: socket.SocketKind, host: str = "127.0.0.1") -> bool:
+    with socket.socket(socket.AF_INET, kind) as held:
+        if kind is socket.SOCK_STREAM:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])

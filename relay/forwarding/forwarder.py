@@ -31,7 +31,7 @@ from relay.forwarding.cursors import Cursor, StreamCursor
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.egress_order import Outbox, ReadyQueue
 from relay.forwarding.fetching import Fetching
-from relay.forwarding.moving import Moving
+from relay.forwarding.moving import Moving, Taken
 from relay.forwarding.peers import Peer, Sink
 from relay.forwarding.picture import ForwardingStatistics
 from relay.forwarding.routes import Party, Way
@@ -118,6 +118,11 @@ class Forwarder:
         if member is not None and member.standing is not standing:
             member.standing = standing
             self._moving.reconsider(None, now)
+
+    def take_moves(self) -> list[Taken]:
+        """Tracks that come from another neighbour since this was last called."""
+        taken, self._moving.taken = self._moving.taken, []
+        return taken
 
     # --- Requests of theirs ---
 

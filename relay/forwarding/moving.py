@@ -7,6 +7,7 @@ a link is only suspect nothing moves, but what is small comes from a second neig
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from relay.forwarding.book import Book, Standing
@@ -15,7 +16,7 @@ from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Source, Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import DoneCode
-from tradewind.moqt.model import Location, Namespace
+from tradewind.moqt.model import FullTrackName, Location, Namespace
 
 RETURN_S = 2.0
 """A track goes back to a better-ranked neighbour only this long after it last moved."""
@@ -27,6 +28,17 @@ DOUBLED_AT_ONCE_BYTES = 256 * 1024
 """What that may add up to while nothing is doubled."""
 DOUBLED_S = 1.0
 """For how long a track is paid for when it begins to be doubled: a link that is suspect is judged sooner."""
+
+TAKEN_MOST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A track comes from another neighbour now. Sessions, as `forwarder` numbers them."""
+
+    track: FullTrackName
+    was: int
+    now: int
 
 
 class Moving:
@@ -40,6 +52,8 @@ class Moving:
         """Tracks moved to another neighbour, since the start."""
         self.doubled = 0
         """Tracks that came from two neighbours for a while."""
+        self.taken: list[Taken] = []
+        """Moves that are over since the caller last emptied this; no more than `TAKEN_MOST`."""
         self._purse_bytes = float(DOUBLED_AT_ONCE_BYTES)
         self._counted_bytes = 0
 
@@ -71,9 +85,10 @@ class Moving:
     def arrived(self, track: Track, source: Source) -> None:
         """A source that succeeds others has reached where they were: let them go."""
         source.succeeds = None
-        self._let_go(
-            track, [other for other in track.sources.values() if other is not source and other.way is not None]
-        )
+        others = [other for other in track.sources.values() if other is not source and other.way is not None]
+        if others and len(self.taken) < TAKEN_MOST:
+            self.taken.append(Taken(track.name, others[0].party.session, source.party.session))
+        self._let_go(track, others)
 
     def keep_house(self) -> None:
         """Once a second: what may come twice grows with what came."""

@@ -1,0 +1,110 @@
+"""EDGE: the files that the demo's nodes need: authority and certificates, keys, tokens, where addresses are."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from control.demo.world import MESH, RELAYS, prefixes
+from tradewind.contract.ids import Role
+from tradewind.contract.issuing import (
+    Order,
+    Terms,
+    certificate_pem,
+    generate_key,
+    issue,
+    key_pem,
+    make_authority,
+)
+from tradewind.contract.roles import Operator, OperatorRole, sign_operator
+from tradewind.contract.token import Claims, parse_keys, sign
+from tradewind.contract.token import generate_key as generate_token_key
+from tradewind.keys import development_credentials
+
+CONTROLLER = "control-1"
+LIFE_S = 7 * 86_400.0
+BACKDATED_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """Where everything is, and what else somebody has to show."""
+
+    directory: Path
+    sha256: str
+    """Of the one certificate that all relays show to viewers."""
+    viewer_token: str
+    publisher_token: str
+    operator_token: str
+
+    def node(self, id: str) -> Path:
+        """The directory of one node: what it keeps is there too."""
+        return self.directory / id
+
+    def identity(self, id: str) -> tuple[str, ...]:
+        """Flags for who a node is in the mesh."""
+        at = self.node(id)
+        return ("--mesh.ca", f"{at / 'ca'}", "--mesh.cert", f"{at / 'cert'}", "--mesh.key", f"{at / 'key'}")
+
+    @property
+    def access_keys(self) -> str:
+        return str(self.directory / "access.jwk")
+
+    @property
+    def operator_keys(self) -> str:
+        return str(self.directory / "operators.jwk")
+
+    @property
+    def prefixes(self) -> str:
+        return str(self.directory / "prefixes.csv")
+
+    @property
+    def tls(self) -> tuple[str, ...]:
+        """Flags for what viewers are shown."""
+        return ("--tls.cert", str(self.directory / "tls.crt"), "--tls.key", str(self.directory / "tls.key"))
+
+
+def write_papers(directory: Path) -> Papers:
+    """Make everything new, for a week."""
+    wall_now = time.time()
+    _write_identities(directory, wall_now)
+    access = generate_token_key("HS256", "shop")
+    operators = generate_token_key("HS256", "ops")
+    (directory / "access.jwk").write_text(json.dumps(access))
+    (directory / "operators.jwk").write_text(json.dumps(operators))
+    (directory / "prefixes.csv").write_text(prefixes())
+    shown = development_credentials(("localhost", "127.0.0.1"), wall_now)
+    (directory / "tls.crt").write_bytes(shown.certificate.chain[0].public_bytes(Encoding.PEM))
+    (directory / "tls.key").write_bytes(
+        shown.certificate.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    (access_key,), (operator_key,) = parse_keys(json.dumps(access)), parse_keys(json.dumps(operators))
+    return Papers(
+        directory,
+        shown.sha256,
+        sign(Claims("", get=("live",), put=("live/demo/chat",)), access_key),
+        sign(Claims("", get=("live",), put=("live",)), access_key),
+        sign_operator(Operator("demo", OperatorRole.ADMIN), operator_key, wall_now, wall_now + LIFE_S),
+    )
+
+
+def _write_identities(directory: Path, wall_now: float) -> None:
+    def terms() -> Terms:
+        return Terms(secrets.randbits(120) | 1, wall_now - BACKDATED_S, wall_now + LIFE_S)
+
+    authority_key = generate_key()
+    authority = make_authority(MESH, authority_key, terms())
+    nodes = [(spot.id, spot.region, Role.RELAY) for spot in RELAYS] + [(CONTROLLER, "hkg", Role.CONTROLLER)]
+    for id, region, role in nodes:
+        key = generate_key()
+        order = Order(MESH, role, region, id, ("127.0.0.1",))
+        certificate = issue(order, key.public_key(), authority, authority_key, terms())
+        files = {"ca": certificate_pem(authority), "cert": certificate_pem(certificate), "key": key_pem(key)}
+        (directory / id).mkdir()
+        for name, data in files.items():
+            (directory / id / name).write_bytes(data)

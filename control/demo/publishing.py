@@ -1,0 +1,105 @@
+"""EDGE: the demo's publisher: `python -m control.demo.publishing --relay URL... --sha256 HEX --token JWT FILE...`.
+
+It publishes looping clips, and says on standard output when each object was handed over (`time.perf_counter`):
+
+    {"kind": "sent", "track": "video-180p", "group": 1785000000000, "object": 3, "at": 12.345, "size": 811}
+
+Where its relay is gone it goes to the next one, and goes on with the groups that are due then.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+
+import click
+import trio
+
+from tradewind.client.connect import ClientSettings, State, connect
+from tradewind.client.dialing import ConnectFailed
+from tradewind.client.exchange import LinkLost, RequestFailed
+from tradewind.client.timeline import MediaObject
+from tradewind.client.tools.inputs import open_sources
+from tradewind.client.tools.options import ToolError
+from tradewind.client.tools.publishing import Progress, publish_media
+from tradewind.moqt.model import Namespace
+from tradewind.quic.config import ServerTrust
+
+FLUSH_S = 0.1
+RETRY_S = 0.2
+SILENCE_S = 1.5
+"""The network says nothing of those who are gone: a relay that is silent for so long is one of them."""
+
+
+@click.command()
+@click.option("--relay", "relays", multiple=True, required=True, help="URL; those after the first are for its death.")
+@click.option("--namespace", default="live/demo")
+@click.option("--sha256", required=True)
+@click.option("--token", required=True)
+@click.argument("files", nargs=-1, required=True)
+def command(relays: tuple[str, ...], namespace: str, sha256: str, token: str, files: tuple[str, ...]) -> None:
+    """Publish looping clips until SIGTERM."""
+    name: Namespace = tuple(part.encode() for part in namespace.split("/"))
+    trio.run(_run, relays, name, sha256, token, files)
+
+
+async def _run(relays: tuple[str, ...], namespace: Namespace, sha256: str, token: str, files: tuple[str, ...]) -> None:
+    settings = ClientSettings(
+        trust=ServerTrust(pinned_sha256=bytes.fromhex(sha256)), idle_timeout_s=SILENCE_S, keep_alive_s=SILENCE_S / 4
+    )
+    offset = time.perf_counter() - trio.current_time()
+
+    def written(made: MediaObject, now: float) -> None:
+        group, number = made.location
+        _say(kind="sent", track=made.track, group=group, object=number, at=now + offset, size=len(made.payload))
+
+    def ready(_: Progress) -> None:
+        _say(kind="publishing", at=time.perf_counter())
+        sys.stdout.flush()
+
+    async def publish(relay: str) -> None:
+        with trio.CancelScope() as scope:
+
+            def report(state: State, reason: str) -> None:
+                _say(kind="publisher", at=time.perf_counter(), state=state.value, reason=reason)
+                if state is State.LOST:
+                    scope.cancel()
+
+            async with connect(relay, token=token, settings=settings, report=report) as client:
+                sources = open_sources(list(files))
+                await publish_media(client, namespace, sources, loop=True, ready=ready, written=written)
+
+    async def publish_somewhere() -> None:
+        for attempt in range(sys.maxsize):
+            try:
+                await publish(relays[attempt % len(relays)])
+            except (ConnectFailed, LinkLost, RequestFailed) as problem:
+                _say(kind="publisher", at=time.perf_counter(), state="failed", reason=str(problem))
+            await trio.sleep(RETRY_S)
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_flush)
+            nursery.start_soon(publish_somewhere)
+            await anext(signals)
+            nursery.cancel_scope.cancel()
+    sys.stdout.flush()
+
+
+async def _flush() -> None:
+    while True:
+        await trio.sleep(FLUSH_S)
+        sys.stdout.flush()
+
+
+def _say(**line: object) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        command()
+    except ToolError as error:
+        sys.exit(f"publishing: {error}")
