@@ -125,6 +125,7 @@ def _open_trace(path: Path | None) -> TextIO | _NoTrace:
 
 async def _run(show: Show, for_s: float) -> None:
     ready = trio.Event()
+    failures: list[ShowError | PagesMissing] = []
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -140,7 +141,13 @@ async def _run(show: Show, for_s: float) -> None:
             nursery.start_soon(stop)
             nursery.start_soon(time_out)
             nursery.start_soon(_show_terminal, show, ready)
-            await show.run(ready.set)
+            try:
+                await show.run(ready.set)
+            except (ShowError, PagesMissing) as error:
+                failures.append(error)
+            nursery.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
 
 
 async def _show_terminal(show: Show, ready: trio.Event) -> None:

@@ -38,17 +38,25 @@ SILENCE_S = 1.5
 @click.option("--namespace", default="live/demo")
 @click.option("--sha256", required=True)
 @click.option("--token", required=True)
+@click.option("--source", help="The local address that it has.")
 @click.argument("files", nargs=-1, required=True)
-def command(relays: tuple[str, ...], namespace: str, sha256: str, token: str, files: tuple[str, ...]) -> None:
+def command(
+    relays: tuple[str, ...], namespace: str, sha256: str, token: str, source: str | None, files: tuple[str, ...]
+) -> None:
     """Publish looping clips until SIGTERM."""
     name: Namespace = tuple(part.encode() for part in namespace.split("/"))
-    trio.run(_run, relays, name, sha256, token, files)
-
-
-async def _run(relays: tuple[str, ...], namespace: Namespace, sha256: str, token: str, files: tuple[str, ...]) -> None:
     settings = ClientSettings(
-        trust=ServerTrust(pinned_sha256=bytes.fromhex(sha256)), idle_timeout_s=SILENCE_S, keep_alive_s=SILENCE_S / 4
+        trust=ServerTrust(pinned_sha256=bytes.fromhex(sha256)),
+        idle_timeout_s=SILENCE_S,
+        keep_alive_s=SILENCE_S / 4,
+        source=source,
     )
+    trio.run(_run, relays, name, token, settings, files)
+
+
+async def _run(
+    relays: tuple[str, ...], namespace: Namespace, token: str, settings: ClientSettings, files: tuple[str, ...]
+) -> None:
     offset = time.perf_counter() - trio.current_time()
 
     def written(made: MediaObject, now: float) -> None:

@@ -27,7 +27,7 @@ from control.demo.measuring import Record, Summary
 from control.demo.papers import CONTROLLER, Papers, write_papers
 from control.demo.processes import Program, ShowError, stop_all
 from control.demo.shaper import LinkShape
-from control.demo.world import MESH, REGIONS, RELAYS, relay_host, viewer_host
+from control.demo.world import MESH, PUBLISHER_HOST, REGIONS, RELAYS, relay_host, viewer_host
 from control.web import page_server
 
 NAMESPACE = "live/demo"
@@ -113,8 +113,7 @@ class Show:
                     finally:
                         self._note({"kind": "end", "at": time.perf_counter()})
                         with trio.CancelScope(shield=True):
-                            self._expected |= self._programs.keys()
-                            await stop_all(tuple(self._programs.values()))
+                            await self._stop()
                         self._read_logs(where)
             except* ShowError as group:
                 failure = next(_leaves(group))
@@ -124,6 +123,15 @@ class Show:
     def summary(self) -> Summary:
         """The figures so far."""
         return self.record.summarize()
+
+    async def _stop(self) -> None:
+        """Those who are served first, the network last: everybody can say goodbye."""
+        self._expected |= self._programs.keys()
+        served = [program for name, program in self._programs.items() if name.startswith(("viewers", "publisher"))]
+        network = [program for name, program in self._programs.items() if name == "network"]
+        await stop_all(served)
+        await stop_all([program for program in self._programs.values() if program not in served + network])
+        await stop_all(network)
 
     # --- Beginning ---
 
@@ -187,7 +195,7 @@ class Show:
             papers, id, "relay",
             "--listen", f"{relay_host(number)}:{self._ports[0]}", "--ops", "127.0.0.1:0",
             "--auth-key", papers.access_keys, "--auth.placement", "offered",
-            "--questions.plain_http", "true", "--questions.locations", papers.prefixes,
+            "--questions.plain_http", "--questions.locations", papers.prefixes,
             "--mesh.name", MESH, "--mesh.public_uri", f"https://{front}", "--mesh.address", front,
             "--mesh.controllers", f"127.0.0.1:{self._control[0]}", "--mesh.state", state, "--node.state", state,
             "--rooms.path", f"{state}/rooms.sqlite", "--log.format", "json", *papers.tls, *papers.identity(id),
@@ -197,7 +205,8 @@ class Show:
         fronts = [flag for port in self._ports[:2] for flag in ("--relay", f"moqt://127.0.0.1:{port}/")]
         return self._program(
             papers, "publisher", "control.demo.publishing",
-            *fronts, "--namespace", NAMESPACE, "--sha256", papers.sha256, "--token", papers.publisher_token, *clips,
+            *fronts, "--namespace", NAMESPACE, "--sha256", papers.sha256, "--token", papers.publisher_token,
+            "--source", PUBLISHER_HOST, *clips,
         )  # fmt: skip
 
     def _viewing(self, papers: Papers) -> list[Program]:
@@ -234,9 +243,9 @@ class Show:
             while True:
                 with contextlib.suppress(AskFailed):
                     nodes = await self._ask(papers, "/v1/nodes")
-                    seen = sum(node["state"] == "serving" for node in nodes["nodes"])
+                    seen = sum(node["condition"] == "alive" for node in nodes)
                     links = await self._ask(papers, "/v1/links")
-                    up = sum(link["state"] == "up" for link in links["links"])
+                    up = sum(link["usable"] for link in links)
                     if seen >= wanted and up >= wanted * (wanted - 1):
                         return
                 await trio.sleep(POLL_S)

@@ -84,6 +84,10 @@ def viewer_host(region: str, number: int) -> str:
     return f"127.10.{_NUMBERS[region]}.{number % 250 + 1}"
 
 
+PUBLISHER_HOST = viewer_host("hkg", 249)
+"""The seller is in Hong Kong."""
+
+
 def region_of(host: str) -> str:
     """Where an address is; those that nobody gave out are at home."""
     parts = host.split(".")

@@ -60,6 +60,8 @@ class ClientSettings:
     rendezvous_ms: int = 10_000
     """How long a relay should wait for a publisher that is not there yet, where the draft can say so."""
     session: SessionSettings = SessionSettings()
+    source: str | None = None
+    """The local address that datagrams leave from; None: whichever the system takes."""
 
 
 DEFAULT_SETTINGS = ClientSettings()
@@ -301,7 +303,13 @@ class Client:
             where = f"{address[0]} port {address[1]}"
             try:
                 link = Link(
-                    target, address, quic, self.settings.protocols, lambda: self.publications, self.settings.session
+                    target,
+                    address,
+                    quic,
+                    self.settings.protocols,
+                    lambda: self.publications,
+                    self.settings.session,
+                    self.settings.source,
                 )
             except OSError as error:
                 failures.append(f"{where}: {error}")
