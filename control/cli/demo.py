@@ -15,7 +15,7 @@ from control.demo.faults import FaultError, parse_faults
 from control.demo.processes import ShowError
 from control.demo.shaper import LinkError, parse_schedule
 from control.demo.show import Show, ShowSettings
-from control.demo.world import RELAYS
+from control.demo.world import REGIONS, RELAYS
 from control.web import PagesMissing
 from tradewind.client.tools.options import Display, Seconds, bits, say
 
@@ -54,6 +54,13 @@ class Link(click.ParamType[str]):
 @click.option("--viewers", type=click.IntRange(0, 1000), default=4, show_default=True, help="Measuring viewers.")
 @click.option(
     "--rendition", type=click.Choice(["low", "high"]), default="high", show_default=True, help="What they watch."
+)
+@click.option(
+    "--viewers-in",
+    "regions",
+    multiple=True,
+    type=click.Choice([region.name for region in REGIONS]),
+    help="Where viewers are, in turn; without it where relays are.",
 )
 @click.option("--relays", type=click.IntRange(1, len(RELAYS)), default=len(RELAYS), show_default=True, help="So many.")
 @click.option("--kill", "kills", multiple=True, metavar="NODE@20s", help="SIGKILL to a relay, or to control.")

@@ -2,8 +2,9 @@
 
 Lines are JSON objects with a `kind`; all times are seconds on one clock, the machine's monotonic one:
 
+    viewer   viewer                                         somebody who is to be counted
     sent     track group object at size                     the publisher handed an object over
-    object   viewer relay track group object received size dialled
+    object   viewer relay track group object sent received size dialled
     fault    what node [to loss media_bytes] at             what happened to whom
     moved    relay track was now at                         a relay takes a track from another neighbour now
     acked    key at / read reader key at                    a room's message: on disk; at a reader
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import ceil
@@ -100,14 +101,11 @@ class Record:
     read: dict[str, set[str]] = field(default_factory=dict)
     ended: float | None = None
 
-    def expect(self, names: Iterable[str]) -> None:
-        """These viewers are to be counted even if nothing ever comes to them."""
-        for name in names:
-            self.viewers.setdefault(name, Viewer(name, 0.0))
-
     def add(self, line: Mapping[str, Any]) -> None:
         """Take one line."""
         match line["kind"]:
+            case "viewer":
+                self.viewers.setdefault(line["viewer"], Viewer(line["viewer"], 0.0))
             case "sent":
                 self.sent[line["track"], line["group"], line["object"]] = line["at"]
             case "object":

@@ -7,6 +7,7 @@ anybody else goes through a socket of theirs, with an address that says where th
 Standard input takes orders, one JSON object a line; standard output says what was done and when (`time.perf_counter`):
 
     {"order": 1, "from": "hkg-1", "to": "fra-1", "loss": 0.1}        one direction between two relays
+    {"order": 3, "media": true}                                      which directions carry media
     {"order": 2, "viewers": [600000, 0.02, 0.04]}                    rate (or null), loss, delay before every viewer
 
 It is a plain loop over epoll: ten thousand datagrams a second would each wake a task otherwise.
@@ -203,8 +204,16 @@ class Network:
         *lines, self._orders = self._orders.split(b"\n")
         for line in lines:
             order = json.loads(line)
-            done = self._link_viewers(order) if "viewers" in order else self._change_way(order, now)
-            _say({"kind": "fault", "order": order["order"], "at": now, **done})
+            if "media" in order:
+                done = {"kind": "media", "ways": self._media(now)}
+            else:
+                changed = self._link_viewers(order) if "viewers" in order else self._change_way(order, now)
+                done = {"kind": "fault", **changed}
+            _say({"order": order["order"], "at": now, **done})
+
+    def _media(self, now: float) -> list[tuple[str, str, int]]:
+        """Every direction between relays, and how much media wanted through there within the last second."""
+        return [(RELAYS[one].id, RELAYS[other].id, way.media_bytes(now)) for (one, other), way in self._ways.items()]
 
     def _link_viewers(self, order: dict[str, Any]) -> dict[str, Any]:
         self._viewer_link = LinkShape(*order["viewers"])

@@ -27,7 +27,6 @@ from tradewind.client.tools.publishing import Progress, publish_media
 from tradewind.moqt.model import Namespace
 from tradewind.quic.config import ServerTrust
 
-FLUSH_S = 0.1
 RETRY_S = 0.2
 SILENCE_S = 1.5
 """The network says nothing of those who are gone: a relay that is silent for so long is one of them."""
@@ -65,7 +64,6 @@ async def _run(
 
     def ready(_: Progress) -> None:
         _say(kind="publishing", at=time.perf_counter())
-        sys.stdout.flush()
 
     async def publish(relay: str) -> None:
         with trio.CancelScope() as scope:
@@ -89,21 +87,14 @@ async def _run(
 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_flush)
             nursery.start_soon(publish_somewhere)
             await anext(signals)
             nursery.cancel_scope.cancel()
-    sys.stdout.flush()
-
-
-async def _flush() -> None:
-    while True:
-        await trio.sleep(FLUSH_S)
-        sys.stdout.flush()
 
 
 def _say(**line: object) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

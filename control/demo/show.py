@@ -12,6 +12,7 @@ import json
 import socket
 import tempfile
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
@@ -38,6 +39,7 @@ VIEWERS_A_PROCESS = 20
 MESH_WITHIN_S = 30.0
 POLL_S = 0.2
 NETWORK_SEED = 7
+UNSENT_MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class ShowSettings:
     relays: int = len(RELAYS)
     viewers: int = 1
     rendition: str = "high"
+    regions: tuple[str, ...] = ()
+    """Where viewers are; none: wherever relays are, in turn."""
     trace: TextIO | None = None
     faults: tuple[Fault, ...] = ()
     pids: Path | None = None
@@ -66,6 +70,9 @@ class ViewerState:
     frames: int = 0
     bytes: int = 0
     latency_s: float | None = None
+
+
+NO_PAPERS = Papers(Path(), "", "", "", "")
 
 
 @dataclass(slots=True)
@@ -88,9 +95,14 @@ class Show:
     _control: tuple[int, int] = (0, 0)
     """The controller's UDP and HTTP port."""
     _orders: int = 0
+    _unsent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=UNSENT_MOST))
+    """Objects that viewers had, and of which the publisher has not told yet."""
     _expected: set[str] = field(default_factory=set)
     """Programs that are to be gone."""
     _wall_minus_clock: float = 0.0
+    _media: dict[tuple[str, str], int] = field(default_factory=dict)
+    _heard_media: trio.Event = field(default_factory=trio.Event)
+    _papers: Papers = NO_PAPERS
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Run until cancelled; `ready` is called when there is something to see. Raises ShowError."""
@@ -105,7 +117,8 @@ class Show:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     try:
-                        await self._begin(write_papers(where), nursery, ready)
+                        self._papers = write_papers(where)
+                        await self._begin(nursery, ready)
                         await trio.sleep_forever()
                     except ShowError as error:
                         failure = error
@@ -135,7 +148,8 @@ class Show:
 
     # --- Beginning ---
 
-    async def _begin(self, papers: Papers, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
+    async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
+        papers = self._papers
         self._wall_minus_clock = time.time() - time.perf_counter()
         self._ports = _front_ports(self.settings.relays)
         self._control = (_free_port(socket.SOCK_DGRAM), _free_port(socket.SOCK_STREAM))
@@ -146,19 +160,17 @@ class Show:
         async with trio.open_nursery() as together:
             for program in (self._controller(papers), *self._relays(papers)):
                 together.start_soon(self._start, program)
-        await self._await_mesh(papers)
+        await self._await_mesh()
         with as_file(files("control") / "demo") as folder:
             await self._start(self._publisher(papers, [str(Path(folder) / clip) for clip in CLIPS]))
         if self.settings.page:
             await self._start_page(papers, nursery)
-        async with trio.open_nursery() as together:
-            for program in self._viewing(papers):
-                together.start_soon(self._start, program)
+        await self.add_viewers(self.settings.viewers)
         self.map_url = f"http://127.0.0.1:{self._control[1]}/map#token={papers.operator_token}"
         self._write_pids()
         self.began = time.perf_counter()
         nursery.start_soon(self._change_links)
-        nursery.start_soon(self._cause_faults, papers)
+        nursery.start_soon(self._cause_faults)
         ready()
 
     async def _start(self, program: Program) -> None:
@@ -209,51 +221,55 @@ class Show:
             "--source", PUBLISHER_HOST, *clips,
         )  # fmt: skip
 
-    def _viewing(self, papers: Papers) -> list[Program]:
-        """Viewers in all regions in turn, at most so many to a process."""
-        names: dict[str, list[int]] = {region.name: [] for region in REGIONS}
-        order = [RELAYS[number].region for number in reversed(range(self.settings.relays))]
-        for number in range(self.settings.viewers):
-            names[order[number % len(order)]].append(number + 1)
-        programs = []
-        for region, numbers in names.items():
-            for part in range(0, len(numbers), VIEWERS_A_PROCESS):
-                chosen = numbers[part : part + VIEWERS_A_PROCESS]
-                source = viewer_host(region, part // VIEWERS_A_PROCESS)
-                programs.append(self._viewers(papers, f"{region}-{part // VIEWERS_A_PROCESS + 1}", chosen, source))
-        return programs
+    async def add_viewers(self, count: int, *regions: str) -> None:
+        """So many more, in these regions in turn (none: where the settings say), and no more than 20 to a process."""
+        near = tuple(RELAYS[number].region for number in reversed(range(self.settings.relays)))
+        order = regions or self.settings.regions or near
+        counts = Counter(order[number % len(order)] for number in range(count))
+        async with trio.open_nursery() as together:
+            for region, wanted in counts.items():
+                for begun in range(0, wanted, VIEWERS_A_PROCESS):
+                    together.start_soon(self._start, self._viewing(region, min(VIEWERS_A_PROCESS, wanted - begun)))
 
-    def _viewers(self, papers: Papers, name: str, numbers: list[int], source: str) -> Program:
-        first = sum(1 for known in self.viewers)
-        names = [f"viewer-{first + number + 1}" for number in range(len(numbers))]
-        self.viewers.update((viewer, ViewerState()) for viewer in names)
-        self.record.expect(names)
-        return self._program(
-            papers, f"viewers-{name}", "control.demo.viewing",
+    def _viewing(self, region: str, count: int) -> Program:
+        """A process of viewers in one region."""
+        before = len(self.viewers)
+        names = [f"viewer-{before + number + 1}" for number in range(count)]
+        for viewer in names:
+            self.viewers[viewer] = ViewerState()
+            self._note({"kind": "viewer", "viewer": viewer})
+        number = sum(name.startswith(f"viewers-{region}-") for name in self._programs)
+        papers = self._papers
+        program = self._program(
+            papers, f"viewers-{region}-{number + 1}", "control.demo.viewing",
             "--control", f"http://127.0.0.1:{self._control[1]}", "--namespace", NAMESPACE,
-            "--token", papers.viewer_token, "--viewers", str(len(numbers)), "--first", str(first + 1),
-            "--sha256", papers.sha256, "--source", source, "--rendition", self.settings.rendition, "--spread", "1s",
+            "--token", papers.viewer_token, "--viewers", str(count), "--first", str(before + 1),
+            "--sha256", papers.sha256, "--source", viewer_host(region, number),
+            "--rendition", self.settings.rendition, "--spread", "1s",
         )  # fmt: skip
+        self._programs[program.name] = program
+        return program
 
-    async def _await_mesh(self, papers: Papers) -> None:
+    async def _await_mesh(self) -> None:
         """Go on when the controller has every relay, and every relay its neighbours."""
         wanted = self.settings.relays
         seen = 0
         with trio.move_on_after(MESH_WITHIN_S):
             while True:
                 with contextlib.suppress(AskFailed):
-                    nodes = await self._ask(papers, "/v1/nodes")
+                    nodes = await self.ask("/v1/nodes")
                     seen = sum(node["condition"] == "alive" for node in nodes)
-                    links = await self._ask(papers, "/v1/links")
+                    links = await self.ask("/v1/links")
                     up = sum(link["usable"] for link in links)
                     if seen >= wanted and up >= wanted * (wanted - 1):
                         return
                 await trio.sleep(POLL_S)
         raise ShowError(f"only {seen} of {wanted} relays found each other in {MESH_WITHIN_S:.0f} s")
 
-    async def _ask(self, papers: Papers, path: str) -> Any:
+    async def ask(self, path: str, body: bytes | None = None) -> Any:
+        """What the controller says to an operator. Raises AskFailed."""
         url = f"http://127.0.0.1:{self._control[1]}{path}"
-        return await trio.to_thread.run_sync(ask, url, papers.operator_token)
+        return await trio.to_thread.run_sync(ask, url, self._papers.operator_token, body)
 
     async def _start_page(self, papers: Papers, nursery: trio.Nursery) -> None:
         port = next(port for port in PAGE_PORTS if _is_free(port, socket.SOCK_STREAM))
@@ -274,25 +290,42 @@ class Show:
 
     def _hear(self, line: bytes) -> None:
         if line.startswith(b"{"):
-            self._note(json.loads(line), line.decode())
+            said = json.loads(line)
+            if said["kind"] == "object":
+                self._hear_object(said)
+            elif said["kind"] == "media":
+                self._media = {(one, other): size for one, other, size in said["ways"]}
+                self._heard_media.set()
+            else:
+                self._note(said)
 
-    def _note(self, line: dict[str, Any], text: str | None = None) -> None:
+    def _hear_object(self, line: dict[str, Any]) -> None:
+        """Note it once it is known when it was sent: the publisher's word may come after the viewer's."""
+        sent = self.record.sent.get((line["track"], line["group"], line["object"]))
+        if sent is None:
+            self._unsent.append(line)
+        else:
+            self._note({**line, "sent": sent})
+            self._show_object(line, sent)
+
+    def _note(self, line: dict[str, Any]) -> None:
         self.record.add(line)
         if self.settings.trace is not None:
-            self.settings.trace.write((text or json.dumps(line)) + "\n")
-        if line["kind"] == "object":
-            self._show_object(line)
+            self.settings.trace.write(json.dumps(line) + "\n")
+        if line["kind"] == "sent" and self._unsent:
+            unsent = list(self._unsent)
+            self._unsent.clear()
+            for one in unsent:
+                self._hear_object(one)
 
-    def _show_object(self, line: dict[str, Any]) -> None:
+    def _show_object(self, line: dict[str, Any], sent: float) -> None:
         state = self.viewers[line["viewer"]]
         state.relay = line["relay"]
         state.frames += 1
         state.bytes += line["size"]
         if line["track"].startswith("video"):
             state.rendition = line["track"]
-        sent = self.record.sent.get((line["track"], line["group"], line["object"]))
-        if sent is not None:
-            state.latency_s = line["received"] - sent
+        state.latency_s = line["received"] - sent
 
     def _read_logs(self, where: Path) -> None:
         """What relays wrote of tracks that they moved."""
@@ -328,13 +361,14 @@ class Show:
             await self._order({"viewers": [shape.rate_bit_per_s, shape.loss_ratio, shape.delay_s]})
             self.tell(f"link: {shape}")
 
-    async def _cause_faults(self, papers: Papers) -> None:
+    async def _cause_faults(self) -> None:
         for fault in self.settings.faults:
             await self._sleep_until(fault.at_s)
             self.tell(f"{fault.at_s:.0f} s: {fault}")
-            await self._cause(fault, papers)
+            await self.cause(fault)
 
-    async def _cause(self, fault: Fault, papers: Papers) -> None:
+    async def cause(self, fault: Fault) -> None:
+        """Have it happen now."""
         line: dict[str, Any] = {"kind": "fault", "what": fault.kind.value, "node": fault.node}
         match fault.kind:
             case Kind.KILL:
@@ -354,12 +388,25 @@ class Show:
                 await self._order({"from": fault.node, "to": fault.to, "loss": loss})
                 return
             case Kind.DRAIN:
-                command = {"id": f"demo-{fault.node}-{self._orders}", "relay": fault.node, "action": "drain"}
                 line["at"] = time.perf_counter()
-                url = f"http://127.0.0.1:{self._control[1]}/v1/commands"
-                with contextlib.suppress(AskFailed):
-                    await trio.to_thread.run_sync(ask, url, papers.operator_token, json.dumps(command).encode())
+                await self.command(fault.node, "drain")
         self._note(line)
+
+    async def command(self, relay: str, action: str, **more: object) -> Any:
+        """Order what an operator may. Raises ShowError where the controller does not take it."""
+        self._orders += 1
+        document = {"id": f"demo-{self._orders}", "relay": relay, "action": action, **more}
+        try:
+            return await self.ask("/v1/commands", json.dumps(document).encode())
+        except AskFailed as error:
+            raise ShowError(f"{action} {relay}: {error}") from error
+
+    async def media(self) -> dict[tuple[str, str], int]:
+        """How much media went in each direction between relays within the last second, in bytes."""
+        self._heard_media = trio.Event()
+        await self._order({"media": True})
+        await self._heard_media.wait()
+        return self._media
 
     async def _order(self, what: dict[str, Any]) -> None:
         self._orders += 1
