@@ -295,6 +295,8 @@ class Forwarder:
         match role:
             case Feeding():
                 self._subscribing.refused(party, role, code, reason, now)
+                if role.source.way is not None:
+                    self._moving.declined(role.track, session, now)
             case Question():
                 self._fetching.refused(role, code, reason)
             case Asked():

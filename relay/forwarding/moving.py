@@ -30,6 +30,8 @@ DOUBLED_S = 1.0
 """For how long a track is paid for when it begins to be doubled: a link that is suspect is judged sooner."""
 
 TAKEN_MOST = 4096
+DECLINED_S = 1.0
+"""A neighbour that would not serve us, since it stands below others for the track, is asked again after so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,13 @@ class Moving:
         if others and len(self.taken) < TAKEN_MOST:
             self.taken.append(Taken(track.name, others[0].party.session, source.party.session))
         self._let_go(track, others)
+
+    def declined(self, track: Track, session: int, now: float) -> None:
+        """A neighbour would not serve us a track that we have: the next one is asked at once."""
+        if self._book.tracks.get(track.name) is track and track.established:
+            track.declined.add(session)
+            self._book.timers.at(now + DECLINED_S, partial(self._forgive, track, session))
+            self._reconsider(track, now)
 
     def keep_house(self) -> None:
         """Once a second: what may come twice grows with what came."""
@@ -199,6 +208,11 @@ class Moving:
         self._let_go(track, [double])
         fed.remove(double)
         return False
+
+    def _forgive(self, track: Track, session: int, now: float) -> None:
+        track.declined.discard(session)
+        if self._book.tracks.get(track.name) is track:
+            self._reconsider(track, now)
 
     def _standing(self, party: Party) -> Standing:
         return self._book.members[party.session].standing

@@ -125,7 +125,7 @@ class FetchInlet:
 class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
-    __slots__ = ("_fan", "_ready", "alias", "bytes_in", "cache", "children", "drops", "established", "established_at",
+    __slots__ = ("_fan", "_ready", "alias", "bytes_in", "cache", "children", "declined", "drops", "established", "established_at",
                  "fetching", "largest", "lingers_until", "max_lag_s", "moved_at", "name", "objects_in", "offers",
                  "properties", "sources", "subscriptions", "warming", "wished_group")  # fmt: skip
 
@@ -152,6 +152,8 @@ class Track:
         self.sources: dict[Party, Source] = {}
         self.subscriptions: dict[Party, Subscription] = {}
         self.children: dict[Party, int] = {}
+        self.declined: set[int] = set()
+        """Neighbours' sessions that would not serve us a moment ago: see `moving`."""
         """What neighbours claimed whose subscriptions wait or are served: see `ranks`."""
         self.moved_at = float("-inf")
         """When it last began to move from one neighbour to another."""

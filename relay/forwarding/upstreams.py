@@ -58,7 +58,9 @@ class Upstreams:
         usable = [
             (party, way)
             for party, way in book.routes.ways(track.name.namespace)
-            if below.isdisjoint(way.hops) and ranks.claim(way.relays, track.children.values()) is not None
+            if party.session not in track.declined
+            and below.isdisjoint(way.hops)
+            and ranks.claim(way.relays, track.children.values()) is not None
         ]
         return sorted(usable, key=self._merit)
 

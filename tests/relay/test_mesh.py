@@ -107,6 +107,29 @@ def test_a_bad_link_is_left_and_nothing_is_missed() -> None:
     assert sorted(viewer.objects(request)) == everything(range(2))
 
 
+def test_a_neighbour_that_would_not_serve_us_costs_a_question_and_no_more() -> None:
+    """Who stands as low as a relay may serves nobody: the next one is asked at once, and it again a while later."""
+    mesh = Mesh(["fra", "hkg", "sfo", "sin"])
+    _, served = mesh.publish("hkg")
+    mesh.prefer("sin", {"hkg": ["sfo", "hkg"]})
+    mesh.prefer("fra", {"hkg": ["hkg", "sin", "sfo"]})
+    for at in ("sin", "fra"):
+        mesh.client(at).subscribe()
+        mesh.run()
+    served.group(0, [b"x"])
+    mesh.run()
+    assert (mesh.sources("sin"), mesh.sources("fra")) == ({"sfo"}, {"hkg"})
+    mesh.grade("fra", "hkg", Standing.BAD)
+    mesh.run(0.2)
+    served.group(1, [b"y"])
+    mesh.run(0.2)
+    assert mesh.sources("fra") == {"sfo"}
+    track = mesh.node("fra").forwarder._book.tracks[TRACK]
+    assert track.declined == {mesh.session("fra", "sin")}
+    mesh.run(1.5)
+    assert not track.declined
+
+
 def test_what_the_old_way_lost_of_older_groups_is_fetched() -> None:
     mesh = Mesh(["fra", "hkg", "sin"])
     _, served = mesh.publish("hkg")
