@@ -159,8 +159,8 @@ def tell_links(found: Links, verdicts: Verdicts) -> None:
     stayed = [fault for fault in found.faults if fault.moved_s is None]
     longest = max(found.stalls_s, default=0.0)
     print(
-        f"{len(found.faults)} faults: {len(moved)} were followed by a move ({len(silent)} after silence); {len(stayed)} "
-        f"were of ways that were not needed, tracks being doubled or on the move; {len(found.stalls_s)} stalls"
+        f"{len(found.faults)} faults: {len(moved)} were followed by a move ({len(silent)} after silence); "
+        f"{len(stayed)} were of ways that were not needed, tracks doubled or on the move; {len(found.stalls_s)} stalls"
     )
     verdicts.at_most("moved, p50", percentile(moved, 0.50), 300)
     verdicts.at_most("moved, p99", percentile(moved, 0.99), 600)

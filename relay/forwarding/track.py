@@ -126,8 +126,9 @@ class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
     __slots__ = ("_fan", "_ready", "alias", "bytes_in", "cache", "children", "declined", "drops", "established",
-                 "established_at", "fetching", "largest", "lingers_until", "max_lag_s", "moved_at", "name", "objects_in",
-                 "offers", "properties", "sources", "subscriptions", "warming", "wished_group")  # fmt: skip
+                 "established_at", "fetching", "largest", "lingers_until", "max_lag_s", "moved_at", "name",
+                 "objects_in", "offers", "properties", "sources", "subscriptions", "warming",
+                 "wished_group")  # fmt: skip
 
     def __init__(
         self, name: FullTrackName, alias: int, budget: CacheBudget, max_lag_s: float, ready: ReadyQueue
