@@ -19,6 +19,7 @@ OURS = ("tradewind", "relay", "control")
 
 EDGES = {
     "tradewind.http1",
+    "tradewind.http_get",
     "tradewind.logs",
     "tradewind.settings.program",
     "tradewind.quic.udp",
@@ -111,6 +112,7 @@ ROOMS = [
     Room("relay.drain", RELAY_PURE),
     Room("tradewind.keys", ("tradewind",), ("trio", "cryptography")),
     Room("tradewind.http1", theirs=("trio", "h11")),
+    Room("tradewind.http_get", theirs=("trio", "h11")),
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
     Room("relay.steering", (*PLACING, "relay", "tradewind.moqt.errors"), ("msgspec",)),
     Room("relay.orders", ("tradewind.contract",)),

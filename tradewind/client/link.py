@@ -46,7 +46,9 @@ class Link:
         protocols: Sequence[str],
         publications: Callable[[], Iterable[Publication]],
         session_settings: SessionSettings | None = None,
+        source: str | None = None,
     ) -> None:
+        """`source`: the local address that datagrams leave from; None: whichever the system takes. Raises OSError."""
         self.target = target
         self.address = address
         self.opened = trio.Event()
@@ -62,7 +64,8 @@ class Link:
         self.serving: Serving | None = None
         self._publications = publications
         self._session_settings = session_settings or SessionSettings()
-        self._socket = UdpSocket("::" if ":" in address[0] else "0.0.0.0")  # noqa: S104 - it only answers its peer
+        anywhere = "::" if ":" in address[0] else "0.0.0.0"  # noqa: S104 - it only answers its peer
+        self._socket = UdpSocket(source or anywhere)
         self._endpoint = Endpoint(quic, is_client=True)
         self._protocols = tuple(protocols)
         self._connection: Connection | None = None
@@ -200,6 +203,16 @@ class Link:
     def rtt_s(self) -> float:
         """Smoothed round-trip time to the relay; 0 before it is known."""
         return self._connection.statistics().rtt_s if self._connection is not None else 0.0
+
+    def heard_bytes(self) -> int:
+        """What has come from the relay so far, of any kind."""
+        return self._connection.bytes_received if self._connection is not None else 0
+
+    def ping(self) -> None:
+        """Have the relay say that it is there: `heard_bytes` grows within a round trip where it is."""
+        if self._connection is not None and not self.lost:
+            self._connection.ping()
+            self.flush()
 
     def _ready_session(self) -> Session:
         if self.lost or self.session is None:

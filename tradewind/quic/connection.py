@@ -163,6 +163,12 @@ class Connection:
         """UDP payload that came on this connection."""
         return self._core.counters.bytes_received
 
+    def ping(self) -> None:
+        """Have the peer say that it is there: look at `bytes_received` a round trip later."""
+        if not self._core.ended:
+            self._touched.add(self.id)
+            self._core.ping()
+
     def watch_packets(self, watch: Callable[[int, float], None]) -> None:
         """Have `watch(number, now)` told of every packet that comes from here on: see `relay.links`."""
         self._core.watch_packets(watch)

@@ -1,0 +1,160 @@
+"""One track read over several connections: what is new, where the next one begins, and whether it has stopped. No I/O.
+
+`placed` has a `Continuity` a track and a `Flow` for all tracks of a viewer. Times are `now`, monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tradewind.moqt.model import Location
+
+GROUPS_BACK = 3
+"""Groups before the newest that a new connection is still asked for, where something of them is missing."""
+MAX_GROUPS = 64
+"""Of which it is known what came; older ones count as seen."""
+RATE_OVER = 32
+"""Objects over which the time between two is taken."""
+YOUNG_S = 1.0
+"""Before objects came for so long their rate is not known."""
+YOUNG_RATIO = 3.0
+"""How many times longer nothing may come until then."""
+
+
+class Continuity:
+    """Which objects of one track have been delivered. Whatever connection brings them, each is delivered once."""
+
+    __slots__ = ("_ended", "_floor", "_groups", "last_at")
+
+    def __init__(self) -> None:
+        self.last_at: float | None = None
+        """When the last object came that was new."""
+        self._groups: dict[int, _Group] = {}
+        self._ended: set[int] = set()
+        self._floor: Location | None = None
+        """Nothing before this is wanted."""
+
+    @property
+    def newest(self) -> Location | None:
+        """The newest object that came."""
+        if not self._groups:
+            return None
+        group = max(self._groups)
+        return Location(group, self._groups[group].most)
+
+    def begin(self, first: Location) -> None:
+        """The track begins here for this viewer: said once, by the first connection. Later calls change nothing."""
+        if self._floor is None:
+            self._floor = first
+
+    def receive(self, location: Location, now: float) -> bool:
+        """Take an object; False: it is here already, or lies before what is wanted."""
+        if self._floor is not None and location < self._floor:
+            return False
+        group = self._groups.get(location.group)
+        if group is None:
+            group = self._groups[location.group] = _Group()
+            self._forget_old()
+            if location.group not in self._groups:
+                return False
+        is_new = group.add(location.object)
+        if is_new:
+            self.last_at = now
+        return is_new
+
+    def end_group(self, group: int) -> None:
+        """A connection said that it has sent all of a group."""
+        if group in self._groups:
+            self._ended.add(group)
+
+    def resume(self) -> Location | None:
+        """What to ask a new connection from: the first object that is missing. None: nothing came yet."""
+        if not self._groups:
+            return self._floor
+        ordered = sorted(self._groups)
+        for number in ordered[-1 - GROUPS_BACK : -1]:
+            group = self._groups[number]
+            is_first = self._floor is not None and number == self._floor.group
+            wanted = max(group.next, self._floor.object if is_first and self._floor is not None else 0)
+            # A group behind which others came, of which nobody said that it is over, may lack its last objects.
+            if group.extra or number not in self._ended:
+                return Location(number, wanted)
+        last = ordered[-1]
+        group = self._groups[last]
+        if last in self._ended and not group.extra:
+            return Location(last + 1, 0)
+        return Location(last, group.next)
+
+    def check_invariants(self) -> None:
+        assert len(self._groups) <= MAX_GROUPS
+        assert self._ended <= self._groups.keys()
+        for group in self._groups.values():
+            assert all(number > group.next for number in group.extra)
+
+    def _forget_old(self) -> None:
+        while len(self._groups) > MAX_GROUPS:
+            oldest = min(self._groups)
+            del self._groups[oldest]
+            self._ended.discard(oldest)
+            self._floor = max(self._floor or Location(0, 0), Location(oldest + 1, 0))
+
+
+class _Group:
+    """Objects of one group: all before `next`, and those of `extra`."""
+
+    __slots__ = ("extra", "most", "next")
+
+    def __init__(self) -> None:
+        self.next = 0
+        self.extra: set[int] = set()
+        self.most = 0
+
+    def add(self, number: int) -> bool:
+        if number < self.next or number in self.extra:
+            return False
+        self.most = max(self.most, number)
+        self.extra.add(number)
+        while self.next in self.extra:
+            self.extra.discard(self.next)
+            self.next += 1
+        return True
+
+
+class Flow:
+    """How fast objects come, and since when none came."""
+
+    __slots__ = ("_frames", "_least_s", "_since", "_times", "last_at")
+
+    def __init__(self, least_s: float, frames: float) -> None:
+        """Stalled: nothing for `least_s` seconds, and for `frames` times the time between two objects."""
+        self._least_s = least_s
+        self._frames = frames
+        self._times: deque[float] = deque(maxlen=RATE_OVER)
+        self._since: float | None = None
+        self.last_at: float | None = None
+
+    def receive(self, now: float) -> None:
+        """An object came."""
+        if self._since is None:
+            self._since = now
+        self._times.append(now)
+        self.last_at = now
+
+    def restart(self) -> None:
+        """Another relay takes over: its rate is its own, and what stood still until now is not part of it."""
+        self._times.clear()
+        self._since = self.last_at = None
+
+    def patience_s(self) -> float:
+        """How long nothing may come.
+
+        What comes first is what was there already, all at once, and says nothing of the rate.
+        """
+        if self._since is None or self._times[-1] - self._since < YOUNG_S:
+            return YOUNG_RATIO * self._least_s
+        between_s = (self._times[-1] - self._times[0]) / (len(self._times) - 1) if len(self._times) > 1 else 0.0
+        return max(self._least_s, self._frames * between_s)
+
+    def stalls_at(self) -> float | None:
+        """When it will have stalled, if nothing comes; None: nothing has come yet."""
+        return None if self.last_at is None else self.last_at + self.patience_s()

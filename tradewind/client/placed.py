@@ -1,0 +1,527 @@
+"""A viewer that is placed and that moves: it plays for ever, on whichever relay is best. An EDGE file.
+
+    viewer = PlacedViewer(PlacedSettings(("https://steer.example",), "live/demo", token), choose, on_object, on_change)
+    await viewer.run()
+
+It asks `/v1/place`, measures the nearest relays, plays on the best of those that answer, and goes on to the next one
+when its relay fails, stalls or leaves; docs/placement.md tells when. The counterpart of `web/place.js`, with one thing
+more: objects go on where they stopped, each is handed out once, and none is lost that the next relay can still get.
+
+One task decides (`_turn`: what happened, then what follows); each visit has its own, and hands out objects in it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+import trio
+
+from tradewind.client.asking import ask, http_trust
+from tradewind.client.choices import Answer, Candidate, Choices, Patience, Refusal, new_session
+from tradewind.client.continuity import Continuity, Flow
+from tradewind.client.media import Broadcast
+from tradewind.client.receiving import ReceivedObject
+from tradewind.client.visit import Visit, VisitSettings
+from tradewind.moqt.profiles import NATIVE_ORDER
+from tradewind.quic.config import ServerTrust
+
+MAX_ATTEMPTS = 3
+"""Relays dialled at once for one move."""
+GRACEFUL = frozenset({"goaway", "better"})
+"""Moves away from a relay that still serves."""
+_ALL_TRACKS_S = 1.0
+"""In such a move: how long after its first object a relay may take to have brought something of every track."""
+_PATIENT_PING_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSettings:
+    """Whom to ask, for what, and how to dial."""
+
+    control: tuple[str, ...]
+    """Controllers: `https://host[:port]`, or the whole URL of their `/v1/place`."""
+    namespace: str
+    """Global, fields joined by slashes."""
+    token: str | Callable[[], str] = ""
+    """The access token; a function is asked before each question."""
+    viewer: str = ""
+    """Tells viewers of one token and address apart."""
+    source: str | None = None
+    """The local address that everything leaves from."""
+    trust: ServerTrust = ServerTrust()
+    protocols: tuple[str, ...] = NATIVE_ORDER
+    raw_quic: bool = True
+    patience: Patience = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a viewer."""
+
+    state: str
+    """asking, moving, playing, waiting (nobody answers, or nothing is to see: it goes on trying), refused, closed."""
+    relay: str
+    """Where it is, or goes to; empty: nowhere."""
+    was: str
+    """Where it was before."""
+    reason: str
+    """first, error, stall, goaway, better, recovered, or why nothing is to be had."""
+    at: float
+    """trio's clock."""
+
+
+@dataclass(slots=True)
+class _Move:
+    """A move that is under way, or about to begin."""
+
+    reason: str
+    began: float
+    not_before: float
+    """A crowd does not land in one instant."""
+    candidate: Candidate | None = None
+    """Where to go first; None: the best."""
+    was: str = ""
+    attempts: list[Visit] = field(default_factory=list)
+    racing: list[Visit] | None = None
+    """Relays that are being measured before the first is chosen."""
+    tried: set[str] = field(default_factory=set)
+    asked: bool = False
+    """Whether there was a question since everybody was tried."""
+
+
+class PlacedViewer:
+    """One viewer. Make it and run it; it may be run once."""
+
+    def __init__(
+        self,
+        settings: PlacedSettings,
+        choose: Callable[[Broadcast], Sequence[str]],
+        on_object: Callable[[str, str, ReceivedObject], None],
+        on_change: Callable[[Change], None] = lambda _: None,
+        on_group_end: Callable[[str, int], None] = lambda _track, _group: None,
+        dice: random.Random | None = None,
+    ) -> None:
+        """`choose` names tracks of a catalogue; `on_object` gets (relay, track, object), each object once, in the order
+        of arrival; `received` of an object and `at` of a change are trio's clock.
+        """
+        self.settings = settings
+        self.names: tuple[str, ...] = ()
+        self.state = "asking"
+        self._told = (choose, on_object, on_change, on_group_end)
+        self._dice = dice or random.Random()  # noqa: S311 - who goes when, not secrets
+        self._choices = Choices(settings.patience)
+        self._continuities: dict[str, Continuity] = {}
+        self._flow = Flow(settings.patience.stall_s, settings.patience.stall_frames)
+        self._visit_settings = VisitSettings(
+            settings.namespace,
+            settings.trust,
+            settings.protocols,
+            settings.raw_quic,
+            settings.source,
+            settings.patience,
+        )
+        self._tls = http_trust(settings.trust)
+        self._current: Visit | None = None
+        self._move: _Move | None = None
+        self._patient = False
+        """Every relay was tried and none showed anything: there is nothing to see."""
+        self._has_played = False
+        self._pinged: tuple[float, int] | None = None
+        """When the current relay was pinged, and what had come from it until then."""
+        self._ask_at = inf
+        self._asking = False
+        self._endpoint = ""
+        self._news = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def visit(self) -> Visit | None:
+        """Where it plays now."""
+        return self._current
+
+    async def run(self) -> None:
+        """Play until cancelled, or until whoever is asked refuses for good."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                now = trio.current_time()
+                self._move = _Move("first", now, now)
+                self._change("asking", "", "", "first")
+                self._ask_at = now
+                while self.state != "refused":
+                    self._news = trio.Event()
+                    now = trio.current_time()
+                    self._turn(now)
+                    with trio.CancelScope(deadline=self._next_deadline(now)):
+                        await self._news.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            if self.state != "refused":
+                self._change("closed", self._here(), "", "closed")
+
+    # --- What visits ask ----------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something became of a visit."""
+        self._news.set()
+
+    def continuity(self, name: str) -> Continuity:
+        """What came of a track so far."""
+        return self._continuities.setdefault(name, Continuity())
+
+    def choose(self, broadcast: Broadcast) -> Sequence[str]:
+        """Which tracks of a catalogue to read."""
+        return self._told[0](broadcast)
+
+    def receive_object(self, visit: Visit, track: str, item: ReceivedObject, *, fresh: bool) -> None:
+        """Hand out what is new; whoever waits to see a relay deliver wakes up."""
+        if visit is self._current:
+            if self._patient:
+                self._patient = False
+                self._flow.restart()
+                self._change("playing", visit.id, "", "recovered" if self._has_played else "first")
+            self._flow.receive(item.received)
+            self._has_played = True
+            if self._move is not None:
+                self._news.set()
+        elif self._move is not None:
+            self._news.set()
+        if fresh:
+            self._told[1](visit.id, track, item)
+
+    def receive_group_end(self, track: str, group: int) -> None:
+        """Hand on that a group is complete."""
+        self._told[3](track, group)
+
+    # --- Turns --------------------------------------------------------------------------------------------------------
+
+    def _turn(self, now: float) -> None:
+        self._reap(now)
+        self._ask_when_due(now)
+        self._take_over(now)
+        self._look_at_goaway(now)
+        self._look_for_stall(now)
+        if self._move is not None:
+            self._race(self._move, now)
+        if self._move is not None:
+            self._go_on(self._move, now)
+
+    def _next_deadline(self, now: float) -> float:
+        moments = [self._ask_at if not self._asking else inf, self._stall_check_at(now)]
+        move = self._move
+        if move is not None:
+            if move.racing is not None:
+                moments.append(self._race_ends_at(move))
+            else:
+                moments.append(self._next_attempt_at(move, now))
+            waits = (v.first_at + _ALL_TRACKS_S for v in move.attempts if v.first_at is not None)
+            moments += [moment for moment in waits if moment > now]
+        return min(moments)
+
+    def _reap(self, now: float) -> None:
+        """Visits that are over."""
+        move = self._move
+        if move is not None:
+            for visit in [visit for visit in move.attempts if visit.over or visit.goaway is not None]:
+                move.attempts.remove(visit)
+                self._choices.fail(visit.id, now)
+                visit.leave("unusable")
+        current = self._current
+        if current is None or not current.over:
+            return
+        self._current = None
+        self._pinged = None
+        self._choices.fail(current.id, now)
+        if move is None:
+            self._begin_move("error", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
+        else:
+            # It was leaving or standing still: now there is nothing left to be gentle with.
+            move.reason = "error" if move.reason == "better" else move.reason
+            move.not_before = min(move.not_before, now)
+
+    # --- Asking -------------------------------------------------------------------------------------------------------
+
+    def _ask_when_due(self, now: float) -> None:
+        if self._asking or now < self._ask_at or self._nursery is None:
+            return
+        self._asking = True
+        self._nursery.start_soon(self._ask)
+
+    async def _ask(self) -> None:
+        settings, now = self.settings, trio.current_time()
+        token = settings.token if isinstance(settings.token, str) else settings.token()
+        query = self._choices.query(
+            now, namespace=settings.namespace, token=token, viewer=settings.viewer, here=self._here()
+        )
+        endpoints = self._choices.endpoints(settings.control, self._endpoint, self._dice)
+        asked = await ask(endpoints, query, settings.patience, self._tls, settings.source)
+        self._asking = False
+        self._receive_answer(asked.said, asked.endpoint, trio.current_time())
+        self.wake()
+
+    def _receive_answer(self, said: Answer | Refusal, endpoint: str, now: float) -> None:
+        move = self._move
+        if move is not None:
+            move.asked = True
+            if move.not_before == inf:
+                move.not_before = now
+        if isinstance(said, Answer):
+            self._endpoint = endpoint
+            self._choices.receive_answer(said, now)
+            self._ask_at = now + self._choices.ttl_s(self._dice)
+            if move is None:
+                self._consider_better(now)
+            return
+        nothing_known = not self._choices.candidates(now)
+        if said.is_final and self._current is None and nothing_known:
+            self._change("refused", "", "", said.reason)
+        elif nothing_known:
+            self._change("waiting", "", "", said.reason)
+            self._ask_at = now + max(self._choices.next_backoff_s(self._dice), said.retry_s)
+        else:
+            # The last answer still holds.
+            self._ask_at = now + max(self._choices.ttl_s(self._dice), said.retry_s)
+
+    def _consider_better(self, now: float) -> None:
+        found = self._choices.better(self._here(), now) if self._current is not None else None
+        if found is None:
+            return
+        candidate, named = found
+        self._choices.note_better(now)
+        wait_s = self._dice.random() * self.settings.patience.leave_jitter_s
+        self._begin_move("better" if named else "goaway", now, now + wait_s, self._here(), candidate)
+
+    # --- Moving -------------------------------------------------------------------------------------------------------
+
+    def _begin_move(
+        self, reason: str, now: float, not_before: float, was: str, candidate: Candidate | None = None
+    ) -> None:
+        self._move = _Move(reason, now, not_before, candidate, was)
+
+    def _race(self, move: _Move, now: float) -> None:
+        """At the very beginning: measure the first candidates, and go to the best of those that answer."""
+        if move.reason != "first":
+            return
+        if move.racing is None:
+            if not move.tried and (racing := self._choices.racing(now)):
+                move.racing = [self._dial(candidate, now) for candidate in racing]
+                move.tried.update(candidate.id for candidate in racing)
+            return
+        for visit in move.racing:
+            if visit.opened_at is not None:
+                self._choices.note_rtt(visit.id, visit.rtt_s or (visit.opened_at - visit.began) / 2)
+        left = [visit for visit in move.racing if not visit.over]
+        ready = [visit for visit in left if visit.opened_at is not None]
+        if left and not (ready and (ready[0] is left[0] or now >= self._race_ends_at(move))):
+            return
+        for visit in move.racing:
+            if visit.over:
+                self._choices.fail(visit.id, now)
+            elif visit not in ready[:1]:
+                visit.leave("measured")
+        # Those that are only slower may still be tried when the first one shows nothing.
+        move.tried = {visit.id for visit in ready[:1]}
+        move.attempts, move.racing = ready[:1], None
+        for visit in ready[:1]:
+            visit.play()
+
+    def _race_ends_at(self, move: _Move) -> float:
+        opened = [visit.opened_at for visit in move.racing or () if visit.opened_at is not None and not visit.over]
+        return min(opened) + self.settings.patience.grace_s if opened else inf
+
+    def _go_on(self, move: _Move, now: float) -> None:
+        """Dial the next relay where those that were dialled show nothing."""
+        if move.racing is not None or now < self._next_attempt_at(move, now):
+            return
+        here = {self._current.id} if self._current is not None else set()
+        candidate = move.candidate
+        if candidate is None and move.reason != "better":
+            besides = move.tried | here | {visit.id for visit in move.attempts}
+            candidate = self._choices.next_candidate(now, besides)
+        move.candidate = None
+        if candidate is None:
+            self._nobody_left(move, now)
+            return
+        if len(move.attempts) >= MAX_ATTEMPTS:
+            self._give_up(move, move.attempts[0], now)
+        visit = self._dial(candidate, now)
+        visit.play()
+        move.attempts.append(visit)
+        move.tried.add(candidate.id)
+        self._change("moving", candidate.id, move.was, move.reason)
+
+    def _next_attempt_at(self, move: _Move, now: float) -> float:
+        """When to dial the next relay: at once where the others failed, later while they may yet deliver."""
+        if move.reason == "first" and not move.attempts and not self._choices.candidates(now):
+            return inf
+        return max([move.not_before, *(self._overdue_at(visit) for visit in move.attempts)])
+
+    def _overdue_at(self, visit: Visit) -> float:
+        patience = self.settings.patience
+        if visit.refused:
+            return visit.began
+        return visit.began + patience.hedge_s if visit.opened_at is None else visit.opened_at + patience.start_s
+
+    def _nobody_left(self, move: _Move, now: float) -> None:
+        """Every relay was tried. More likely that is us, or there is nothing to see."""
+        current = self._current
+        if move.reason == "better":
+            for visit in tuple(move.attempts):
+                self._give_up(move, visit, now)
+            self._move = None
+            return
+        if not move.asked:
+            # Others may be known by now.
+            self._ask_at, move.not_before = now, inf
+            self._ask_when_due(now)
+            return
+        opened = [visit for visit in move.attempts if visit.opened_at is not None]
+        stays = current is not None and move.reason == "stall" and self._answers(current)
+        if stays or (opened and (current is None or move.reason == "stall")):
+            # They answer, and none shows anything: no relay's fault, and a crowd that waits shall not wander.
+            chosen = current if stays else opened[0]
+            assert chosen is not None
+            self._settle(chosen, "waiting", "nothing to see", now)
+            self._patient = True
+            return
+        for visit in tuple(move.attempts):
+            self._give_up(move, visit, now)
+        self._choices.forgive()
+        move.tried.clear()
+        move.asked = False
+        move.not_before = now + self._choices.next_backoff_s(self._dice)
+        self._change("waiting", self._here(), move.was, "no relay answers")
+
+    def _give_up(self, move: _Move, visit: Visit, now: float) -> None:
+        move.attempts.remove(visit)
+        self._choices.fail(visit.id, now)
+        visit.leave("unusable")
+
+    def _take_over(self, now: float) -> None:
+        """A relay that delivers is where we are; the others are left."""
+        move, current = self._move, self._current
+        if move is None:
+            return
+        if current is not None and move.reason == "stall" and (self._flow.last_at or 0.0) > move.began:
+            self._settle(current, "playing", "recovered", now)
+            self._flow.restart()
+            self._flow.receive(now)
+            return
+        for visit in move.attempts:
+            if self._delivers(visit, move, now):
+                self._settle(visit, "playing", move.reason, now)
+                return
+
+    def _delivers(self, visit: Visit, move: _Move, now: float) -> bool:
+        if move.reason not in GRACEFUL or self._current is None:
+            return visit.fresh_at is not None
+        # The old relay may well be the quicker one: whatever the new one brings shows that it serves.
+        first = visit.first_at
+        return first is not None and (visit.heard.issuperset(self.names) or now >= first + _ALL_TRACKS_S)
+
+    def _settle(self, visit: Visit, state: str, reason: str, now: float) -> None:
+        """Stay at this relay and leave all others."""
+        move, old = self._move, self._current
+        assert move is not None
+        self._move = None
+        for other in (*move.attempts, *(move.racing or ()), *((old,) if old is not None else ())):
+            if other is not visit:
+                other.leave("moved")
+        self._current, self._pinged = visit, None
+        self._choices.note_rtt(visit.id, visit.rtt_s)
+        if state == "playing":
+            self._patient = False
+            self._choices.reset_backoff()
+        if visit is not old:
+            self._flow.restart()
+            if visit.first_at is not None:
+                self._flow.receive(now)
+            if move.reason != "first":
+                # The others may have news by now, and we want candidates for the next time.
+                soon_s = self.settings.patience.backoff_first_s * (1 + self._dice.random())
+                self._ask_at = min(self._ask_at, now + soon_s)
+        self._change(state, visit.id, move.was, reason)
+
+    def _dial(self, candidate: Candidate, now: float) -> Visit:
+        assert self._nursery is not None
+        visit = Visit(self, candidate, self._visit_settings, now)
+        self._nursery.start_soon(visit.run)
+        return visit
+
+    # --- Watching -----------------------------------------------------------------------------------------------------
+
+    def _look_at_goaway(self, now: float) -> None:
+        current, move = self._current, self._move
+        if current is None or current.goaway is None or move is not None:
+            return
+        goaway, patience = current.goaway, self.settings.patience
+        wait_s = patience.leave_jitter_s
+        if goaway.timeout_ms:
+            wait_s = min(wait_s, goaway.timeout_ms / 4000)
+        self._choices.fail(current.id, now)
+        candidate = new_session(goaway.uri, self._choices, current.candidate)
+        self._begin_move("goaway", now, now + self._dice.random() * wait_s, current.id, candidate)
+
+    def _look_for_stall(self, now: float) -> None:
+        current = self._current
+        if current is None or self._move is not None:
+            return
+        if self._flow.last_at is None or self._patient:
+            self._look_after_silence(current, now)
+            return
+        last_at, patience_s = self._flow.last_at, self._flow.patience_s()
+        still_s = now - last_at
+        if still_s < patience_s / 2:
+            self._pinged = None
+            return
+        if self._pinged is None or self._pinged[0] < last_at:
+            self._ping(current, now)
+        if still_s < patience_s:
+            return
+        if self._answers(current) and still_s < patience_s * self.settings.patience.alive_ratio:
+            return
+        self._choices.fail(current.id, now)
+        self._begin_move("stall", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
+
+    def _look_after_silence(self, current: Visit, now: float) -> None:
+        """There is nothing to see: only a relay that does not answer either is left."""
+        if self._pinged is None or (now >= self._pinged[0] + _PATIENT_PING_S and self._answers(current)):
+            self._ping(current, now)
+        elif now >= self._pinged[0] + _PATIENT_PING_S:
+            self._choices.fail(current.id, now)
+            current.leave("silent")
+            self._patient = False
+            self._current, self._pinged = None, None
+            self._begin_move("error", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
+
+    def _ping(self, current: Visit, now: float) -> None:
+        self._pinged = (now, current.heard_bytes())
+        current.ping()
+
+    def _answers(self, current: Visit) -> bool:
+        """Whether something came from a relay since it was pinged."""
+        return self._pinged is not None and current.heard_bytes() > self._pinged[1]
+
+    def _stall_check_at(self, now: float) -> float:
+        """When `_look_for_stall` has something to do."""
+        if self._current is None or self._move is not None:
+            return inf
+        if self._flow.last_at is None or self._patient:
+            return now if self._pinged is None else self._pinged[0] + _PATIENT_PING_S
+        last_at, patience_s = self._flow.last_at, self._flow.patience_s()
+        moments = (
+            last_at + patience_s / 2,
+            last_at + patience_s,
+            last_at + patience_s * self.settings.patience.alive_ratio,
+        )
+        return next((moment for moment in moments if moment > now), now)
+
+    def _here(self) -> str:
+        return self._current.id if self._current is not None else ""
+
+    def _change(self, state: str, relay: str, was: str, reason: str) -> None:
+        self.state = state
+        self._told[2](Change(state, relay, was, reason, trio.current_time()))
