@@ -97,8 +97,9 @@ class Patience:
     """Nothing for so long, and not an answer to a ping either: the relay is gone."""
     stall_frames: float = 12.0
     """The same in times between two objects, where that is longer."""
-    alive_ratio: float = 2.5
-    """A relay that answers pings has so many times longer: it may be mending its own way to the publisher."""
+    alive_ratio: float = 4.0
+    """A relay that answers pings has so many times longer: the fault lies behind it, where relays mend their ways, or
+    with the publisher, where moving helps nobody."""
     answer_s: float = 3.0
     """For one placement endpoint."""
     ask_hedge_s: float = 0.6
@@ -215,6 +216,10 @@ class Choices:
     def fail(self, id: str, now: float) -> None:
         """A relay could not be used."""
         _put(self._failed, id, now + self._patience.failed_for_s)
+
+    def heal(self, id: str) -> None:
+        """A relay works after all."""
+        self._failed.pop(id, None)
 
     def is_failed(self, id: str, now: float) -> bool:
         return self._failed.get(id, 0.0) > now

@@ -21,10 +21,11 @@ import trio
 
 from tradewind.client.asking import ask, http_trust
 from tradewind.client.choices import Answer, Candidate, Choices, Patience, Refusal, new_session
-from tradewind.client.continuity import Continuity, Flow
+from tradewind.client.continuity import Continuity
 from tradewind.client.media import Broadcast
 from tradewind.client.receiving import ReceivedObject
 from tradewind.client.visit import Visit, VisitSettings
+from tradewind.client.watching import Verdict, Watch
 from tradewind.moqt.profiles import NATIVE_ORDER
 from tradewind.quic.config import ServerTrust
 
@@ -34,7 +35,6 @@ GRACEFUL = frozenset({"goaway", "better"})
 """Moves away from a relay that still serves."""
 _ALL_TRACKS_S = 1.0
 """In such a move: how long after its first object a relay may take to have brought something of every track."""
-_PATIENT_PING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class PlacedViewer:
         self._dice = dice or random.Random()  # noqa: S311 - who goes when, not secrets
         self._choices = Choices(settings.patience)
         self._continuities: dict[str, Continuity] = {}
-        self._flow = Flow(settings.patience.stall_s, settings.patience.stall_frames)
+        self._watch = Watch(settings.patience)
         self._visit_settings = VisitSettings(
             settings.namespace,
             settings.trust,
@@ -126,11 +126,7 @@ class PlacedViewer:
         self._tls = http_trust(settings.trust)
         self._current: Visit | None = None
         self._move: _Move | None = None
-        self._patient = False
-        """Every relay was tried and none showed anything: there is nothing to see."""
         self._has_played = False
-        self._pinged: tuple[float, int] | None = None
-        """When the current relay was pinged, and what had come from it until then."""
         self._ask_at = inf
         self._asking = False
         self._endpoint = ""
@@ -179,15 +175,12 @@ class PlacedViewer:
     def receive_object(self, visit: Visit, track: str, item: ReceivedObject, *, fresh: bool) -> None:
         """Hand out what is new; whoever waits to see a relay deliver wakes up."""
         if visit is self._current:
-            if self._patient:
-                self._patient = False
-                self._flow.restart()
+            if self._watch.is_quiet:
+                self._watch.restart()
                 self._change("playing", visit.id, "", "recovered" if self._has_played else "first")
-            self._flow.receive(item.received)
-            self._has_played = True
-            if self._move is not None:
-                self._news.set()
-        elif self._move is not None:
+                self._has_played = True
+            self._watch.receive(item.received)
+        if self._move is not None:
             self._news.set()
         if fresh:
             self._told[1](visit.id, track, item)
@@ -210,8 +203,10 @@ class PlacedViewer:
             self._go_on(self._move, now)
 
     def _next_deadline(self, now: float) -> float:
-        moments = [self._ask_at if not self._asking else inf, self._stall_check_at(now)]
+        moments = [self._ask_at if not self._asking else inf]
         move = self._move
+        if move is None and self._current is not None:
+            moments.append(self._watch.next_deadline(now))
         if move is not None:
             if move.racing is not None:
                 moments.append(self._race_ends_at(move))
@@ -233,7 +228,6 @@ class PlacedViewer:
         if current is None or not current.over:
             return
         self._current = None
-        self._pinged = None
         self._choices.fail(current.id, now)
         if move is None:
             self._begin_move("error", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
@@ -379,13 +373,13 @@ class PlacedViewer:
             self._ask_when_due(now)
             return
         opened = [visit for visit in move.attempts if visit.opened_at is not None]
-        stays = current is not None and move.reason == "stall" and self._answers(current)
+        stays = current is not None and move.reason == "stall" and self._watch.answers(current.heard_bytes())
         if stays or (opened and (current is None or move.reason == "stall")):
             # They answer, and none shows anything: no relay's fault, and a crowd that waits shall not wander.
             chosen = current if stays else opened[0]
             assert chosen is not None
             self._settle(chosen, "waiting", "nothing to see", now)
-            self._patient = True
+            self._watch.restart(quiet=True)
             return
         for visit in tuple(move.attempts):
             self._give_up(move, visit, now)
@@ -405,10 +399,11 @@ class PlacedViewer:
         move, current = self._move, self._current
         if move is None:
             return
-        if current is not None and move.reason == "stall" and (self._flow.last_at or 0.0) > move.began:
+        if current is not None and move.reason == "stall" and (self._watch.last_at or 0.0) > move.began:
+            self._choices.heal(current.id)
             self._settle(current, "playing", "recovered", now)
-            self._flow.restart()
-            self._flow.receive(now)
+            self._watch.restart()
+            self._watch.receive(now)
             return
         for visit in move.attempts:
             if self._delivers(visit, move, now):
@@ -430,15 +425,15 @@ class PlacedViewer:
         for other in (*move.attempts, *(move.racing or ()), *((old,) if old is not None else ())):
             if other is not visit:
                 other.leave("moved")
-        self._current, self._pinged = visit, None
+        self._current = visit
         self._choices.note_rtt(visit.id, visit.rtt_s)
         if state == "playing":
-            self._patient = False
+            self._has_played = True
             self._choices.reset_backoff()
         if visit is not old:
-            self._flow.restart()
+            self._watch.restart()
             if visit.first_at is not None:
-                self._flow.receive(now)
+                self._watch.receive(now)
             if move.reason != "first":
                 # The others may have news by now, and we want candidates for the next time.
                 soon_s = self.settings.patience.backoff_first_s * (1 + self._dice.random())
@@ -469,55 +464,17 @@ class PlacedViewer:
         current = self._current
         if current is None or self._move is not None:
             return
-        if self._flow.last_at is None or self._patient:
-            self._look_after_silence(current, now)
-            return
-        last_at, patience_s = self._flow.last_at, self._flow.patience_s()
-        still_s = now - last_at
-        if still_s < patience_s / 2:
-            self._pinged = None
-            return
-        if self._pinged is None or self._pinged[0] < last_at:
-            self._ping(current, now)
-        if still_s < patience_s:
-            return
-        if self._answers(current) and still_s < patience_s * self.settings.patience.alive_ratio:
-            return
-        self._choices.fail(current.id, now)
-        self._begin_move("stall", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
-
-    def _look_after_silence(self, current: Visit, now: float) -> None:
-        """There is nothing to see: only a relay that does not answer either is left."""
-        if self._pinged is None or (now >= self._pinged[0] + _PATIENT_PING_S and self._answers(current)):
-            self._ping(current, now)
-        elif now >= self._pinged[0] + _PATIENT_PING_S:
+        verdict = self._watch.look(now, current.heard_bytes())
+        if verdict is Verdict.PING:
+            current.ping()
+        elif verdict is not Verdict.FINE:
             self._choices.fail(current.id, now)
-            current.leave("silent")
-            self._patient = False
-            self._current, self._pinged = None, None
-            self._begin_move("error", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
-
-    def _ping(self, current: Visit, now: float) -> None:
-        self._pinged = (now, current.heard_bytes())
-        current.ping()
-
-    def _answers(self, current: Visit) -> bool:
-        """Whether something came from a relay since it was pinged."""
-        return self._pinged is not None and current.heard_bytes() > self._pinged[1]
-
-    def _stall_check_at(self, now: float) -> float:
-        """When `_look_for_stall` has something to do."""
-        if self._current is None or self._move is not None:
-            return inf
-        if self._flow.last_at is None or self._patient:
-            return now if self._pinged is None else self._pinged[0] + _PATIENT_PING_S
-        last_at, patience_s = self._flow.last_at, self._flow.patience_s()
-        moments = (
-            last_at + patience_s / 2,
-            last_at + patience_s,
-            last_at + patience_s * self.settings.patience.alive_ratio,
-        )
-        return next((moment for moment in moments if moment > now), now)
+            if self._watch.is_quiet:
+                # Nothing will come from it: there is no picture to wait for.
+                current.leave("silent")
+                self._current = None
+            wait_s = self._dice.random() * self.settings.patience.jitter_s
+            self._begin_move("stall", now, now + wait_s, current.id)
 
     def _here(self) -> str:
         return self._current.id if self._current is not None else ""

@@ -39,8 +39,11 @@ _REFRESH_S = 0.25
 
 
 @click.command("subscribe")
-@click.argument("url")
+@click.argument("url", required=False)
 @click.option("--namespace", required=True, metavar="A/B", help="The namespace to watch, e.g. live/demo.")
+@click.option(
+    "--place", "control", metavar="URL[,URL]", help="Ask these controllers for the relay, and move when it fails."
+)
 @click.option("-o", "--output", metavar="FILE|-", help="Write fragmented MP4 here; - is standard output.")
 @click.option("--track", "names", multiple=True, help="Take this track; may be repeated.")
 @click.option("--catalog", type=click.Choice(["auto", "msf", "hang"]), default="auto", show_default=True)
@@ -48,8 +51,9 @@ _REFRESH_S = 0.25
 @click.option("--for", "for_s", type=Seconds(), default=float("inf"), help="Stop after so long, e.g. 20s.")
 @relay_options
 def command(
-    url: str,
+    url: str | None,
     namespace: str,
+    control: str | None,
     output: str | None,
     names: tuple[str, ...],
     catalog: str,
@@ -61,10 +65,19 @@ def command(
     ca: Path | None,
     drafts: tuple[str, ...],
 ) -> None:
-    """Watch a broadcast: show what arrives, or write it as fragmented MP4 (-o FILE, or -o - for a player's pipe)."""
+    """Watch a broadcast: show what arrives, or write it as fragmented MP4 (-o FILE, or -o - for a player's pipe).
+
+    URL is a relay's. With --place it is left out, and --namespace is the whole one, with what the URL's path would say.
+    """
+    if (url is None) == (control is None):
+        raise click.UsageError("expected either the URL of a relay or --place")
 
     async def work() -> None:
         settings = client_settings(insecure, fingerprint, ca, drafts)
+        if control is not None:
+            await watch_placed(control.split(","), namespace, token or "", settings, output, names, wait_s, for_s)
+            return
+        assert url is not None
         async with connect(url, token=token, settings=settings, report=report) as client:
             with trio.move_on_after(for_s):
                 await _watch(client, parse_namespace(namespace), output, names, catalog, wait_s)
@@ -81,7 +94,7 @@ async def _watch(
         recorder = Recorder(chosen)
     except CannotRecord as error:
         raise ToolError(str(error)) from error
-    watcher = _Watcher(client, namespace, chosen, recorder, _Sink(output))
+    watcher = Watcher(lambda: f"{client.target}  {client.protocol}", lambda: client.rtt_s, chosen, recorder, _Sink(output))
     subscriptions = [await client.subscribe(FullTrackName(namespace, r.name.encode())) for r in chosen]
     tracks = ", ".join(describe_rendition(rendition) for rendition in chosen)
     say(f"ready: {show_namespace(namespace)} from {client.target} ({client.protocol}): {tracks}")
