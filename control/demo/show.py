@@ -25,7 +25,8 @@ from tradewind.client.connect import ClientSettings, Subscription, connect
 from tradewind.client.timeline import MediaObject
 from tradewind.client.tools.inputs import open_sources
 from tradewind.client.tools.publishing import Progress, publish_media
-from tradewind.client.tools.subscribe import choose_renditions, find_broadcast
+from tradewind.client.tools.showing import choose_renditions
+from tradewind.client.tools.subscribe import find_broadcast
 from tradewind.moqt.model import FullTrackName, Location, Namespace, ObjectStatus
 from tradewind.quic.config import ServerTrust
 
