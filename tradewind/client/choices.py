@@ -112,11 +112,9 @@ def read_answer(body: bytes, default_ttl_s: float = 30.0) -> Answer:
     listed = document.get("candidates")
     if not isinstance(listed, list) or not listed:
         raise AnswerError("it names no relay")
-    ranked = [
-        (_whole(entry, "prio", number), _candidate(entry)) for number, entry in enumerate(listed[:MAX_CANDIDATES])
-    ]
-    ranked.sort(key=lambda pair: pair[0])
-    candidates = tuple(candidate for _, candidate in ranked)
+    ranked = [(_candidate(entry), _whole(entry, "prio", n)) for n, entry in enumerate(listed[:MAX_CANDIDATES])]
+    ranked.sort(key=lambda pair: pair[1])
+    candidates = tuple(candidate for candidate, _ in ranked)
     if len({candidate.id for candidate in candidates}) < len(candidates):
         raise AnswerError("it names a relay twice")
     ttl = document.get("ttl")

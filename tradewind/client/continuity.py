@@ -64,18 +64,14 @@ class Continuity:
         if not self._groups:
             return self._floor
         ordered = sorted(self._groups)
-        for number in ordered[-1 - GROUPS_BACK : -1]:
-            group = self._groups[number]
-            is_first = self._floor is not None and number == self._floor.group
-            wanted = max(group.next, self._floor.object if is_first and self._floor is not None else 0)
-            # A group behind which others came, of which nobody said that it is over, may lack its last objects.
-            if group.extra or number not in self._ended:
-                return Location(number, wanted)
         last = ordered[-1]
-        group = self._groups[last]
-        if last in self._ended and not group.extra:
-            return Location(last + 1, 0)
-        return Location(last, group.next)
+        by_number = range(max(last - GROUPS_BACK, ordered[0]), last)
+        for number in sorted({*ordered[-1 - GROUPS_BACK :], *by_number}):
+            group = self._groups.get(number)
+            # Of a group that nobody said is over the last objects may be missing, though others came behind it.
+            if group is None or group.extra or number not in self._ended:
+                return Location(number, group.next if group is not None else 0)
+        return Location(last + 1, 0)
 
     def check_invariants(self) -> None:
         assert len(self._groups) <= MAX_GROUPS

@@ -79,19 +79,19 @@ class Watch:
         last_at = self.last_at
         if last_at is None or self.is_quiet:
             return self._look_at_quiet(now, heard_bytes)
-        patience_s, still_s = self.patience_s(), now - last_at
-        if still_s < patience_s / 2:
+        patience_s = self.patience_s()
+        if now < last_at + patience_s * 0.5:
             return Verdict.FINE
         if self._pinged is None or self._pinged[0] < last_at:
             self._pinged = (now, heard_bytes)
             return Verdict.PING
         pinged_at, heard_before = self._pinged
         # We may have slept ourselves: an answer has had its time only since the ping.
-        if still_s < patience_s or now < pinged_at + patience_s / 2:
+        if now < last_at + patience_s or now < pinged_at + patience_s / 2:
             return Verdict.FINE
         if heard_bytes <= heard_before:
             return Verdict.SILENT
-        return Verdict.STALLED if still_s >= patience_s * self._patience.alive_ratio else Verdict.FINE
+        return Verdict.STALLED if now >= last_at + patience_s * self._patience.alive_ratio else Verdict.FINE
 
     def answers(self, heard_bytes: int) -> bool:
         """Whether something came since the last ping; True where there was none."""
