@@ -138,6 +138,11 @@ class PlacedViewer:
         """Where it plays now."""
         return self._current
 
+    def ask_again(self) -> None:
+        """Ask now, and not only when the last answer is old."""
+        self._ask_at = trio.current_time()
+        self.wake()
+
     async def run(self) -> None:
         """Play until cancelled, or until whoever is asked refuses for good."""
         try:
