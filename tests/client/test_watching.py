@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tradewind.client.choices import Patience
-from tradewind.client.watching import QUIET_PING_S, YOUNG_S, Verdict, Watch
+from tradewind.client.watching import CONFIRM_S, QUIET_PING_S, YOUNG_S, Verdict, Watch
 
 PATIENCE = Patience()
 
@@ -48,7 +49,7 @@ def test_a_relay_that_is_gone(between_s: float, slept_s: float) -> None:
     said = follow(watch, died_at + slept_s, died_at + 60, None)
     assert [verdict for _, verdict in said] == [Verdict.PING, Verdict.SILENT]
     wanted_s = max(PATIENCE.stall_s, 12 * between_s)
-    assert wanted_s - 1e-6 <= said[-1][0] - died_at <= wanted_s + slept_s + 1e-6
+    assert wanted_s <= said[-1][0] - died_at - CONFIRM_S + 1e-6 <= wanted_s + slept_s + 2e-6
 
 
 @given(st.floats(0.005, 0.5), st.floats(0.001, 0.2))
@@ -80,6 +81,15 @@ def test_whoever_slept_itself_asks_first() -> None:
     assert watch.look(now + 0.04, 1100) is Verdict.FINE
 
 
+def test_what_waits_to_be_read_is_no_silence() -> None:
+    """A process that was busy looks before it reads: the answer is seen at the second look."""
+    watch, now = playing(0.04)
+    assert watch.look(now + 0.3, 1000) is Verdict.PING
+    assert watch.look(now + 0.7, 1000) is Verdict.FINE
+    assert watch.look(watch.next_deadline(now + 0.7), 1040) is Verdict.FINE
+    assert watch.look(now + 1.0, 1040) is Verdict.FINE
+
+
 def test_what_was_there_already_says_nothing_of_the_rate() -> None:
     watch = Watch(PATIENCE)
     for number in range(100):
@@ -98,4 +108,4 @@ def test_where_there_is_nothing_to_see_only_the_silent_are_left() -> None:
     watch.restart(quiet=True)
     said = follow(watch, 5.0, 65.0, None)
     assert [verdict for _, verdict in said] == [Verdict.PING, Verdict.SILENT]
-    assert said[-1][0] - said[0][0] == QUIET_PING_S
+    assert said[-1][0] - said[0][0] == pytest.approx(QUIET_PING_S + CONFIRM_S)

@@ -234,6 +234,7 @@ class PlacedViewer:
             return
         self._current = None
         self._choices.fail(current.id, now)
+        self._choices.reset_backoff()
         if move is None:
             self._begin_move("error", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
         else:
@@ -251,7 +252,12 @@ class PlacedViewer:
 
     async def _ask(self) -> None:
         settings, now = self.settings, trio.current_time()
-        token = settings.token if isinstance(settings.token, str) else settings.token()
+        try:
+            token = settings.token if isinstance(settings.token, str) else settings.token()
+        except Exception as error:  # noqa: BLE001 - what its owner got wrong ends no viewer
+            self._asking = False
+            self._receive_answer(Refusal(f"no token: {error}"), "", now)
+            return
         query = self._choices.query(
             now, namespace=settings.namespace, token=token, viewer=settings.viewer, here=self._here()
         )

@@ -18,6 +18,8 @@ YOUNG_S = 1.0
 """Before objects came for so long their rate is not known."""
 YOUNG_RATIO = 3.0
 """How many times longer nothing may come until then."""
+CONFIRM_S = 0.03
+"""A relay is silent only where a second look says so too: what it said may wait for a process that was busy."""
 QUIET_PING_S = 2.0
 """How often a relay is pinged that has nothing to show, and how long it may take to answer."""
 
@@ -37,7 +39,7 @@ class Verdict(Enum):
 class Watch:
     """One viewer's. Objects move it on; `look` judges."""
 
-    __slots__ = ("_patience", "_pinged", "_since", "_times", "is_quiet", "last_at")
+    __slots__ = ("_doubted", "_patience", "_pinged", "_since", "_times", "is_quiet", "last_at")
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
@@ -45,6 +47,8 @@ class Watch:
         self._since: float | None = None
         self._pinged: tuple[float, int] | None = None
         """When the relay was pinged, and what had come from it until then, in bytes."""
+        self._doubted: tuple[float, int] | None = None
+        """When the first look found it silent, and what had come by then."""
         self.last_at: float | None = None
         """When the last object came."""
         self.is_quiet = False
@@ -60,7 +64,7 @@ class Watch:
     def restart(self, *, quiet: bool = False) -> None:
         """Another relay, or the same one after a pause: the rate is a new one."""
         self._times.clear()
-        self._since = self.last_at = self._pinged = None
+        self._since = self.last_at = self._pinged = self._doubted = None
         self.is_quiet = quiet
 
     def patience_s(self) -> float:
@@ -90,7 +94,7 @@ class Watch:
         if now < last_at + patience_s or now < pinged_at + patience_s / 2:
             return Verdict.FINE
         if heard_bytes <= heard_before:
-            return Verdict.SILENT
+            return self._confirm(now, heard_bytes)
         return Verdict.STALLED if now >= last_at + patience_s * self._patience.alive_ratio else Verdict.FINE
 
     def answers(self, heard_bytes: int) -> bool:
@@ -99,6 +103,8 @@ class Watch:
 
     def next_deadline(self, now: float) -> float:
         """When to look again; later than `now` where `look` was just called."""
+        if self._doubted is not None and now < self._doubted[0] + CONFIRM_S:
+            return self._doubted[0] + CONFIRM_S
         if self.last_at is None or self.is_quiet:
             return now if self._pinged is None else self._pinged[0] + QUIET_PING_S
         patience_s = self.patience_s()
@@ -111,6 +117,11 @@ class Watch:
         if self._pinged is not None and now < self._pinged[0] + QUIET_PING_S:
             return Verdict.FINE
         if not self.answers(heard_bytes):
-            return Verdict.SILENT
+            return self._confirm(now, heard_bytes)
         self._pinged = (now, heard_bytes)
         return Verdict.PING
+
+    def _confirm(self, now: float, heard_bytes: int) -> Verdict:
+        if self._doubted is None or self._doubted[1] != heard_bytes:
+            self._doubted = (now, heard_bytes)
+        return Verdict.SILENT if now >= self._doubted[0] + CONFIRM_S else Verdict.FINE
