@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from random import Random
 from typing import Any
@@ -60,7 +60,7 @@ class Town:
     pause: bool = False
 
     async def answer(self, request: Request) -> Response:
-        assert request.path == "/v1/place"
+        assert request.path.startswith("/v1/place")
         self.asked.append(parse_qs(request.query))
         if self.status is not HTTPStatus.OK:
             return Response(b'{"reason": "because", "retry_s": 0.1}', self.status)
@@ -224,15 +224,17 @@ async def test_nobody_is_to_be_had_at_first() -> None:
 async def test_a_refusal_is_final() -> None:
     async with town("a") as made:
         made.status = HTTPStatus.UNAUTHORIZED
-        viewer = Viewer(made)
+        viewer = Viewer(made, made.control, f"{made.control}/v1/place/too")
         await viewer.until(lambda: viewer.state == "refused")
         assert viewer.story()[1:] == [("refused", "", "because")]
+        assert len(made.asked) == 1
 
 
 async def test_the_second_controller_is_asked_beside_a_silent_one() -> None:
     async with town("a") as made:
         (silent,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        viewer = Viewer(made, f"http://127.0.0.1:{silent.socket.getsockname()[1]}", made.control)
+        patient = replace(QUICK, answer_s=30.0)
+        viewer = Viewer(made, f"http://127.0.0.1:{silent.socket.getsockname()[1]}", made.control, patience=patient)
         await viewer.plays_at("a")
         await silent.aclose()
 
@@ -285,6 +287,22 @@ async def test_a_relay_that_leaves_costs_no_object() -> None:
         from_old = [location for relay, location in viewer.objects if relay == "a"]
         assert max(from_old) > left_at, "it plays on until the new one does"
         await left(made.relays["a"])
+
+
+@pytest.mark.slow
+async def test_a_relay_that_leaves_is_left_only_for_one_that_delivers() -> None:
+    async with town("a", "b", "c") as made:
+        del made.tracks["b"]
+        viewer = Viewer(made)
+        await viewer.plays_at("a")
+        made.relays["a"].node.drain(trio.current_time(), 5.0)
+        made.relays["a"].act()
+        await viewer.plays_at("c")
+        viewer.check_whole()
+        dialled_b, dialled_c = (change.at for change in viewer.changes if change.state == "moving")
+        assert dialled_c - dialled_b > 0.5 * QUICK.start_s
+        assert {relay for relay, _ in viewer.objects} == {"a", "c"}
+        assert [change.reason for change in viewer.changes[2:]] == ["goaway"] * 3, "nothing stood still"
 
 
 @pytest.mark.parametrize(("scheme", "goes_to"), [("https", "c"), ("moqt", "c"), ("http", "b")])
@@ -349,6 +367,23 @@ async def test_an_answer_that_knows_better() -> None:
 
 
 # --- Nothing to see ---
+
+
+@pytest.mark.slow
+async def test_the_old_relay_delivers_first_after_all() -> None:
+    async with town("a", "b") as made:
+        del made.tracks["b"]
+        viewer = Viewer(made)
+        await viewer.plays_at("a", 120)
+        made.pause = True
+        await viewer.until(lambda: viewer.state == "moving")
+        made.pause = False
+        await viewer.plays_at("a")
+        viewer.check_whole()
+        assert viewer.story()[2:] == [("moving", "b", "stall"), ("playing", "a", "recovered")]
+        viewer.placed.ask_again()
+        await viewer.until(lambda: len(made.asked) > 1)
+        assert "failed" not in made.asked[-1]
 
 
 @pytest.mark.slow
