@@ -279,7 +279,7 @@ async def test_a_relay_that_leaves_costs_no_object() -> None:
         viewer = Viewer(made)
         await viewer.plays_at("a")
         left_at = made.written[-1]
-        made.relays["a"].node.drain(trio.current_time(), 2.0)
+        made.relays["a"].node.drain(trio.current_time(), 60.0)
         made.relays["a"].act()
         await viewer.plays_at("b")
         viewer.check_whole()

@@ -87,7 +87,7 @@ class _Move:
     attempts: list[Visit] = field(default_factory=list)
     racing: list[Visit] | None = None
     """Relays that are being measured before the first is chosen."""
-    tried: set[str] = field(default_factory=set)
+    raced: bool = False
     asked: bool = False
     """Whether there was a question since everybody was tried."""
 
@@ -311,9 +311,9 @@ class PlacedViewer:
         if move.reason != "first":
             return
         if move.racing is None:
-            if not move.tried and (racing := self._choices.racing(now)):
+            if not move.raced and (racing := self._choices.racing(now)):
                 move.racing = [self._dial(candidate, now) for candidate in racing]
-                move.tried.update(candidate.id for candidate in racing)
+                move.raced = True
             return
         for visit in move.racing:
             if visit.opened_at is not None:
@@ -327,8 +327,6 @@ class PlacedViewer:
                 self._choices.fail(visit.id, now)
             elif visit not in ready[:1]:
                 visit.leave("measured")
-        # Those that are only slower may still be tried when the first one shows nothing.
-        move.tried = {visit.id for visit in ready[:1]}
         move.attempts, move.racing = ready[:1], None
         for visit in ready[:1]:
             visit.play()
@@ -344,7 +342,7 @@ class PlacedViewer:
         here = {self._current.id} if self._current is not None else set()
         candidate = move.candidate
         if candidate is None and move.reason != "better":
-            besides = move.tried | here | {visit.id for visit in move.attempts}
+            besides = here | {visit.id for visit in move.attempts}
             candidate = self._choices.next_candidate(now, besides)
         move.candidate = None
         if candidate is None:
@@ -355,7 +353,6 @@ class PlacedViewer:
         visit = self._dial(candidate, now)
         visit.play()
         move.attempts.append(visit)
-        move.tried.add(candidate.id)
         self._change("moving", candidate.id, move.was, move.reason)
 
     def _next_attempt_at(self, move: _Move, now: float) -> float:
@@ -395,7 +392,6 @@ class PlacedViewer:
         for visit in tuple(move.attempts):
             self._give_up(move, visit, now)
         self._choices.forgive()
-        move.tried.clear()
         move.asked = False
         move.not_before = now + self._choices.next_backoff_s(self._dice)
         self._change("waiting", self._here(), move.was, "no relay answers")
