@@ -212,6 +212,7 @@ def test_answerers_read_what_is_asked() -> None:
         choices.fail(name, 10.0)
         choices.note_rtt(name, 0.0234)
     query = choices.query(11.0, namespace="live/shop1", token="a.b+c/d=", viewer="viewer-1", here="sin-1")
+    assert choices.rtt_s("ams-1") == pytest.approx(0.0234) and choices.rtt_s("unknown") == 0.0
     read = read_request(query, "192.0.2.1")
     assert isinstance(read, PlaceRequest)
     assert (read.namespace, read.token, read.viewer, read.here) == ("live/shop1", "a.b+c/d=", "viewer-1", "sin-1")

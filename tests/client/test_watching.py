@@ -22,7 +22,7 @@ def playing(between_s: float, seconds: float = 3.0) -> tuple[Watch, float]:
 
 
 def follow(
-    watch: Watch, now: float, until: float, rtt_s: float | None, heard: int = 1000
+    watch: Watch, now: float, until: float, rtt_s: float | None, known_rtt_s: float = 0.0, heard: int = 1000
 ) -> list[tuple[float, Verdict]]:
     """Look at every deadline; a ping is answered after `rtt_s`, or never. Until something is to be done."""
     said: list[tuple[float, Verdict]] = []
@@ -30,7 +30,7 @@ def follow(
     while now < until:
         if now >= answer_at:
             heard, answer_at = heard + 40, float("inf")
-        verdict = watch.look(now, heard)
+        verdict = watch.look(now, heard, known_rtt_s)
         if verdict is not Verdict.FINE:
             said.append((now, verdict))
         if verdict is Verdict.PING and rtt_s is not None:
@@ -58,6 +58,13 @@ def test_a_relay_that_answers_has_more_time(between_s: float, rtt_s: float) -> N
     said = follow(watch, still_from, still_from + 60, rtt_s)
     assert [verdict for _, verdict in said] == [Verdict.PING, Verdict.STALLED]
     assert said[-1][0] - still_from >= PATIENCE.alive_ratio * max(PATIENCE.stall_s, 12 * between_s) - 1e-6
+
+
+def test_a_far_relay_is_no_dead_one() -> None:
+    watch, still_from = playing(0.04)
+    assert follow(watch, still_from, still_from + 60, 0.4)[-1][1] is Verdict.SILENT
+    watch, still_from = playing(0.04)
+    assert follow(watch, still_from, still_from + 60, 0.4, 0.4)[-1][1] is Verdict.STALLED
 
 
 @given(st.lists(st.floats(0.001, 0.08), min_size=1, max_size=300), st.floats(0.0, 1.0))

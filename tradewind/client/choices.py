@@ -231,6 +231,10 @@ class Choices:
         if rtt_s > 0:
             _put(self._rtts_ms, id, max(round(rtt_s * 1000, 1), 0.1))
 
+    def rtt_s(self, id: str) -> float:
+        """The round trip to a relay as it was measured last; 0 where it was not."""
+        return self._rtts_ms.get(id, 0.0) / 1000
+
     def next_backoff_s(self, dice: Random) -> float:
         """How long to wait before going round again: longer every time."""
         wait_s = self._backoff_s * (0.5 + dice.random())

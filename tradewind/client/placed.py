@@ -31,6 +31,8 @@ from tradewind.quic.config import ServerTrust
 
 MAX_ATTEMPTS = 3
 """Relays dialled at once for one move."""
+HEDGE_RTTS = 4.0
+"""A far relay has so many round trips to answer before the next one is dialled beside it."""
 GRACEFUL = frozenset({"goaway", "better"})
 """Moves away from a relay that still serves."""
 _ALL_TRACKS_S = 1.0
@@ -365,7 +367,9 @@ class PlacedViewer:
         patience = self.settings.patience
         if visit.refused:
             return visit.began
-        return visit.began + patience.hedge_s if visit.opened_at is None else visit.opened_at + patience.start_s
+        if visit.opened_at is None:
+            return visit.began + max(patience.hedge_s, HEDGE_RTTS * self._choices.rtt_s(visit.id))
+        return visit.opened_at + patience.start_s
 
     def _nobody_left(self, move: _Move, now: float) -> None:
         """Every relay was tried. More likely that is us, or there is nothing to see."""
@@ -471,7 +475,7 @@ class PlacedViewer:
         current = self._current
         if current is None or self._move is not None:
             return
-        verdict = self._watch.look(now, current.heard_bytes())
+        verdict = self._watch.look(now, current.heard_bytes(), current.rtt_s)
         if verdict is Verdict.PING:
             current.ping()
         elif verdict is not Verdict.FINE:

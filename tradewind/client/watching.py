@@ -18,6 +18,8 @@ YOUNG_S = 1.0
 """Before objects came for so long their rate is not known."""
 YOUNG_RATIO = 3.0
 """How many times longer nothing may come until then."""
+RTTS_TO_ANSWER = 2.0
+"""How many round trips the answer to a ping may take: a far relay is no dead one."""
 CONFIRM_S = 0.03
 """A relay is silent only where a second look says so too: what it said may wait for a process that was busy."""
 QUIET_PING_S = 2.0
@@ -39,7 +41,7 @@ class Verdict(Enum):
 class Watch:
     """One viewer's. Objects move it on; `look` judges."""
 
-    __slots__ = ("_doubted", "_patience", "_pinged", "_since", "_times", "is_quiet", "last_at")
+    __slots__ = ("_answer_s", "_doubted", "_patience", "_pinged", "_since", "_times", "is_quiet", "last_at")
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
@@ -47,6 +49,8 @@ class Watch:
         self._since: float | None = None
         self._pinged: tuple[float, int] | None = None
         """When the relay was pinged, and what had come from it until then, in bytes."""
+        self._answer_s = 0.0
+        """How long an answer may take on its way."""
         self._doubted: tuple[float, int] | None = None
         """When the first look found it silent, and what had come by then."""
         self.last_at: float | None = None
@@ -78,8 +82,9 @@ class Watch:
         between_s = (self._times[-1] - self._times[0]) / (len(self._times) - 1) if len(self._times) > 1 else 0.0
         return max(least_s, self._patience.stall_frames * between_s)
 
-    def look(self, now: float, heard_bytes: int) -> Verdict:
+    def look(self, now: float, heard_bytes: int, rtt_s: float = 0.0) -> Verdict:
         """Judge; `heard_bytes`: what has come from the relay so far, of any kind. After PING, ping it."""
+        self._answer_s = RTTS_TO_ANSWER * rtt_s
         last_at = self.last_at
         if last_at is None or self.is_quiet:
             return self._look_at_quiet(now, heard_bytes)
@@ -91,7 +96,7 @@ class Watch:
             return Verdict.PING
         pinged_at, heard_before = self._pinged
         # We may have slept ourselves: an answer has had its time only since the ping.
-        if now < last_at + patience_s or now < pinged_at + patience_s / 2:
+        if now < last_at + patience_s or now < pinged_at + max(patience_s / 2, self._answer_s):
             return Verdict.FINE
         if heard_bytes <= heard_before:
             return self._confirm(now, heard_bytes)
@@ -110,7 +115,7 @@ class Watch:
         patience_s = self.patience_s()
         moments = [self.last_at + patience_s * ratio for ratio in (0.5, 1.0, self._patience.alive_ratio)]
         if self._pinged is not None and self._pinged[0] >= self.last_at:
-            moments.append(self._pinged[0] + patience_s / 2)
+            moments.append(self._pinged[0] + max(patience_s / 2, self._answer_s))
         return min((moment for moment in moments if moment > now), default=now + patience_s)
 
     def _look_at_quiet(self, now: float, heard_bytes: int) -> Verdict:
