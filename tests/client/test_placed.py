@@ -354,6 +354,24 @@ async def test_a_candidate_that_is_gone_as_well() -> None:
         assert [change.relay for change in viewer.changes if change.state == "moving"] == ["b", "c"]
 
 
+@pytest.mark.slow
+async def test_the_last_relay_may_take_its_time() -> None:
+    """A handshake that is slower than it takes to dial the next one, where there is no next one."""
+    async with town("a", "b") as made:
+        viewer = Viewer(made, patience=replace(QUICK, hedge_s=0.01, connect_s=3.0))
+        await viewer.plays_at("a")
+        held = made.relays["b"]
+        held.held = True
+        made.relays["a"].stop()
+        await viewer.until(lambda: viewer.state == "moving")
+        await trio.sleep(0.3)
+        held.held = False
+        held.act()
+        await viewer.plays_at("b")
+        viewer.check_whole()
+        assert viewer.story()[2:] == [("moving", "b", "stall"), ("playing", "b", "stall")]
+
+
 async def test_an_answer_that_knows_better() -> None:
     async with town("a", "b") as made:
         made.order.reverse()

@@ -385,6 +385,13 @@ class PlacedViewer:
             self._ask_when_due(now)
             return
         opened = [visit for visit in move.attempts if visit.opened_at is not None]
+        connecting_until = [
+            visit.began + self.settings.patience.connect_s for visit in move.attempts if visit.opened_at is None
+        ]
+        if connecting_until and now < min(connecting_until):
+            # There is nobody else to try: a slow handshake has all its time.
+            move.not_before = min(connecting_until)
+            return
         stays = current is not None and move.reason == "stall" and self._watch.answers(current.heard_bytes())
         if stays or (opened and (current is None or move.reason == "stall")):
             # They answer, and none shows anything: no relay's fault, and a crowd that waits shall not wander.

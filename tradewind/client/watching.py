@@ -18,6 +18,8 @@ YOUNG_S = 1.0
 """Before objects came for so long their rate is not known."""
 YOUNG_RATIO = 3.0
 """How many times longer nothing may come until then."""
+PING_RATIO = 0.3
+"""Of the patience, before a relay is pinged at all."""
 RTTS_TO_ANSWER = 2.0
 """How many round trips the answer to a ping may take: a far relay is no dead one."""
 CONFIRM_S = 0.03
@@ -89,7 +91,7 @@ class Watch:
         if last_at is None or self.is_quiet:
             return self._look_at_quiet(now, heard_bytes)
         patience_s = self.patience_s()
-        if now < last_at + patience_s * 0.5:
+        if now < last_at + self._ping_after_s(patience_s):
             return Verdict.FINE
         if self._pinged is None or self._pinged[0] < last_at:
             self._pinged = (now, heard_bytes)
@@ -113,10 +115,15 @@ class Watch:
         if self.last_at is None or self.is_quiet:
             return now if self._pinged is None else self._pinged[0] + QUIET_PING_S
         patience_s = self.patience_s()
-        moments = [self.last_at + patience_s * ratio for ratio in (0.5, 1.0, self._patience.alive_ratio)]
+        stills_s = (self._ping_after_s(patience_s), patience_s, patience_s * self._patience.alive_ratio)
+        moments = [self.last_at + still_s for still_s in stills_s]
         if self._pinged is not None and self._pinged[0] >= self.last_at:
             moments.append(self._pinged[0] + max(patience_s / 2, self._answer_s))
         return min((moment for moment in moments if moment > now), default=now + patience_s)
+
+    def _ping_after_s(self, patience_s: float) -> float:
+        """How long nothing came when a relay is pinged: in time for the answer, but not at every hiccup."""
+        return max(PING_RATIO * patience_s, min(0.5 * patience_s, patience_s - self._answer_s))
 
     def _look_at_quiet(self, now: float, heard_bytes: int) -> Verdict:
         if self._pinged is not None and now < self._pinged[0] + QUIET_PING_S:
