@@ -54,7 +54,8 @@ async def get(url: str, *, timeout_s: float, tls: ssl.SSLContext | None = None, 
             finally:
                 await trio.aclose_forcefully(stream)
     except (OSError, ssl.SSLError, trio.TooSlowError, trio.BrokenResourceError) as error:
-        raise GetFailed(f"{where}: {str(error) or type(error).__name__}") from error
+        # A handshake that failed is told as a broken stream, and why behind it.
+        raise GetFailed(f"{where}: {str(error) or error.__cause__ or type(error).__name__}") from error
     except h11.ProtocolError as error:
         raise GetFailed(f"{where}: not HTTP: {error}") from error
 

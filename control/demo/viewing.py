@@ -23,7 +23,7 @@ from tradewind.client.media import Broadcast
 from tradewind.client.placed import Change, PlacedSettings, PlacedViewer
 from tradewind.client.receiving import ReceivedObject
 from tradewind.client.tools.options import ToolError
-from tradewind.client.tools.subscribe import choose_renditions
+from tradewind.client.tools.showing import choose_renditions
 from tradewind.quic.config import ServerTrust
 
 FLUSH_S = 0.1

@@ -26,6 +26,8 @@ class RelayBeside:
         self.socket = UdpSocket("127.0.0.1", port)
         self.port: int = self.socket.address[1]
         self.stopped = False
+        self.held = False
+        """Whether it does nothing for now, as a process that is not scheduled."""
         self._sleeping = trio.CancelScope()
 
     @property
@@ -38,6 +40,9 @@ class RelayBeside:
 
     async def run(self) -> None:
         while not self.stopped:
+            if self.held:
+                await trio.sleep(0.005)
+                continue
             self.turn()
             deadline = self.node.next_deadline()
             with trio.CancelScope(deadline=float("inf") if deadline is None else deadline) as self._sleeping:

@@ -29,6 +29,7 @@ from tradewind.client.tools import publish, subscribe
 from tradewind.client.tools.inputs import FileSource, PipeSource, open_sources
 from tradewind.client.tools.options import Seconds, ToolError, beside, bits, client_settings
 from tradewind.client.tools.publishing import Progress, publish_media
+from tradewind.client.tools.showing import choose_renditions
 from tradewind.moqt.model import FullTrackName, Location
 
 NAMESPACE = (b"live", b"demo")
@@ -233,7 +234,7 @@ def test_what_cannot_be_recorded(changes: dict[str, Any]) -> None:
 def test_choosing() -> None:
     low, high = rendition("low", width=320, height=180), rendition("high", width=640, height=360)
     sound, other = (Rendition(name, Kind.AUDIO, "opus") for name in ("sound", "other"))
-    choose = subscribe.choose_renditions
+    choose = choose_renditions
     assert choose(Broadcast((low, high, sound, other)), ()) == [high, sound]
     assert choose(Broadcast((low, high, sound)), ["low"]) == [low]
     with pytest.raises(ToolError, match="no track nothing: the catalogue has low, high"):

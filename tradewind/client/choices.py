@@ -97,8 +97,9 @@ class Patience:
     """Nothing for so long, and not an answer to a ping either: the relay is gone."""
     stall_frames: float = 12.0
     """The same in times between two objects, where that is longer."""
-    alive_ratio: float = 2.5
-    """A relay that answers pings has so many times longer: it may be mending its own way to the publisher."""
+    alive_ratio: float = 4.0
+    """A relay that answers pings has so many times longer: the fault lies behind it, where relays mend their ways, or
+    with the publisher, where moving helps nobody."""
     answer_s: float = 3.0
     """For one placement endpoint."""
     ask_hedge_s: float = 0.6
@@ -111,11 +112,9 @@ def read_answer(body: bytes, default_ttl_s: float = 30.0) -> Answer:
     listed = document.get("candidates")
     if not isinstance(listed, list) or not listed:
         raise AnswerError("it names no relay")
-    ranked = [
-        (_whole(entry, "prio", number), _candidate(entry)) for number, entry in enumerate(listed[:MAX_CANDIDATES])
-    ]
-    ranked.sort(key=lambda pair: pair[0])
-    candidates = tuple(candidate for _, candidate in ranked)
+    ranked = [(_candidate(entry), _whole(entry, "prio", n)) for n, entry in enumerate(listed[:MAX_CANDIDATES])]
+    ranked.sort(key=lambda pair: pair[1])
+    candidates = tuple(candidate for candidate, _ in ranked)
     if len({candidate.id for candidate in candidates}) < len(candidates):
         raise AnswerError("it names a relay twice")
     ttl = document.get("ttl")
@@ -216,6 +215,10 @@ class Choices:
         """A relay could not be used."""
         _put(self._failed, id, now + self._patience.failed_for_s)
 
+    def heal(self, id: str) -> None:
+        """A relay works after all."""
+        self._failed.pop(id, None)
+
     def is_failed(self, id: str, now: float) -> bool:
         return self._failed.get(id, 0.0) > now
 
@@ -227,6 +230,10 @@ class Choices:
         """A relay was measured."""
         if rtt_s > 0:
             _put(self._rtts_ms, id, max(round(rtt_s * 1000, 1), 0.1))
+
+    def rtt_s(self, id: str) -> float:
+        """The round trip to a relay as it was measured last; 0 where it was not."""
+        return self._rtts_ms.get(id, 0.0) / 1000
 
     def next_backoff_s(self, dice: Random) -> float:
         """How long to wait before going round again: longer every time."""

@@ -1,11 +1,9 @@
-"""One track read over several connections: what is new, where the next one begins, and whether it has stopped. No I/O.
+"""One track read over several connections: what is new, and where the next connection begins. No I/O.
 
-`placed` has a `Continuity` a track and a `Flow` for all tracks of a viewer. Times are `now`, monotonic seconds.
+`placed.PlacedViewer` has one a track, and every visit reads and moves it. Times are `now`, monotonic seconds.
 """
 
 from __future__ import annotations
-
-from collections import deque
 
 from tradewind.moqt.model import Location
 
@@ -13,12 +11,6 @@ GROUPS_BACK = 3
 """Groups before the newest that a new connection is still asked for, where something of them is missing."""
 MAX_GROUPS = 64
 """Of which it is known what came; older ones count as seen."""
-RATE_OVER = 32
-"""Objects over which the time between two is taken."""
-YOUNG_S = 1.0
-"""Before objects came for so long their rate is not known."""
-YOUNG_RATIO = 3.0
-"""How many times longer nothing may come until then."""
 
 
 class Continuity:
@@ -72,18 +64,14 @@ class Continuity:
         if not self._groups:
             return self._floor
         ordered = sorted(self._groups)
-        for number in ordered[-1 - GROUPS_BACK : -1]:
-            group = self._groups[number]
-            is_first = self._floor is not None and number == self._floor.group
-            wanted = max(group.next, self._floor.object if is_first and self._floor is not None else 0)
-            # A group behind which others came, of which nobody said that it is over, may lack its last objects.
-            if group.extra or number not in self._ended:
-                return Location(number, wanted)
         last = ordered[-1]
-        group = self._groups[last]
-        if last in self._ended and not group.extra:
-            return Location(last + 1, 0)
-        return Location(last, group.next)
+        by_number = range(max(last - GROUPS_BACK, ordered[0]), last)
+        for number in sorted({*ordered[-1 - GROUPS_BACK :], *by_number}):
+            group = self._groups.get(number)
+            # Of a group that nobody said is over the last objects may be missing, though others came behind it.
+            if group is None or group.extra or number not in self._ended:
+                return Location(number, group.next if group is not None else 0)
+        return Location(last + 1, 0)
 
     def check_invariants(self) -> None:
         assert len(self._groups) <= MAX_GROUPS
@@ -118,43 +106,3 @@ class _Group:
             self.extra.discard(self.next)
             self.next += 1
         return True
-
-
-class Flow:
-    """How fast objects come, and since when none came."""
-
-    __slots__ = ("_frames", "_least_s", "_since", "_times", "last_at")
-
-    def __init__(self, least_s: float, frames: float) -> None:
-        """Stalled: nothing for `least_s` seconds, and for `frames` times the time between two objects."""
-        self._least_s = least_s
-        self._frames = frames
-        self._times: deque[float] = deque(maxlen=RATE_OVER)
-        self._since: float | None = None
-        self.last_at: float | None = None
-
-    def receive(self, now: float) -> None:
-        """An object came."""
-        if self._since is None:
-            self._since = now
-        self._times.append(now)
-        self.last_at = now
-
-    def restart(self) -> None:
-        """Another relay takes over: its rate is its own, and what stood still until now is not part of it."""
-        self._times.clear()
-        self._since = self.last_at = None
-
-    def patience_s(self) -> float:
-        """How long nothing may come.
-
-        What comes first is what was there already, all at once, and says nothing of the rate.
-        """
-        if self._since is None or self._times[-1] - self._since < YOUNG_S:
-            return YOUNG_RATIO * self._least_s
-        between_s = (self._times[-1] - self._times[0]) / (len(self._times) - 1) if len(self._times) > 1 else 0.0
-        return max(self._least_s, self._frames * between_s)
-
-    def stalls_at(self) -> float | None:
-        """When it will have stalled, if nothing comes; None: nothing has come yet."""
-        return None if self.last_at is None else self.last_at + self.patience_s()

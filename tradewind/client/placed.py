@@ -21,20 +21,22 @@ import trio
 
 from tradewind.client.asking import ask, http_trust
 from tradewind.client.choices import Answer, Candidate, Choices, Patience, Refusal, new_session
-from tradewind.client.continuity import Continuity, Flow
+from tradewind.client.continuity import Continuity
 from tradewind.client.media import Broadcast
 from tradewind.client.receiving import ReceivedObject
 from tradewind.client.visit import Visit, VisitSettings
+from tradewind.client.watching import Verdict, Watch
 from tradewind.moqt.profiles import NATIVE_ORDER
 from tradewind.quic.config import ServerTrust
 
 MAX_ATTEMPTS = 3
 """Relays dialled at once for one move."""
+HEDGE_RTTS = 4.0
+"""A far relay has so many round trips to answer before the next one is dialled beside it."""
 GRACEFUL = frozenset({"goaway", "better"})
 """Moves away from a relay that still serves."""
 _ALL_TRACKS_S = 1.0
 """In such a move: how long after its first object a relay may take to have brought something of every track."""
-_PATIENT_PING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class _Move:
     attempts: list[Visit] = field(default_factory=list)
     racing: list[Visit] | None = None
     """Relays that are being measured before the first is chosen."""
-    tried: set[str] = field(default_factory=set)
+    raced: bool = False
     asked: bool = False
     """Whether there was a question since everybody was tried."""
 
@@ -114,7 +116,7 @@ class PlacedViewer:
         self._dice = dice or random.Random()  # noqa: S311 - who goes when, not secrets
         self._choices = Choices(settings.patience)
         self._continuities: dict[str, Continuity] = {}
-        self._flow = Flow(settings.patience.stall_s, settings.patience.stall_frames)
+        self._watch = Watch(settings.patience)
         self._visit_settings = VisitSettings(
             settings.namespace,
             settings.trust,
@@ -126,11 +128,7 @@ class PlacedViewer:
         self._tls = http_trust(settings.trust)
         self._current: Visit | None = None
         self._move: _Move | None = None
-        self._patient = False
-        """Every relay was tried and none showed anything: there is nothing to see."""
         self._has_played = False
-        self._pinged: tuple[float, int] | None = None
-        """When the current relay was pinged, and what had come from it until then."""
         self._ask_at = inf
         self._asking = False
         self._endpoint = ""
@@ -141,6 +139,11 @@ class PlacedViewer:
     def visit(self) -> Visit | None:
         """Where it plays now."""
         return self._current
+
+    def ask_again(self) -> None:
+        """Ask now, and not only when the last answer is old."""
+        self._ask_at = trio.current_time()
+        self.wake()
 
     async def run(self) -> None:
         """Play until cancelled, or until whoever is asked refuses for good."""
@@ -179,15 +182,12 @@ class PlacedViewer:
     def receive_object(self, visit: Visit, track: str, item: ReceivedObject, *, fresh: bool) -> None:
         """Hand out what is new; whoever waits to see a relay deliver wakes up."""
         if visit is self._current:
-            if self._patient:
-                self._patient = False
-                self._flow.restart()
+            if self._watch.is_quiet:
+                self._watch.restart()
                 self._change("playing", visit.id, "", "recovered" if self._has_played else "first")
-            self._flow.receive(item.received)
-            self._has_played = True
-            if self._move is not None:
-                self._news.set()
-        elif self._move is not None:
+                self._has_played = True
+            self._watch.receive(item.received)
+        if self._move is not None:
             self._news.set()
         if fresh:
             self._told[1](visit.id, track, item)
@@ -210,8 +210,10 @@ class PlacedViewer:
             self._go_on(self._move, now)
 
     def _next_deadline(self, now: float) -> float:
-        moments = [self._ask_at if not self._asking else inf, self._stall_check_at(now)]
+        moments = [self._ask_at if not self._asking else inf]
         move = self._move
+        if move is None and self._current is not None:
+            moments.append(self._watch.next_deadline(now))
         if move is not None:
             if move.racing is not None:
                 moments.append(self._race_ends_at(move))
@@ -233,8 +235,8 @@ class PlacedViewer:
         if current is None or not current.over:
             return
         self._current = None
-        self._pinged = None
         self._choices.fail(current.id, now)
+        self._choices.reset_backoff()
         if move is None:
             self._begin_move("error", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
         else:
@@ -252,7 +254,12 @@ class PlacedViewer:
 
     async def _ask(self) -> None:
         settings, now = self.settings, trio.current_time()
-        token = settings.token if isinstance(settings.token, str) else settings.token()
+        try:
+            token = settings.token if isinstance(settings.token, str) else settings.token()
+        except Exception as error:  # noqa: BLE001 - what its owner got wrong ends no viewer
+            self._asking = False
+            self._receive_answer(Refusal(f"no token: {error}"), "", now)
+            return
         query = self._choices.query(
             now, namespace=settings.namespace, token=token, viewer=settings.viewer, here=self._here()
         )
@@ -306,9 +313,9 @@ class PlacedViewer:
         if move.reason != "first":
             return
         if move.racing is None:
-            if not move.tried and (racing := self._choices.racing(now)):
+            if not move.raced and (racing := self._choices.racing(now)):
                 move.racing = [self._dial(candidate, now) for candidate in racing]
-                move.tried.update(candidate.id for candidate in racing)
+                move.raced = True
             return
         for visit in move.racing:
             if visit.opened_at is not None:
@@ -322,8 +329,6 @@ class PlacedViewer:
                 self._choices.fail(visit.id, now)
             elif visit not in ready[:1]:
                 visit.leave("measured")
-        # Those that are only slower may still be tried when the first one shows nothing.
-        move.tried = {visit.id for visit in ready[:1]}
         move.attempts, move.racing = ready[:1], None
         for visit in ready[:1]:
             visit.play()
@@ -339,7 +344,7 @@ class PlacedViewer:
         here = {self._current.id} if self._current is not None else set()
         candidate = move.candidate
         if candidate is None and move.reason != "better":
-            besides = move.tried | here | {visit.id for visit in move.attempts}
+            besides = here | {visit.id for visit in move.attempts}
             candidate = self._choices.next_candidate(now, besides)
         move.candidate = None
         if candidate is None:
@@ -350,7 +355,6 @@ class PlacedViewer:
         visit = self._dial(candidate, now)
         visit.play()
         move.attempts.append(visit)
-        move.tried.add(candidate.id)
         self._change("moving", candidate.id, move.was, move.reason)
 
     def _next_attempt_at(self, move: _Move, now: float) -> float:
@@ -363,7 +367,9 @@ class PlacedViewer:
         patience = self.settings.patience
         if visit.refused:
             return visit.began
-        return visit.began + patience.hedge_s if visit.opened_at is None else visit.opened_at + patience.start_s
+        if visit.opened_at is None:
+            return visit.began + max(patience.hedge_s, HEDGE_RTTS * self._choices.rtt_s(visit.id))
+        return visit.opened_at + patience.start_s
 
     def _nobody_left(self, move: _Move, now: float) -> None:
         """Every relay was tried. More likely that is us, or there is nothing to see."""
@@ -379,18 +385,24 @@ class PlacedViewer:
             self._ask_when_due(now)
             return
         opened = [visit for visit in move.attempts if visit.opened_at is not None]
-        stays = current is not None and move.reason == "stall" and self._answers(current)
+        connecting_until = [
+            visit.began + self.settings.patience.connect_s for visit in move.attempts if visit.opened_at is None
+        ]
+        if connecting_until and now < min(connecting_until):
+            # There is nobody else to try: a slow handshake has all its time.
+            move.not_before = min(connecting_until)
+            return
+        stays = current is not None and move.reason == "stall" and self._watch.answers(current.heard_bytes())
         if stays or (opened and (current is None or move.reason == "stall")):
             # They answer, and none shows anything: no relay's fault, and a crowd that waits shall not wander.
             chosen = current if stays else opened[0]
             assert chosen is not None
             self._settle(chosen, "waiting", "nothing to see", now)
-            self._patient = True
+            self._watch.restart(quiet=True)
             return
         for visit in tuple(move.attempts):
             self._give_up(move, visit, now)
         self._choices.forgive()
-        move.tried.clear()
         move.asked = False
         move.not_before = now + self._choices.next_backoff_s(self._dice)
         self._change("waiting", self._here(), move.was, "no relay answers")
@@ -405,10 +417,11 @@ class PlacedViewer:
         move, current = self._move, self._current
         if move is None:
             return
-        if current is not None and move.reason == "stall" and (self._flow.last_at or 0.0) > move.began:
+        if current is not None and move.reason == "stall" and (self._watch.last_at or 0.0) > move.began:
+            self._choices.heal(current.id)
             self._settle(current, "playing", "recovered", now)
-            self._flow.restart()
-            self._flow.receive(now)
+            self._watch.restart()
+            self._watch.receive(now)
             return
         for visit in move.attempts:
             if self._delivers(visit, move, now):
@@ -430,15 +443,15 @@ class PlacedViewer:
         for other in (*move.attempts, *(move.racing or ()), *((old,) if old is not None else ())):
             if other is not visit:
                 other.leave("moved")
-        self._current, self._pinged = visit, None
+        self._current = visit
         self._choices.note_rtt(visit.id, visit.rtt_s)
         if state == "playing":
-            self._patient = False
+            self._has_played = True
             self._choices.reset_backoff()
         if visit is not old:
-            self._flow.restart()
+            self._watch.restart()
             if visit.first_at is not None:
-                self._flow.receive(now)
+                self._watch.receive(now)
             if move.reason != "first":
                 # The others may have news by now, and we want candidates for the next time.
                 soon_s = self.settings.patience.backoff_first_s * (1 + self._dice.random())
@@ -469,55 +482,17 @@ class PlacedViewer:
         current = self._current
         if current is None or self._move is not None:
             return
-        if self._flow.last_at is None or self._patient:
-            self._look_after_silence(current, now)
-            return
-        last_at, patience_s = self._flow.last_at, self._flow.patience_s()
-        still_s = now - last_at
-        if still_s < patience_s / 2:
-            self._pinged = None
-            return
-        if self._pinged is None or self._pinged[0] < last_at:
-            self._ping(current, now)
-        if still_s < patience_s:
-            return
-        if self._answers(current) and still_s < patience_s * self.settings.patience.alive_ratio:
-            return
-        self._choices.fail(current.id, now)
-        self._begin_move("stall", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
-
-    def _look_after_silence(self, current: Visit, now: float) -> None:
-        """There is nothing to see: only a relay that does not answer either is left."""
-        if self._pinged is None or (now >= self._pinged[0] + _PATIENT_PING_S and self._answers(current)):
-            self._ping(current, now)
-        elif now >= self._pinged[0] + _PATIENT_PING_S:
+        verdict = self._watch.look(now, current.heard_bytes(), current.rtt_s)
+        if verdict is Verdict.PING:
+            current.ping()
+        elif verdict is not Verdict.FINE:
             self._choices.fail(current.id, now)
-            current.leave("silent")
-            self._patient = False
-            self._current, self._pinged = None, None
-            self._begin_move("error", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
-
-    def _ping(self, current: Visit, now: float) -> None:
-        self._pinged = (now, current.heard_bytes())
-        current.ping()
-
-    def _answers(self, current: Visit) -> bool:
-        """Whether something came from a relay since it was pinged."""
-        return self._pinged is not None and current.heard_bytes() > self._pinged[1]
-
-    def _stall_check_at(self, now: float) -> float:
-        """When `_look_for_stall` has something to do."""
-        if self._current is None or self._move is not None:
-            return inf
-        if self._flow.last_at is None or self._patient:
-            return now if self._pinged is None else self._pinged[0] + _PATIENT_PING_S
-        last_at, patience_s = self._flow.last_at, self._flow.patience_s()
-        moments = (
-            last_at + patience_s / 2,
-            last_at + patience_s,
-            last_at + patience_s * self.settings.patience.alive_ratio,
-        )
-        return next((moment for moment in moments if moment > now), now)
+            if self._watch.is_quiet:
+                # Nothing will come from it: there is no picture to wait for.
+                current.leave("silent")
+                self._current = None
+            wait_s = self._dice.random() * self.settings.patience.jitter_s
+            self._begin_move("stall", now, now + wait_s, current.id)
 
     def _here(self) -> str:
         return self._current.id if self._current is not None else ""
