@@ -8,7 +8,7 @@ the same message, and is never refused here.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -56,7 +56,7 @@ class _Home:
 class Carrying:
     """What this relay carries for its writers."""
 
-    __slots__ = ("_answers", "_carried", "_homes", "_number", "_numbers", "_writers")
+    __slots__ = ("_answers", "_carried", "_homes", "_number", "_numbers", "_writers", "refused")
 
     def __init__(self, first_number: int) -> None:
         """`first_number` is higher than any that this relay ever used: an answer to a former life finds nobody."""
@@ -66,6 +66,8 @@ class Carrying:
         self._homes: dict[RoomName, _Home] = {}
         self._carried: list[Carried] = []
         self._answers: list[ForWriter] = []
+        self.refused: Counter[Why] = Counter()
+        """What was refused here, and not by a home."""
 
     def receive_publish(self, room: RoomName, writer: RoomName, key: bytes, data: bytes, now: float) -> None:
         """A message of a writer here, whose home is elsewhere."""
@@ -74,7 +76,7 @@ class Carrying:
         entry = (number, key)
         known = entry in home.sent or entry in home.unsent
         if len(home.sent) + len(home.unsent) >= MAX_WAITING and not known:
-            self._answers.append(ForWriter(room, writer, Nak(key, Why.RATE, RETRY_MS[Why.RATE])))
+            self._refuse(room, writer, key, Why.RATE)
             return
         was_sent = home.sent.pop(entry, None) is not None
         home.unsent.pop(entry, None)
@@ -125,6 +127,11 @@ class Carrying:
             return []
         return [(self._writers[number][1], waiting.data) for (number, _), waiting in home.in_order()]
 
+    def is_quiet(self, room: RoomName) -> bool:
+        """Whether the home has answered everything that was sent to it."""
+        home = self._homes.get(room)
+        return home is None or not home.sent
+
     def take(self) -> tuple[list[Carried], list[ForWriter]]:
         """What goes to homes and to writers, each thing once."""
         carried, self._carried = self._carried, []
@@ -146,8 +153,7 @@ class Carrying:
         for room, home in self._homes.items():
             _take_due(home.sent, now - FORGET_S)
             for number, key in _take_due(home.unsent, now - REACH_S):
-                nak = Nak(key, Why.NO_HOME, RETRY_MS[Why.NO_HOME])
-                self._answers.append(ForWriter(room, self._writers[number][1], nak))
+                self._refuse(room, self._writers[number][1], key, Why.NO_HOME)
 
     def check_invariants(self) -> None:
         assert {number: found for found, number in self._numbers.items()} == self._writers
@@ -158,6 +164,10 @@ class Carrying:
             assert all(self._writers[number][0] == room for (number, _), _ in home.in_order())
 
     # --- Private ---
+
+    def _refuse(self, room: RoomName, writer: RoomName, key: bytes, why: Why) -> None:
+        self.refused[why] += 1
+        self._answers.append(ForWriter(room, writer, Nak(key, why, RETRY_MS[why])))
 
     def _number_of(self, room: RoomName, writer: RoomName) -> int:
         number = self._numbers.get((room, writer))
