@@ -136,7 +136,7 @@ class RoomTracks:
             before = self._entries.get(name)
             if before is not None and before.epoch < entry.epoch:
                 self._desk(name).former = before
-                self._carrying.receive_reachable(name, reachable=False)
+                self._carrying.receive_reachable(name, now, reachable=False)
         self._dirty.update(dict.fromkeys((*self._entries, *fresh)))
         self._entries = fresh
         self._apply(now)
@@ -341,7 +341,7 @@ class RoomTracks:
                 there = _There(reading.room, relay, message.number)
                 self._give_to_room(reading.room, there, message.writer[0], message.publish, now)
             case (Part.ANSWERED, Answered()):
-                self._carrying.receive_answered(message)
+                self._carrying.receive_answered(message, now)
             case (Part.COPIES, Copy() as said) | (Part.COPIED, Copied() as said):
                 self.rooms.receive_relay(relay.decode("utf-8", "replace"), said, now)
             case _:
@@ -519,7 +519,7 @@ class RoomTracks:
             listens = isinstance(ours, MessageTrack) and ours.is_read
             answers = self._party.reads(FullTrackName((*base, OUT, self._name), ACK_TRACK))
             if desk.writers:
-                self._carrying.receive_reachable(room, reachable=listens and answers)
+                self._carrying.receive_reachable(room, now, reachable=listens and answers)
                 self._take_output(now)
                 if isinstance(ours, MessageTrack) and self._carrying.is_quiet(room):
                     ours.rest(now)

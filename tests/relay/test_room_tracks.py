@@ -163,6 +163,17 @@ def test_a_writer_whose_home_cannot_be_reached_is_told_why() -> None:
     assert [record.body for record in late.records_read()] == [b"0"], "the follower serves what readers could see"
 
 
+def test_a_home_that_is_dead_without_anybody_saying_so_is_found_out() -> None:
+    mesh, _, carl = tour()
+    mesh.kill("a")
+    carl.write(1)
+    mesh.run(2.5)
+    refused = carl.write(2)
+    mesh.run(2.0)
+    carl.hear()
+    assert [(nak.key, nak.why) for nak in carl.naks] == [(refused, Why.NO_HOME)], "the home may have the first"
+
+
 def test_controllers_die_and_the_pair_goes_on_and_a_home_cut_off_refuses() -> None:
     mesh, ann, carl = tour()
     mesh.run(10.0)
