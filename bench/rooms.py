@@ -2,12 +2,17 @@
 
     python -m bench.rooms [--directory .] [--seconds 3] [--body 100]
     python -m bench.rooms --relay moqt://127.0.0.1:4443/ [--writers 50] [--rate 500] [--seconds 3]
+    python -m bench.rooms --mesh [--writers 50] [--rate 500] [--seconds 60] [--kill 20] [--kill-follower 20]
+                          [--restart 35] [--kill-controller 10] [--mutant ack-before-store] [--records FILE]
 
 First the flush probe. Then the store alone: batches of 1 to 256 records, one batch on its way at a time. Then two whole
 relays in this process without a network: 50 writers, messages of 500 a second and then as many as go, through home,
 store, follower and its store to the acknowledgement with stored=2. Exit code 1 where the flush looks unreal: what is
 measured then is not durability. With `--relay` writers and a reader use a real relay, and the checker has the verdict;
 its writers' rate must be allowed there (`rooms.messages_per_s_per_writer`).
+
+With `--mesh` it starts a controller and three relays, kills what it is told to at times that count from the first
+message, and has the checker look at every client's records: `bench.rooms_mesh`. Exit code 1 where that finds a fault.
 """
 
 from __future__ import annotations
@@ -26,7 +31,8 @@ from pathlib import Path
 
 import trio
 
-from bench import check_rooms
+from bench import check_rooms, rooms_mesh
+from bench.mutant_relay import MUTANTS
 from relay.rooms.effects import Entry, Outcome, Write, Written
 from relay.rooms.rates import RoomSettings
 from relay.rooms.rooms import Rooms
@@ -217,12 +223,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(prog="bench.rooms", description=__doc__.split("\n")[0])
     parser.add_argument("--directory", type=Path, default=Path(), help="a directory on the disk to be measured")
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=float, help="3, and 60 with --mesh")
     parser.add_argument("--body", type=int, default=100, help="bytes")
     parser.add_argument("--relay", metavar="URL", help="measure this relay instead, whatever is behind it")
-    parser.add_argument("--writers", type=int, default=50, help="with --relay")
-    parser.add_argument("--rate", type=float, default=500.0, help="messages a second, with --relay")
+    parser.add_argument("--writers", type=int, default=50, help="with --relay and --mesh")
+    parser.add_argument("--rate", type=float, default=500.0, help="messages a second, with --relay and --mesh")
+    mesh = parser.add_argument_group("with --mesh", "times in seconds from the first message on; negative: never")
+    mesh.add_argument("--mesh", action="store_true", help="three relays and a controller, as processes made for this")
+    mesh.add_argument("--kill", type=float, default=20.0, help="kill -9 of the room's home")
+    mesh.add_argument("--kill-follower", type=float, default=-1.0)
+    mesh.add_argument("--restart", type=float, default=-1.0, help="start again what was killed")
+    mesh.add_argument("--kill-controller", type=float, default=-1.0)
+    mesh.add_argument("--mutant", choices=sorted(MUTANTS), default="", help="relays with a fault: bench.mutant_relay")
+    mesh.add_argument("--records", type=Path, help="write down here what the clients saw")
     options = parser.parse_args(arguments)
+    if options.mesh:
+        return rooms_mesh.main(_plan(options), options.directory, options.records)
+    options.seconds = options.seconds or 3.0
     if options.relay:
         return trio.run(over_relay, options.relay, options)
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
@@ -246,6 +263,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{label:<18}{rate:11.0f}{p50:17.2f}{p99:9.2f}{cost:19.1f}{pair.once - once:17d}", flush=True)
         pair.close()
     return 0 if probe.verdict is Flush.REAL else 1
+
+
+def _plan(options: argparse.Namespace) -> rooms_mesh.Plan:
+    def at(seconds: float) -> float | None:
+        return seconds if seconds >= 0 else None
+
+    return rooms_mesh.Plan(
+        options.writers, options.rate, options.seconds or 60.0, options.body, at(options.kill),
+        at(options.kill_follower), at(options.restart), at(options.kill_controller), options.mutant,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ BACKOFF_FIRST_S = 0.5
 BACKOFF_MOST_S = 15.0
 OBEY_AGAIN_S = 0.25
 MAX_OBEYING = 64
+HEARD_AGAIN_S = 0.25
+"""How often it is said at most that a controller is there."""
 LAST_WORDS_S = 0.1
 _LIMITS = Limits(idle_timeout_s=5.0, control_backlog_bytes=16 * 2**20, stream_window_bytes=2**20)
 
@@ -69,7 +71,7 @@ class Steered(Protocol):
         """Show something to an operator."""
 
     def controller_heard(self, now: float) -> None:
-        """A controller said something just now."""
+        """A controller was heard just now, and its newest table is the one that was applied last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,10 @@ class ControlLink:
         self._report_at = inf
         self._obeying: dict[str, Command] = {}
         self._obey_at = inf
+        self._follows = False
+        """The newest table of this connection's controller is the one that we go by."""
+        self._heard = -1
+        self._heard_at = -inf
         self._sleeping: trio.CancelScope | None = None
         self._unwritten: bytes | None = None
         self._to_write = trio.Event()
@@ -193,6 +199,7 @@ class ControlLink:
             self._conversation = self._sleeping = None
             self.statistics.controller = ""
             self._report_at = self._obey_at = inf
+            self._follows, self._heard = False, -1
             self._obeying.clear()
 
     def _turn(self, endpoint: Endpoint, socket: UdpSocket, conversation: Conversation) -> None:
@@ -210,13 +217,13 @@ class ControlLink:
                 conversation.send(replace(self._hello, generation=self.orders.generation))
             for message in messages:
                 self._receive(message, conversation, now, wall_now)
+        self._note_heard(conversation, now)
         if self.statistics.controller and conversation.ended is None:
             self._say(conversation, now, wall_now)
         socket.flush()
         socket.send(endpoint.datagrams_to_send(now))
 
     def _receive(self, message: ToRelay, conversation: Conversation, now: float, wall_now: float) -> None:
-        self._steered.controller_heard(now)
         match message:
             case Welcome(refused=refused) if refused:
                 self.statistics.refused += 1
@@ -228,9 +235,9 @@ class ControlLink:
                 self._report_at = now
                 log.info("controller found", extra={"controller": message.controller})
             case SignedTable():
-                self._use(self.orders.receive_table(message, wall_now), now)
+                self._follow(self.orders.receive_table(message, wall_now), now)
             case TableDelta():
-                self._use(self.orders.receive_delta(message, wall_now), now)
+                self._follow(self.orders.receive_delta(message, wall_now), now)
             case Command() if message.id in self._obeying or len(self._obeying) < MAX_OBEYING:
                 self._obeying[message.id] = message
                 self._obey_at = now
@@ -271,7 +278,24 @@ class ControlLink:
         if self._sleeping is not None:
             self._sleeping.deadline = -inf
 
+    def _note_heard(self, conversation: Conversation, now: float) -> None:
+        """Say that the controller is there: a home without its follower goes by that (docs/rooms.md).
+
+        Controllers say little while nothing changes, but they acknowledge every report.
+        """
+        newest = conversation.newest_packet
+        if self._follows and newest != self._heard and now >= self._heard_at + HEARD_AGAIN_S:
+            self._heard, self._heard_at = newest, now
+            self._steered.controller_heard(now)
+
     # --- Tables ---
+
+    def _follow(self, taken: Taken, now: float) -> None:
+        """Go by what the controller said; rooms that it changes hear of it after they have changed."""
+        self._use(taken, now)
+        self._follows = taken.fault is None
+        if self._follows:
+            self._heard_at = -inf
 
     def _use(self, taken: Taken, now: float) -> None:
         if taken.fault is not None:

@@ -80,6 +80,11 @@ class Conversation:
         if self.ended is None:
             self._connection.send(self._stream, self._encoder.encode_frame(message))
 
+    @property
+    def newest_packet(self) -> int:
+        """The number of the controller's newest packet: those that only acknowledge ours say that it is there, too."""
+        return self._connection.statistics().largest_received_packet
+
     def next_deadline(self) -> float | None:
         """When `handle_deadline` wants to be called."""
         return self._prover.next_deadline() if self._prover is not None and self.ended is None else None

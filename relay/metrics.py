@@ -85,6 +85,35 @@ class MediaMetrics:
 
 
 @dataclass(slots=True)
+class RoomMetrics:
+    """Ordered messages: what this relay is in their rooms, what it promised, and what it refused."""
+
+    open: Labelled = gauges("rooms", "Rooms that this relay knows, by what it is in them.", "role")
+    acknowledged: Labelled = counters(
+        "room_messages_acknowledged_total",
+        "Acknowledgements given by this relay as home, by on how many disks the message then was.",
+        "stored",
+    )
+    repeated: Count = counter(
+        "room_messages_repeated_total", "Messages that had a place already and were told of it again."
+    )
+    refused: Labelled = counters("room_messages_refused_total", "Messages refused here, and why.", "reason")
+    waiting: Count = gauge("room_waiting_messages", "Messages here without an answer: no place yet, or not safe yet.")
+    write: Histogram = histogram(
+        "room_write_seconds", "From giving a transaction to the rooms' store to its answer, flushed.", WAIT_BUCKETS_S
+    )
+    backlog: Count = gauge(
+        "room_follower_backlog_records", "Records of rooms whose home is here that their followers may not have."
+    )
+    records: Count = gauge("room_records", "Records in all logs here.")
+    withdrawn: Count = counter(
+        "room_records_withdrawn_total", "Records cut from logs here: another home went on without them."
+    )
+    damaged: Count = gauge("room_damaged_records", "Records on disk that could not be read.")
+    disk_bytes: Count = gauge("room_disk_bytes", "Size of the rooms' file and its write-ahead log.")
+
+
+@dataclass(slots=True)
 class NetworkMetrics:
     """The socket and QUIC."""
 
@@ -133,12 +162,13 @@ class ProcessMetrics:
 class Metrics:
     """One relay's numbers."""
 
-    __slots__ = ("media", "network", "process", "refreshers", "requests", "sessions", "turns")
+    __slots__ = ("media", "network", "process", "refreshers", "requests", "rooms", "sessions", "turns")
 
     def __init__(self) -> None:
         self.sessions = SessionMetrics()
         self.requests = RequestMetrics()
         self.media = MediaMetrics()
+        self.rooms = RoomMetrics()
         self.network = NetworkMetrics()
         self.turns = TurnMetrics()
         self.process = ProcessMetrics()
@@ -148,7 +178,8 @@ class Metrics:
         """All numbers now, after the refreshers have run; what it returns no longer changes."""
         for refresh in self.refreshers:
             refresh()
-        return metering.snapshot((self.sessions, self.requests, self.media, self.network, self.turns, self.process))
+        parts = (self.sessions, self.requests, self.media, self.rooms, self.network, self.turns, self.process)
+        return metering.snapshot(parts)
 
 
 def declarations() -> tuple[Declaration, ...]:

@@ -6,14 +6,15 @@ here runs for an object or a packet.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from relay.attachment import Attachment
 from relay.metrics import Metrics
 from relay.node import Ended, Node, Stage
 from tradewind.moqt.errors import RequestCode, SessionCode
+from tradewind.moqt.model import format_namespace
 from tradewind.quic.statistics import EndpointStatistics
 
 
@@ -32,13 +33,30 @@ class SocketCounts(Protocol):
     def receive_drops(self) -> int: ...
 
 
+class RoomsOnDisk(Protocol):
+    """The store of a relay's rooms."""
+
+    write_waits_s: deque[float]
+
+    def statistics(self) -> DiskStatistics: ...
+
+
+class DiskStatistics(NamedTuple):
+    """What metrics show of that store."""
+
+    size_bytes: int
+    damaged: int
+
+
 class Observer:
-    """Reads one node, and the sockets around it."""
+    """Reads one node, and the sockets and the disk around it."""
 
     def __init__(self, node: Node, metrics: Metrics, sockets: Callable[[], Sequence[SocketCounts]] = tuple) -> None:
         self._node = node
         self._metrics = metrics
         self._sockets = sockets
+        self.disk: RoomsOnDisk | None = None
+        """Where rooms are stored; None: this relay has no part in any."""
         self._gone: Counter[str] = Counter()
         """What sessions that are over had counted."""
         metrics.refreshers.append(self.refresh)
@@ -60,6 +78,7 @@ class Observer:
         self._refresh_forwarding()
         self._refresh_handshakes()
         self._refresh_sockets()
+        self._refresh_rooms()
         metrics.turns.ready_sessions.set(len(node.forwarder.ready))
         for stage in Stage:
             metrics.process.state.of(stage.value).set(node.stage is stage)
@@ -81,6 +100,7 @@ class Observer:
             "namespaces": node.forwarder.describe_namespaces(),
             "tracks": node.forwarder.describe_tracks(),
             "cache": {"bytes": held.cache_bytes, "groups": held.cache_groups, "evictions": held.cache_evictions},
+            "rooms": self._describe_rooms(),
             "drops": {reason.value: count for reason, count in held.drops.items()},
             "limits": {
                 **node.limits.statistics()._asdict(),
@@ -145,6 +165,37 @@ class Observer:
         media.cache_evictions.set(held.cache_evictions)
         for reason, count in held.drops.items():
             media.dropped.of(reason.value).set(count)
+
+    def _refresh_rooms(self) -> None:
+        node, rooms = self._node, self._metrics.rooms
+        if node.rooms is not None:
+            found = tuple(node.rooms.statistics().values())
+            rooms.open.clear()
+            for role, count in Counter(one.doing for one in found).items():
+                rooms.open.of(role).set(count)
+            told = node.rooms.rooms.told
+            for stored, count in told.stored.items():
+                rooms.acknowledged.of(str(stored)).set(count)
+            rooms.repeated.set(told.repeated)
+            for why, count in node.rooms.refused().items():
+                rooms.refused.of(why.name.lower()).set(count)
+            rooms.waiting.set(sum(one.waiting for one in found))
+            rooms.backlog.set(sum(one.backlog for one in found))
+            rooms.records.set(sum(one.records for one in found))
+            rooms.withdrawn.set(sum(one.withdrawn for one in found))
+        if self.disk is not None:
+            while self.disk.write_waits_s:
+                rooms.write.observe(self.disk.write_waits_s.popleft())
+            disk = self.disk.statistics()
+            rooms.disk_bytes.set(disk.size_bytes)
+            rooms.damaged.set(disk.damaged)
+
+    def _describe_rooms(self) -> dict[str, Any]:
+        """What this relay is in each room, by the room's name."""
+        if self._node.rooms is None:
+            return {}
+        found = self._node.rooms.statistics()
+        return {format_namespace(room): one._asdict() for room, one in found.items()}
 
     def _refresh_handshakes(self) -> None:
         found = [endpoint.statistics() for endpoint in self._node.endpoints]

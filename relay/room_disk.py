@@ -10,17 +10,21 @@ import logging
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
 from relay.node import Node
-from relay.rooms.effects import Outcome, Written
+from relay.observe import DiskStatistics
+from relay.rooms.effects import Outcome, Write, Written
 from relay.rooms.rates import RoomSettings
 from relay.rooms.store import Flush, RoomStore, StoreSettings, probe_flush
 
 _log = logging.getLogger("relay")
+MOST_WAITS = 10_000
+"""Of writes, kept until somebody looks."""
 
 
 class RoomDisk:
@@ -38,6 +42,9 @@ class RoomDisk:
         self._news: Callable[[], None] = lambda: None
         self._failed = False
         self._store = RoomStore(path, settings, self._wake)
+        self._given: dict[tuple[tuple[bytes, ...], int], float] = {}
+        self.write_waits_s: deque[float] = deque(maxlen=MOST_WAITS)
+        """How long writes took, from giving them to the store to its answer, since the reader last emptied it."""
 
     def open(self, me: str, settings: RoomSettings, wall_now: float, news: Callable[[], None]) -> None:
         """Give the node what is stored, and measure the disk; `news` is called when results are there.
@@ -58,7 +65,11 @@ class RoomDisk:
 
     def give(self) -> None:
         """After a turn: what the node wants done."""
-        self._store.submit(self._node.take_store_work())
+        work = self._node.take_store_work()
+        if work:
+            now = trio.current_time()
+            self._given.update({(one.room, one.id): now for one in work if isinstance(one, Write)})
+            self._store.submit(work)
 
     def take(self, wall_now: float) -> None:
         """Before a turn: what was done."""
@@ -71,7 +82,16 @@ class RoomDisk:
             _log.error(
                 "rooms are stored no longer: nothing is ordered until a restart", extra={"path": str(self._path)}
             )
-        self._node.receive_stored(results, trio.current_time(), wall_now)
+        now = trio.current_time()
+        for result in results:
+            if isinstance(result, Written):
+                self.write_waits_s.append(now - self._given.pop((result.room, result.id)))
+        self._node.receive_stored(results, now, wall_now)
+
+    def statistics(self) -> DiskStatistics:
+        """What there is on disk now."""
+        sizes = [_size_bytes(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal")]
+        return DiskStatistics(sum(sizes), self._store.statistics().damaged)
 
     def close(self) -> None:
         """Do what is queued, then close the file. Blocks for that long."""
@@ -89,6 +109,13 @@ class RoomDisk:
 
     def _told(self) -> None:
         self._news()
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def passing_path() -> Path:

@@ -19,6 +19,8 @@ from tradewind.moqt.model import FullTrackName, Location, LocationFilter, Range
 
 PRIORITY = 0x40
 MESSAGES_A_GROUP = 64
+MOST_A_GROUP = 4096
+"""Where order matters between messages: as many as `rooms.carrying` lets wait, so that all of them are one stream."""
 FETCH_RECORDS = 32 * GROUP_OBJECTS
 """What one FETCH brings of a log; the rest is marked as unknown, and can be asked for next."""
 
@@ -26,13 +28,23 @@ FETCH_RECORDS = 32 * GROUP_OBJECTS
 class MessageTrack:
     """Messages in order, so many in a group. Who comes later gets what is written from then on, or the last group."""
 
-    __slots__ = ("_feeds", "_group", "_keeps", "_kept", "_largest", "_number", "_party", "_streams", "track")
+    __slots__ = (
+        *("_feeds", "_group", "_keeps", "_kept", "_largest", "_most", "_number", "_party", "_streams"),
+        "track",
+    )
 
-    def __init__(self, party: LocalParty, track: FullTrackName, first_group: int, *, keeps: bool = False) -> None:
-        """`keeps`: each message is a group of its own, and the last one is there for whoever comes later."""
+    def __init__(
+        self, party: LocalParty, track: FullTrackName, first_group: int, *, keeps: bool = False,
+        most: int = MESSAGES_A_GROUP,
+    ) -> None:  # fmt: skip
+        """`keeps`: each message is a group of its own, and the last one is there for whoever comes later.
+
+        `most` in a group. Groups are streams of their own, and what is in two of them may change places on the way.
+        """
         self.track = track
         self._party = party
         self._keeps = keeps
+        self._most = most
         self._group = first_group
         self._number = 0
         self._largest: Location | None = None
@@ -70,7 +82,12 @@ class MessageTrack:
             self._send(request, location, payload, now)
         if self._keeps:
             self._kept = payload
-        if self._keeps or self._number == MESSAGES_A_GROUP:
+        if self._keeps or self._number == self._most:
+            self._end_group(now)
+
+    def rest(self, now: float) -> None:
+        """What was written has been taken: a group that is long enough ends."""
+        if self._number >= MESSAGES_A_GROUP:
             self._end_group(now)
 
     def write_group(self, group: int, payload: bytes, now: float) -> None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
@@ -15,7 +16,7 @@ from relay import room_plan
 from relay.forwarding.forwarder import Forwarder
 from relay.local import Arrived, Established, Fetched, Left, LocalEvent, LocalParty, Lost, Named, TooLong, Wanted
 from relay.room_plan import COPIED, COPY, IN, OUT, Part, Reading, Wish, most_bytes
-from relay.room_publishing import LogTrack, MessageTrack, refuse
+from relay.room_publishing import MESSAGES_A_GROUP, MOST_A_GROUP, LogTrack, MessageTrack, refuse
 from relay.rooms import names
 from relay.rooms.carrying import Carrying
 from relay.rooms.effects import FORWARDING_READS, Read, ReadDone, Stored, ToRelay, Write, Written
@@ -135,7 +136,7 @@ class RoomTracks:
             before = self._entries.get(name)
             if before is not None and before.epoch < entry.epoch:
                 self._desk(name).former = before
-                self._carrying.receive_reachable(name, reachable=False)
+                self._carrying.receive_reachable(name, now, reachable=False)
         self._dirty.update(dict.fromkeys((*self._entries, *fresh)))
         self._entries = fresh
         self._apply(now)
@@ -215,6 +216,7 @@ class RoomTracks:
         for _ in range(ROUNDS):
             while (event := self._party.take()) is not None:
                 self._receive(event, now)
+            self._take_over(now)
             self._take_output(now)
             dirty, self._dirty = self._dirty, {}
             for room in dirty:
@@ -234,6 +236,10 @@ class RoomTracks:
 
     def statistics(self) -> dict[RoomName, RoomStatistics]:
         return self.rooms.statistics()
+
+    def refused(self) -> Counter[Why]:
+        """Messages refused here since the start, by this relay as home or as the edge that they came to."""
+        return self.rooms.told.refused + self._carrying.refused
 
     def check_invariants(self) -> None:
         self.rooms.check_invariants()
@@ -299,7 +305,7 @@ class RoomTracks:
     def _refuse_unread(self, track: FullTrackName, now: float) -> None:
         reading = self._reading.get(track)
         if reading is not None and reading.part is Part.PUBLISHES:
-            self._tell(reading.room, reading.whose, Nak(bytes(KEY_BYTES), Why.SIZE), now)
+            self._refuse(reading.room, reading.whose, Nak(bytes(KEY_BYTES), Why.SIZE), now)
 
     def _meet_edge(self, namespace: Namespace, here: bool) -> None:
         found = names.split(namespace, self._entries)
@@ -335,7 +341,7 @@ class RoomTracks:
                 there = _There(reading.room, relay, message.number)
                 self._give_to_room(reading.room, there, message.writer[0], message.publish, now)
             case (Part.ANSWERED, Answered()):
-                self._carrying.receive_answered(message)
+                self._carrying.receive_answered(message, now)
             case (Part.COPIES, Copy() as said) | (Part.COPIED, Copied() as said):
                 self.rooms.receive_relay(relay.decode("utf-8", "replace"), said, now)
             case _:
@@ -349,19 +355,19 @@ class RoomTracks:
             message = None
         if not isinstance(message, Publish) or message.room != room:
             key = message.key if isinstance(message, Publish) else bytes(KEY_BYTES)
-            self._tell(room, writer, Nak(key, Why.MALFORMED), now)
+            self._refuse(room, writer, Nak(key, Why.MALFORMED), now)
             return
         sessions = self._desk(room).writers.get(writer, {})
         # Nobody knows which of a user's sessions sent it: what one of them may not write, none may.
         if not sessions or not all(message.cls in classes for classes in sessions.values()):
-            self._tell(room, writer, Nak(message.key, Why.DENIED), now)
+            self._refuse(room, writer, Nak(message.key, Why.DENIED), now)
             return
         if room not in self._entries:
             self._found(room)
             self._apply(now)
         entry = self._entries.get(room)
         if entry is None:
-            self._tell(room, writer, Nak(message.key, Why.NO_HOME, RETRY_MS[Why.NO_HOME]), now)
+            self._refuse(room, writer, Nak(message.key, Why.NO_HOME, RETRY_MS[Why.NO_HOME]), now)
         elif entry.home == self._me:
             self._give_to_room(room, _Here(room, writer), writer[0], payload, now)
         else:
@@ -386,6 +392,11 @@ class RoomTracks:
             self._write((*log_namespace(message.room, entry.epoch), IN, self._name), PUB_TRACK, message, now)
         for room, whose, answer in told:
             self._tell(room, whose, answer, now)
+
+    def _refuse(self, room: RoomName, writer: RoomName, nak: Nak, now: float) -> None:
+        """An answer of this relay's own: no home has seen the message."""
+        self.rooms.told.count(nak)
+        self._tell(room, writer, nak, now)
 
     def _tell(self, room: RoomName, writer: RoomName, answer: Ack | Nak, now: float) -> None:
         track = self._find(FullTrackName(answers_namespace(room, writer), ACK_TRACK))
@@ -438,11 +449,18 @@ class RoomTracks:
 
     def _apply(self, now: float) -> None:
         self.rooms.apply(self._entries.values(), now)
-        for name, entry in self._entries.items():
-            if entry.home == self._me:
+        self._dirty.update(dict.fromkeys(self._entries))
+
+    def _take_over(self, now: float) -> None:
+        """Give what waited for a home elsewhere to the room, where the home is here now.
+
+        Not at once with the table: its home has not heard the controller yet, and would refuse.
+        """
+        for name in self._dirty:
+            entry = self._entries.get(name)
+            if entry is not None and entry.home == self._me:
                 for writer, data in self._carrying.settle_here(name):
                     self._give_to_room(name, _Here(name, writer), writer[0], data, now)
-        self._dirty.update(dict.fromkeys(self._entries))
 
     def _forget_writer(self, room: RoomName, writer: RoomName) -> None:
         self._desk(room).writers.pop(writer, None)
@@ -463,9 +481,10 @@ class RoomTracks:
             published = desk.served[track] = self._messages(track)
         return published
 
-    def _messages(self, track: FullTrackName, *, keeps: bool = False) -> MessageTrack:
+    def _messages(self, track: FullTrackName) -> MessageTrack:
         first = max(int((self._last_now + self._wall_offset_s) * 1000), 0)
-        return MessageTrack(self._party, track, first, keeps=keeps)
+        keeps, carries = track.name == EPOCHS_TRACK, track.name == PUB_TRACK
+        return MessageTrack(self._party, track, first, keeps=keeps, most=MOST_A_GROUP if carries else MESSAGES_A_GROUP)
 
     # --- Which tracks there are ---
 
@@ -500,8 +519,10 @@ class RoomTracks:
             listens = isinstance(ours, MessageTrack) and ours.is_read
             answers = self._party.reads(FullTrackName((*base, OUT, self._name), ACK_TRACK))
             if desk.writers:
-                self._carrying.receive_reachable(room, reachable=listens and answers)
+                self._carrying.receive_reachable(room, now, reachable=listens and answers)
                 self._take_output(now)
+                if isinstance(ours, MessageTrack) and self._carrying.is_quiet(room):
+                    ours.rest(now)
 
     def _match(self, room: RoomName, desk: _Desk, wish: Wish, now: float) -> None:
         """Make the difference between what there is and what is wished for."""
@@ -524,7 +545,7 @@ class RoomTracks:
         for prefix in sorted(desk.heard - wish.heard):
             party.unlisten(prefix, now)
         for track in sorted(wish.messages - desk.served.keys()):
-            desk.served[track] = self._messages(track, keeps=track.name == EPOCHS_TRACK)
+            desk.served[track] = self._messages(track)
             party.serve(track)
         for track in sorted(wish.logs - desk.served.keys()):
             log = self.rooms.log(track.namespace[:-1])

@@ -227,7 +227,7 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     metrics.refreshers.append(partial(_count_answers, metrics, placing))
     tls = _tls(config)
     if config.rooms.enabled:
-        relay.disk = _open_rooms(config, node, sockets, relay)
+        observer.disk = relay.disk = _open_rooms(config, node, sockets, relay)
 
     def new_certificate(fresh: Credentials) -> None:
         credentials.value = fresh

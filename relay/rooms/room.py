@@ -33,6 +33,10 @@ class RoomStatistics(NamedTuple):
     withdrawn: int
     conflicts: int
     """Tables that said another home or follower for an epoch than we knew, and copies from who is no home."""
+    waiting: int = 0
+    """Messages without an answer, where this relay is the home."""
+    backlog: int = 0
+    """Records that the follower may not have."""
 
 
 class Room:
@@ -219,9 +223,14 @@ class Room:
     def statistics(self) -> RoomStatistics:
         """Counts for the state page."""
         log, standing = self.log, self.log.standing
+        waiting = backlog = 0
+        if isinstance(self._role, Sequencer):
+            found = self._role.statistics()
+            waiting, backlog = found.queued + found.unacknowledged, found.backlog
         return RoomStatistics(
-            self.doing.value, log.epoch, log.records, log.visible, standing.whole, log.withdrawn, self.conflicts
-        )
+            self.doing.value, log.epoch, log.records, log.visible, standing.whole, log.withdrawn, self.conflicts,
+            waiting, backlog,
+        )  # fmt: skip
 
     def check_invariants(self) -> None:
         self.log.check_invariants()

@@ -8,7 +8,9 @@ to writers, messages to relays, writes and reads to the store (`relay.rooms.stor
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from relay.rooms.effects import (
     FORWARDING_READS,
@@ -29,15 +31,34 @@ from relay.rooms.room import Room, RoomStatistics
 from relay.rooms.sequencer import RETRY_MS
 from tradewind.contract.copies import Copied, Copy
 from tradewind.contract.messages import RoomEntry, RoomReport
-from tradewind.contract.rooms import KEY_BYTES, Nak, Opening, Publish, RoomMessageError, RoomName, Why, decode
+from tradewind.contract.rooms import KEY_BYTES, Ack, Nak, Opening, Publish, RoomMessageError, RoomName, Why, decode
 
 _NO_KEY = bytes(KEY_BYTES)
+
+
+@dataclass(slots=True)
+class Told:
+    """What writers were told since the start, message by message."""
+
+    stored: Counter[int] = field(default_factory=Counter)
+    """Acknowledgements, by on how many disks the message was."""
+    repeated: int = 0
+    """Those among them that told of a place once more."""
+    refused: Counter[Why] = field(default_factory=Counter)
+
+    def count(self, message: Ack | Nak) -> None:
+        """One answer."""
+        if isinstance(message, Ack):
+            self.stored[message.stored] += 1
+            self.repeated += message.dup
+        else:
+            self.refused[message.why] += 1
 
 
 class Rooms:
     """All rooms of one relay."""
 
-    __slots__ = ("_deadlines", "_due", "_me", "_naks", "_rooms", "_settings", "_touched")
+    __slots__ = ("_deadlines", "_due", "_me", "_naks", "_rooms", "_settings", "_touched", "told")
 
     def __init__(self, me: str, settings: RoomSettings, stored: Mapping[RoomName, Stored]) -> None:
         self._me = me
@@ -47,6 +68,7 @@ class Rooms:
         self._due: dict[RoomName, float] = {}
         self._deadlines: list[tuple[float, RoomName]] = []
         self._naks: list[Answer] = []
+        self.told = Told()
 
     def apply(self, entries: Iterable[RoomEntry], now: float) -> None:
         """All rooms of a route table. One that it no longer has is forgotten where nothing of it is on this disk."""
@@ -126,6 +148,8 @@ class Rooms:
             elif self._due.get(name) != due:
                 self._due[name] = due
                 heapq.heappush(self._deadlines, (due, name))
+        for _, message in answers:
+            self.told.count(message)
         return Output(tuple(answers), tuple(relays), tuple(store))
 
     def next_deadline(self) -> float | None:
@@ -142,15 +166,6 @@ class Rooms:
             room = self._rooms[name]
             room.handle_deadline(now)
             self._touched[name] = room
-
-    def reload(self, stored: Mapping[RoomName, Stored], now: float) -> None:
-        """The store was opened anew after it failed: every room starts from what is there."""
-        entries = [room.entry for room in self._rooms.values() if room.entry is not None]
-        self._rooms = {name: Room(name, self._me, what, self._settings) for name, what in stored.items()}
-        self._due.clear()
-        self._deadlines.clear()
-        self._touched.clear()
-        self.apply(entries, now)
 
     def home_of(self, name: RoomName) -> str | None:
         """Who orders a room, as the newest table says; None: nobody."""

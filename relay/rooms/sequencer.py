@@ -84,6 +84,8 @@ class SequencerStatistics(NamedTuple):
     acked_twice: int
     queued: int
     unacknowledged: int
+    backlog: int
+    """Records that the follower may not have, now."""
 
 
 class Sequencer:
@@ -242,7 +244,8 @@ class Sequencer:
         """Counts for the state page."""
         accepted, refused, duplicates, once, twice = self._counts
         waiting = len(self._unacked) + len(self._late)
-        return SequencerStatistics(accepted, refused, duplicates, once, twice, len(self._queue), waiting)
+        backlog = 0 if self.mirror is None else self._log.records - self.mirror.held
+        return SequencerStatistics(accepted, refused, duplicates, once, twice, len(self._queue), waiting, backlog)
 
     def check_invariants(self) -> None:
         waiting = {pending.message.key for pending in self._queue} | {p.message.key for p, _ in self._batch}

@@ -193,6 +193,30 @@ async def test_a_relay_that_crashes_and_comes_back() -> None:
             again.stop()
 
 
+async def test_who_knows_other_relays_goes_there_when_its_own_is_gone() -> None:
+    states: list[State] = []
+    patient = settings(idle_timeout_s=0.4, keep_alive_s=0.1, connect_timeout_s=0.2)
+    with trio.fail_after(8):
+        async with relay_beside() as near, relay_beside() as far, trio.open_nursery() as nursery:
+            async with (
+                connect(
+                    near.quic_url, others=[far.quic_url], settings=patient, report=lambda state, _: states.append(state)
+                ) as publisher,
+                connect(far.quic_url, settings=patient) as subscriber,
+            ):
+                track, stop = await publish(publisher), trio.Event()
+                nursery.start_soon(write_until, track, stop)
+                near.stop()
+                await take(await subscriber.subscribe(VIDEO, wait_s=5.0), 3)
+                assert states == [State.CONNECTED, State.LOST, State.CONNECTED]
+                stop.set()
+            async with connect(near.quic_url, others=[far.quic_url], settings=patient) as late:
+                assert late.protocol, "the first one may be gone from the start"
+    with pytest.raises(ConnectFailed, match=f"port {near.port}"):
+        async with connect(near.quic_url, others=[far.quic_url], settings=patient):
+            pass
+
+
 async def test_a_relay_that_asks_to_move_loses_nobody() -> None:
     states: list[State] = []
     async with relay_beside() as old, relay_beside() as new:

@@ -128,7 +128,8 @@ class FakeMesh:
         self.tables: list[RouteTable] = []
         self.obeyed: list[str] = []
         self.stage: Any = "serving"
-        self.heard = 0
+        self.heard: list[int] = []
+        """How many tables there were each time that a controller was heard."""
 
     def report(self, sequence: int, now: float, wall_now: float) -> Report:
         links = [link(other) for other in self.others]
@@ -148,7 +149,7 @@ class FakeMesh:
         return Answer(question.id, json.dumps([{"session": 1, "what": question.what}]))
 
     def controller_heard(self, now: float) -> None:
-        self.heard += 1
+        self.heard.append(len(self.tables))
 
 
 class Relay:
@@ -269,6 +270,21 @@ def commands(control: Control) -> None:
     assert said("node", "ls", ops=1)[0] == 4
     code, text = said("node", "undrain", "b", "--id", "x2", "--wait", "10")
     assert code == 0 and "done" in text, text
+
+
+async def test_a_controller_that_says_nothing_is_heard_by_what_it_acknowledges(control: Control) -> None:
+    async with two_relays(control) as (a, b):
+        await until(lambda: ids(a) == ids(b) == ["a", "b"], "no table with both in it")
+        assert 0 not in a.fake.heard, "rooms count on a controller only once they go by its table"
+        said, heard = a.link.statistics.welcomes, len(a.fake.heard)
+        await trio.sleep(3.5)
+        assert len(a.fake.heard) - heard >= 3, "once for each report"
+        control.process.send_signal(signal.SIGSTOP)
+        await trio.sleep(1.5)
+        heard = len(a.fake.heard)
+        await trio.sleep(1.5)
+        assert len(a.fake.heard) == heard and a.link.statistics.welcomes == said
+        control.process.send_signal(signal.SIGCONT)
 
 
 async def test_who_is_no_relay_of_the_mesh_is_told_nothing(control: Control) -> None:

@@ -17,7 +17,8 @@ from tradewind.metering import MAX_CHILDREN, Declaration, Histogram, Labelled, r
 UNITS = ("seconds", "bytes", "ratio", "info", "timestamp_seconds")
 WITHOUT_UNIT = {
     *("sessions", "handshakes", "subscriptions", "upstream_subscriptions", "namespaces", "tracks", "cache_groups"),
-    *("ready_sessions", "state", "last_reload_successful"),
+    *("ready_sessions", "state", "last_reload_successful", "rooms", "room_waiting_messages", "room_records"),
+    *("room_follower_backlog_records", "room_damaged_records"),
 }
 """Gauges that count things: the name is the thing."""
 
@@ -25,7 +26,8 @@ WITHOUT_UNIT = {
 def filled() -> Metrics:
     """Every metric with a value, so that nothing is left out of what is rendered."""
     metrics = Metrics()
-    for part in (metrics.sessions, metrics.requests, metrics.media, metrics.network, metrics.turns, metrics.process):
+    own = (metrics.sessions, metrics.requests, metrics.media, metrics.rooms)
+    for part in (*own, metrics.network, metrics.turns, metrics.process):
         for field in dataclasses.fields(part):
             child = getattr(part, field.name)
             if isinstance(child, Histogram):

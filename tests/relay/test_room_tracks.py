@@ -9,12 +9,13 @@ import pytest
 
 from bench.check_rooms import check, gather
 from relay.forwarding.book import Standing
+from relay.room_publishing import MESSAGES_A_GROUP, MessageTrack
 from relay.rooms import names
 from relay.rooms.effects import Doing
 from relay.rooms.rates import RoomSettings
 from tests.sim.rooms import ROOM, RoomMesh, RoomWriter
 from tradewind.contract.messages import RoomEntry
-from tradewind.contract.rooms import Ack, Opening, Why, encode
+from tradewind.contract.rooms import PUB_TRACK, Ack, Opening, Why, encode, log_namespace
 from tradewind.moqt.errors import RequestCode
 from tradewind.moqt.model import FullTrackName, Namespace, Parameters
 
@@ -106,6 +107,43 @@ def test_the_home_dies_and_its_follower_goes_on() -> None:
     assert verdict(mesh) == {}
 
 
+def test_who_becomes_the_home_refuses_nobody_who_waited_for_it() -> None:
+    mesh = RoomMesh("abc")
+    mesh.apply(RoomEntry(ROOM, "a", "c", 1))
+    mesh.run(2.0)
+    carl = mesh.writer("c", "carl")
+    mesh.kill("a")
+    mesh.grade("c", "a", Standing.BAD)
+    for number in range(5):
+        carl.write(number)
+    mesh.run(1.0)
+    mesh.apply(RoomEntry(ROOM, "c", "b", 2))
+    mesh.run(1.0)
+    carl.hear()
+    assert [nak.why for nak in carl.naks] == []
+    assert [(ack.seq, ack.epoch) for ack in carl.acks[:5]] == [(number, 2) for number in range(5)]
+
+
+def test_what_waited_for_a_home_comes_to_it_in_its_order() -> None:
+    mesh, _, carl = tour()
+    mesh.kill("a")
+    mesh.grade("c", "a", Standing.BAD)
+    mesh.run(0.5)
+    for number in range(5 * MESSAGES_A_GROUP):
+        carl.write(number)
+    mesh.run(0.2)
+    mesh.apply(RoomEntry(ROOM, "b", "", 2, 0))
+    rooms = mesh.node("c").rooms
+    assert rooms is not None
+    track = rooms._desks[ROOM].served[FullTrackName((*log_namespace(ROOM, 2), b"in", b"c"), PUB_TRACK)]
+    assert isinstance(track, MessageTrack)
+    first = track._group
+    mesh.run(1.0)
+    carl.hear()
+    assert [(ack.seq, ack.dup) for ack in carl.acks] == [(number, False) for number in range(5 * MESSAGES_A_GROUP)]
+    assert track._group == first + 1, "all in one stream: what is in two may change places on the way"
+
+
 def test_a_writer_whose_home_cannot_be_reached_is_told_why() -> None:
     mesh, _, carl = tour()
     carl.write(0)
@@ -123,6 +161,17 @@ def test_a_writer_whose_home_cannot_be_reached_is_told_why() -> None:
     late.join(1)
     mesh.run()
     assert [record.body for record in late.records_read()] == [b"0"], "the follower serves what readers could see"
+
+
+def test_a_home_that_is_dead_without_anybody_saying_so_is_found_out() -> None:
+    mesh, _, carl = tour()
+    mesh.kill("a")
+    carl.write(1)
+    mesh.run(2.5)
+    refused = carl.write(2)
+    mesh.run(2.0)
+    carl.hear()
+    assert [(nak.key, nak.why) for nak in carl.naks] == [(refused, Why.NO_HOME)], "the home may have the first"
 
 
 def test_controllers_die_and_the_pair_goes_on_and_a_home_cut_off_refuses() -> None:

@@ -13,7 +13,7 @@ and subscribes again; when the relay sends GOAWAY it moves before it leaves. Pub
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -81,21 +81,23 @@ async def connect(
     url: str,
     *,
     token: str | None = None,
+    others: Sequence[str] = (),
     settings: ClientSettings = DEFAULT_SETTINGS,
     report: Callable[[State, str], None] | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to a relay and stay connected until the block ends.
 
     `url`: moqt:// for raw QUIC, https:// for WebTransport, http:// for a relay in development, whose certificate's
-    digest is asked for and pinned. `token` is an access token (JWT). `report` is told what becomes of the connection.
+    digest is asked for and pinned. `token` is an access token (JWT). `others` are relays of the same mesh, as URLs with
+    the same path: when this one is gone they are dialled in turn. `report` is told what becomes of the connection.
 
     Raises ConnectFailed where the first attempt fails and TargetError for a URL that is none; later ones go on until
     they succeed, unless `settings.reconnect` is off: then the client's calls raise LinkLost.
     """
-    target = parse_target(url, token)
+    targets = tuple(parse_target(one, token) for one in (url, *others))
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        client = Client(target, settings, report, nursery)
+        client = Client(targets, settings, report, nursery)
         try:
             await client._start()
             yield client
@@ -114,13 +116,14 @@ class Client:
 
     def __init__(
         self,
-        target: Target,
+        targets: Sequence[Target],
         settings: ClientSettings,
         report: Callable[[State, str], None] | None,
         nursery: trio.Nursery,
     ) -> None:
-        self.target = target
+        self.target = targets[0]
         self.settings = settings
+        self._targets = tuple(targets)
         self._report_to = report
         self._reported = (State.CONNECTED, "")
         self._nursery = nursery
@@ -277,9 +280,17 @@ class Client:
     # --- Connections --------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        link = await self._dial(self.target)
-        self._links.append(link)
-        self._nursery.start_soon(self._stay_connected, link)
+        failures = []
+        for target in self._targets:
+            try:
+                link = await self._dial(target)
+            except ConnectFailed as failure:
+                failures.append(failure)
+                continue
+            self._links.append(link)
+            self._nursery.start_soon(self._stay_connected, link)
+            return
+        raise failures[0]
 
     async def _stop(self) -> None:
         self._stopping = True
@@ -333,21 +344,22 @@ class Client:
             self._open.discard(link)
 
     async def _stay_connected(self, link: Link) -> None:
-        target = self.target
         while True:
             await link.moving.wait()
             if self._stopping:
                 return
+            targets = self._following(link.target)
             if link.goaway is not None and not link.lost:
-                target = self._moved_to(link.goaway, target)
-                self._report(State.MOVING, f"to {target}")
+                if link.goaway.uri:
+                    targets = (self._moved_to(link.goaway, link.target), *targets)
+                self._report(State.MOVING, f"to {targets[0]}")
                 self._nursery.start_soon(self._retire, link)
             else:
                 self._report(State.LOST, link.lost)
                 self._drop(link)
                 if not self.settings.reconnect:
                     return
-            following = await self._dial_until_it_works(target)
+            following = await self._dial_until_it_works(targets)
             self._links.append(following)
             await self._move_to(following)
             link = following
@@ -361,13 +373,21 @@ class Client:
         except TargetError:
             return target
 
-    async def _dial_until_it_works(self, target: Target) -> Link:
+    def _following(self, target: Target) -> tuple[Target, ...]:
+        """Who is dialled when `target` is gone: the relays after it in the list, and then it again."""
+        if target not in self._targets:
+            return (target, *self._targets)
+        at = self._targets.index(target) + 1
+        return self._targets[at:] + self._targets[:at]
+
+    async def _dial_until_it_works(self, targets: Sequence[Target]) -> Link:
         pause = self.settings.first_pause_s
         while True:
-            try:
-                return await self._dial(target)
-            except ConnectFailed as failure:
-                self._report(State.LOST, str(failure))
+            for target in dict.fromkeys(targets):
+                try:
+                    return await self._dial(target)
+                except ConnectFailed as failure:
+                    self._report(State.LOST, str(failure))
             # Relays that restart are dialled by everybody at once: spread them.
             await trio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, self.settings.longest_pause_s)

@@ -124,9 +124,11 @@ async def open_room(
 class _Waiting:
     """A message without an answer."""
 
-    __slots__ = ("answer", "news", "retry_s")
+    __slots__ = ("answer", "data", "message", "news", "retry_s")
 
-    def __init__(self) -> None:
+    def __init__(self, message: Publish) -> None:
+        self.message = message
+        self.data = encode(message)
         self.answer: Ack | Nak | None = None
         self.retry_s: float | None = None
         """A NAK said so."""
@@ -173,22 +175,21 @@ class Room:
             self.name, key or os.urandom(KEY_BYTES), int(cls), int(time.time() * 1000), body, lang, reply_to,
             expect_seq, deadline_ms,
         )  # fmt: skip
-        data = encode(message)
-        waiting = self._waiting.setdefault(message.key, _Waiting())
+        waiting = self._waiting.setdefault(message.key, _Waiting(message))
         wait_s = FIRST_WAIT_S
         try:
             with trio.move_on_after(timeout_s):
                 while True:
-                    self._send(message, data)
+                    self._send(waiting)
                     with trio.move_on_after(wait_s):
                         await waiting.news.wait()
+                    if waiting.answer is None and waiting.retry_s is not None:
+                        await trio.sleep(max(waiting.retry_s, SHORTEST_RETRY_S))
+                        waiting.retry_s, waiting.news = None, trio.Event()
+                    elif waiting.answer is None:
+                        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
                     if waiting.answer is not None:
                         return _taken(waiting.answer)
-                    if waiting.retry_s is not None:
-                        retry_s, waiting.retry_s, waiting.news = waiting.retry_s, None, trio.Event()
-                        await trio.sleep(max(retry_s, SHORTEST_RETRY_S))
-                    else:
-                        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
             raise Unanswered(f"no answer within {timeout_s:g} s")
         finally:
             self._waiting.pop(message.key, None)
@@ -226,15 +227,32 @@ class Room:
 
     async def _take_answers(self, answers: Subscription) -> None:
         while True:
-            async for found in answers:
-                with suppress(RoomMessageError):
-                    message = decode(found.payload)
-                    if isinstance(message, Ack | Nak):
-                        self._take(message)
+            nursery: trio.Nursery
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._repeat_after_moves, answers)
+                async for found in answers:
+                    with suppress(RoomMessageError):
+                        message = decode(found.payload)
+                        if isinstance(message, Ack | Nak):
+                            self._take(message)
+                nursery.cancel_scope.cancel()
             with suppress(RequestFailed, LinkLost):
                 answers = await self._subscribe_answers()
+                self._repeat()
                 continue
             await trio.sleep(FIRST_WAIT_S)
+
+    async def _repeat_after_moves(self, answers: Subscription) -> None:
+        """The relay that heard us before may be gone, and the answers with it."""
+        while True:
+            await answers.reopened.wait()
+            self._repeat()
+
+    def _repeat(self) -> None:
+        """Send all that nobody has answered, in its order, to who listens now."""
+        for waiting in self._waiting.values():
+            if waiting.answer is None and waiting.retry_s is None:
+                self._send(waiting)
 
     def _take(self, message: Ack | Nak) -> None:
         self._watch(message)
@@ -247,12 +265,12 @@ class Room:
             waiting.answer = message
         waiting.news.set()
 
-    def _send(self, message: Publish, data: bytes) -> None:
+    def _send(self, waiting: _Waiting) -> None:
         assert self._track is not None
         if self._number >= GROUP_MESSAGES and len(self._waiting) <= 1:
             self._group, self._number = self._group + 1, 0
-        self._watch(message)
-        self._track.write(self._group, self._number, data)
+        self._watch(waiting.message)
+        self._track.write(self._group, self._number, waiting.data)
         self._number += 1
 
 

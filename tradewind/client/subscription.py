@@ -114,6 +114,8 @@ class Subscription:
         """Track Properties."""
         self.ended = ""
         """Why it is over, in words."""
+        self.reopened = trio.Event()
+        """Set when another connection has it; there is a new one for the next time."""
         self._owner = owner
         self._join = join
         self._priority = priority
@@ -235,6 +237,8 @@ class Subscription:
             else:
                 if old is not None and request is not None and old is not link and not old.lost:
                     old.cancel(request)
+                self.reopened.set()
+                self.reopened = trio.Event()
                 return
 
 

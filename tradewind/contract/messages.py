@@ -26,6 +26,8 @@ StageName: TypeAlias = Literal["serving", "cordoned", "draining", "empty"]
 StateName: TypeAlias = Literal["up", "suspect", "bad", "probation"]
 PlacementKey: TypeAlias = Annotated[bytes, Meta(max_length=32)]
 """A relay's public Ed25519 key for placement tokens, whose `kid` is the relay's id; empty: it signs none."""
+HopId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**62)]
+"""MoQ Cluster, "Hop IDs": see `ids.hop_id`."""
 Score: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -84,7 +86,7 @@ class Origin(Part, frozen=True):
     """A namespace whose publisher has its session here."""
 
     namespace: NamespaceFields
-    hop: Count
+    hop: HopId
     """The publisher's Hop ID: the same in every session epoch of one publisher."""
 
 
