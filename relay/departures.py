@@ -88,16 +88,11 @@ class Departures:
             attachment = attachments.get(number)
             if attachment is not None:
                 self._ask(attachment, self.uri or self._uri_for(attachment, now, wall_now), left_ms, now)
+        looks = emptying.is_time_to_look(now)
         if emptying.is_over(now):
             self._end(emptying, now)
-            return
-        for attachment in attachments.values():
-            if attachment.dialled is not None and not emptying.knows(attachment.id):
-                # It came since, from somebody who did not know. Without a URI it would only come again.
-                uri = self._uri_for(attachment, now, wall_now)
-                if isinstance(uri, str):
-                    emptying.add(attachment.id)
-                    self._ask(attachment, uri, left_ms, now)
+        elif looks:
+            self._send_on(emptying, left_ms, now, wall_now)
 
     def tell_stage(self, now: float) -> None:
         """Placement and neighbours go by where we are in our life before any table says so."""
@@ -123,6 +118,15 @@ class Departures:
         return over or not any(self._host.forwarder.reads_and_feeds(number)[0] for number in attachments)
 
     # --- Private ---
+
+    def _send_on(self, emptying: Emptying, left_ms: int, now: float, wall_now: float) -> None:
+        """Those who came since, from somebody who did not know. Without a URI they would only come again."""
+        for attachment in self._host.attachments.values():
+            if attachment.dialled is not None and not emptying.knows(attachment.id):
+                uri = self._uri_for(attachment, now, wall_now)
+                if isinstance(uri, str):
+                    emptying.add(attachment.id)
+                    self._ask(attachment, uri, left_ms, now)
 
     def _ask(self, attachment: Attachment, uri: str | NowhereReason, left_ms: int, now: float) -> None:
         host = self._host
