@@ -386,6 +386,9 @@ class Plane:
             self.homes.receive_report(relay, report.rooms)
         if before is None or before.stage != report.stage:
             self.homes.receive_change(relay)
+        if before is not None and report.overstayed > before.overstayed:
+            detail = f"{report.overstayed - before.overstayed} did not move and were closed"
+            self.events.add(wall_now, "overstayed", relay, detail=detail)
         known_overrides = set(map(_way, before.overrides)) if before else set()
         for override in report.overrides:
             if _way(override) not in known_overrides:
@@ -515,7 +518,7 @@ class Plane:
 
 _ABOUT_RELAYS = (EventKind.JOINED, EventKind.DIED, EventKind.STAGE, EventKind.ATTACHED, EventKind.DETACHED)
 EVENT_KINDS = (
-    *("started", "closed", "violation", "override", "room", "command", "command_done", "command_failed"),
+    *("started", "closed", "violation", "override", "room", "command", "command_done", "command_failed", "overstayed"),
     *(kind.value for kind in EventKind),
     *(kind.value for kind in AlarmKind),
 )

@@ -12,6 +12,7 @@ from typing import Any
 from relay.access import Access, Grant, Reason, Refusal, split_target
 from relay.forwarding.egress_order import Outbox
 from relay.forwarding.forwarder import Forwarder
+from relay.leaving import Dialled, dialled
 from relay.limits import Allowance, Limit, Limits
 from relay.neighbour import EVERYTHING, Neighbour, session_settings
 from relay.neighbour import allowance as free_allowance
@@ -43,8 +44,8 @@ class Attachment:
     """A MoQT session on one connection, from `Opened` to its end."""
 
     __slots__ = ("_access", "_admit", "_connection", "_expiring", "_forwarder", "_handlers", "_limits", "_met", "_now",
-                 "_rooms", "_tally", "_wall_now", "deadline", "grant", "id", "neighbour", "opened_at", "outbox", "peer",
-                 "port", "quirks", "quota", "refusal", "session", "sink", "unanswered")  # fmt: skip
+                 "_rooms", "_tally", "_wall_now", "deadline", "dialled", "grant", "id", "neighbour", "opened_at",
+                 "outbox", "peer", "port", "quirks", "quota", "refusal", "session", "sink", "unanswered")  # fmt: skip
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class Attachment:
         self.grant: Grant | None = None
         self.refusal: Reason | Limit | None = None
         """Why it was not let in."""
+        self.dialled: Dialled | None = None
+        """How it came; None before it is let in, and for neighbours."""
         self.outbox: Outbox | None = None
         self.peer: SessionPeer | None = None
         self.sink: SessionSink | None = None
@@ -237,6 +240,7 @@ class Attachment:
             self._tally.limits[allowance] += 1
             self.session.close(SessionCode.UNAUTHORIZED, f"too many: {allowance.value}")
             return
+        self.dialled = dialled(target, jwt, webtransport=self._connection.transport == "webtransport")
         self._let_in(grant, allowance)
 
     def _meet(self, event: e.SetupReceived) -> None:

@@ -45,6 +45,9 @@ class SessionMetrics:
     )
     quirks: Labelled = counters("quirk_uses_total", "Known faults of clients that were forgiven.", "quirk")
     placed: Labelled = counters("place_answers_total", "Answers to /v1/place: placed, or why not.", "answer")
+    going_away: Labelled = counters(
+        "goaway_sent_total", "Sessions asked to move: given a new URI, or why they got none.", "uri"
+    )
     going_away_ignored: Count = counter("goaway_ignored_total", "Sessions that were still there when a drain ended.")
 
 

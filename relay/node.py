@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 from relay.access import Access
 from relay.attachment import Attachment
-from relay.drain import Emptying
+from relay.departures import Departures
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.egress_order import QUANTUM_BYTES, Outbox
 from relay.forwarding.forwarder import Forwarder
@@ -118,9 +118,9 @@ class Node:
         self.tickets: dict[bytes, Neighbour] = {}
         """What relays show that dial us, and who they are."""
         self.cordoned = False
-        """Nobody new is to be sent here; who comes all the same is served."""
-        self.emptying: Emptying | None = None
-        """A drain that an operator may undo."""
+        """Nobody new is to be sent here; who comes all the same is served. `cordon` changes it."""
+        self.departures = Departures(self)
+        """A drain that is under way; while the stage is SERVING an operator may undo it."""
         self.mesh: Mesh | None = None
         """Our place among other relays, where there are any."""
         self.families: Sequence[bool] = [False] * ports
@@ -134,6 +134,8 @@ class Node:
         self._deadlines: list[tuple[float, int, Attachment]] = []
         self._count = 0
         self._drain_ends: float | None = None
+        self._wall_now = 0.0
+        """As of the last turn."""
         self._housekeeping_at = 0.0
         """At once, and from then on by the clock."""
 
@@ -142,15 +144,16 @@ class Node:
     def receive_datagrams(self, port: int, batch: Sequence[tuple[bytes, Address]], now: float, wall_now: float) -> None:
         """Take a batch from one port's socket."""
         endpoint = self.endpoints[port]
-        self.tally.now = now
+        self.tally.now, self._wall_now = now, wall_now
         self._dispatch(endpoint.receive_datagrams(batch, now, self.settings.turn_handshakes), port, now, wall_now)
         if self.mesh is not None:
             self.mesh.act(now)
+            self.departures.tell_silent(self.mesh, now)
         self._unblock(port)
 
     def handle_deadline(self, now: float, wall_now: float) -> None:
         """Do everything that is due."""
-        self.tally.now = now
+        self.tally.now, self._wall_now = now, wall_now
         if self.rooms is not None:
             self.rooms.set_wall(now, wall_now)
             self.rooms.handle_deadline(now)
@@ -161,6 +164,7 @@ class Node:
                 self._unblock(port)
         if self.mesh is not None and self.mesh.next_deadline() <= now:
             self.mesh.handle_deadline(now)
+            self.departures.tell_silent(self.mesh, now)
         try:
             self.forwarder.handle_deadline(now)
         except Exception as error:  # noqa: BLE001 - see `faults`
@@ -174,8 +178,9 @@ class Node:
                 except Exception as error:  # noqa: BLE001 - see `faults`
                     self._fault(attachment, error)
                 self._looked_at[attachment] = None
-        if self.emptying is not None and self.emptying.next_deadline() <= now:
-            self._empty(self.emptying, now)
+        departing = self.departures.next_deadline()
+        if departing is not None and departing <= now:
+            self.departures.handle_deadline(now, wall_now)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self._keep_house(now, wall_now)
@@ -237,28 +242,39 @@ class Node:
     @property
     def stage_name(self) -> StageName:
         """Where the relay is in its life, as other nodes are told."""
-        if self.stage is not Stage.SERVING or self.emptying is not None:
+        if self.stage is not Stage.SERVING or self.departures.emptying is not None:
             return "empty" if self.is_empty else "draining"
         return "cordoned" if self.cordoned else "serving"
 
+    def cordon(self, now: float, *, cordoned: bool) -> None:
+        """From now on nobody new is to be sent here; or somebody may be again."""
+        self.cordoned = cordoned
+        self.departures.tell_stage(now)
+
     def begin_emptying(self, now: float, deadline_s: float) -> None:
         """Ask everybody to move, a wave at a time, and go on running; `stop_emptying` undoes it."""
-        if self.emptying is None:
-            here = [number for number, attachment in self.attachments.items() if attachment.neighbour is None]
-            self.emptying = Emptying(here, now, deadline_s)
+        self.departures.begin(now, deadline_s)
 
-    def stop_emptying(self) -> None:
+    def stop_emptying(self, now: float) -> None:
         """Serve on: who has not been asked to move stays."""
-        self.emptying = None
+        if self.stage is Stage.SERVING:
+            self.departures.stop(now)
 
     def drain(self, now: float, grace_s: float, uri: str = "") -> None:
-        """Empty the relay in order: GOAWAY to every session, and after `grace_s` the end of those that stayed."""
+        """Empty the relay for good: GOAWAY to every session, and after `grace_s` the end of those that stayed.
+
+        With `uri` all are sent there, else each to where placement says. Nobody new is let in.
+        """
         if self.stage is Stage.SERVING:
             self.stage = Stage.DRAINING
             self._drain_ends = now + grace_s
-            for attachment in self.attachments.values():
-                attachment.session.goaway(uri, round(grace_s * 1000))
-                self._looked_at[attachment] = None
+            self.departures.uri = uri
+            self.departures.begin(now, grace_s)
+            self.departures.handle_deadline(now, self._wall_now)
+
+    def look_at(self, attachment: Attachment) -> None:
+        """A session's deadline may have moved."""
+        self._looked_at[attachment] = None
 
     def close(self, now: float, code: int = SessionCode.NO_ERROR, reason: str = "the relay stops") -> None:
         """End every session at once; the datagrams that say so are in the next output."""
@@ -320,16 +336,17 @@ class Node:
                 at = due
         if self.mesh is not None:
             at = min(at, self.mesh.next_deadline())
-        if self.emptying is not None:
-            at = min(at, self.emptying.next_deadline())
+        departing = self.departures.next_deadline()
+        if departing is not None and departing < at:
+            at = departing
         if self._deadlines and self._deadlines[0][0] < at:
             at = self._deadlines[0][0]
         return at
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is here but neighbours, who come and go with the relay."""
-        return all(attachment.neighbour is not None for attachment in self.attachments.values())
+        """Whether nobody is here but neighbours, who come and go with the relay, and none of them reads from here."""
+        return self.departures.is_empty(self.attachments)
 
     def name_of(self, session: int) -> str:
         """The id of the neighbour whose session it is; empty: nobody's that is here."""
@@ -452,21 +469,6 @@ class Node:
         if attachment is not None:
             attachment.session.close(SessionCode.INTERNAL_ERROR, "internal error")
 
-    def _empty(self, emptying: Emptying, now: float) -> None:
-        """Ask those whose turn it is to move; once the time is over, end those who stayed, and who came since."""
-        left_ms = max(round((emptying.ends_at - now) * 1000), 1)
-        for number in emptying.take_due(now):
-            attachment = self.attachments.get(number)
-            if attachment is not None:
-                attachment.session.goaway("", left_ms)
-                self._looked_at[attachment] = None
-        if emptying.is_over(now):
-            stayed = [attachment for attachment in self.attachments.values() if attachment.neighbour is None]
-            self.tally.overstayed += sum(attachment.id in emptying.asked for attachment in stayed)
-            for attachment in stayed:
-                attachment.session.close(SessionCode.GOAWAY_TIMEOUT, "the relay is drained")
-            emptying.ends_at = now + HOUSEKEEPING_S
-
     def _port_for(self, address: Address) -> int:
         wanted = ":" in str(address[0])
         return next((port for port, family in enumerate(self.families) if family is wanted), 0)
@@ -503,7 +505,6 @@ class Node:
             attachment.expire(now, wall_now)
         if self.stage is Stage.DRAINING and self._drain_ends is not None:
             if now >= self._drain_ends:
-                self.tally.overstayed += len(self.attachments)
                 self.close(now, SessionCode.GOAWAY_TIMEOUT, "the relay stops")
             elif self.is_empty:
                 self.stage = Stage.DRAINED

@@ -136,6 +136,8 @@ class Observer:
         for (transport, draft), count in self._node.tally.opened.items():
             sessions.opened.of(transport, str(draft)).set(count)
         sessions.going_away_ignored.set(self._node.tally.overstayed)
+        for uri, count in self._node.tally.goaways.items():
+            sessions.going_away.of(uri).set(count)
 
     def _refresh_requests(self) -> None:
         tally, requests = self._node.tally, self._metrics.requests

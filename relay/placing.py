@@ -1,8 +1,8 @@
-"""This relay's own answers to `/v1/place`: the last route table, bounds on who may ask, and counts.
+"""This relay's own placement: answers to `/v1/place` from the last route table, bounds on who may ask, and counts.
 
-`relay.ops` hands in questions as they came over HTTP, `relay.run` and the mesh the tables and keys of the moment. The
-answers themselves are `tradewind.placing`'s. Whoever asks too often hears 429 before anything costs: what is signed
-here, media waits for.
+`relay.ops` hands in questions as they came over HTTP, `relay.run` and the mesh the tables and keys of the moment;
+`relay.node` asks where sessions go that it asks to move. The answers themselves are `tradewind.placing`'s. Whoever asks
+too often hears 429 before anything costs: what is signed here, media waits for.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from tradewind.contract.admission import Signer, announced_key
-from tradewind.contract.messages import RouteTable
+from tradewind.contract.messages import RouteTable, StageName
 from tradewind.contract.token import Key, Path, split_path
 from tradewind.placing.answering import PlaceAnswer, Refused, read_request, refused
-from tradewind.placing.last_table import LastTable
+from tradewind.placing.last_table import Elsewhere, LastTable, Leaver
 from tradewind.placing.locating import Locator
 from tradewind.placing.policy import Reason
 
@@ -57,7 +59,7 @@ class Placing:
 
     __slots__ = (
         *("_all", "_answers", "_by_address", "_carried", "_keys", "_known", "_known_until", "_last", "_locator"),
-        *("_own", "_settings", "_signing", "_table"),
+        *("_own", "_settings", "_signing", "_stage", "_table"),
     )
 
     def __init__(
@@ -77,6 +79,7 @@ class Placing:
         self._carried = carried
         self._known: frozenset[Path] = frozenset()
         self._known_until = -math.inf
+        self._stage: StageName = "serving"
         self._table: tuple[RouteTable, frozenset[str]] | None = None
         self._last = LastTable(own, signing, keys, locator=locator)
         self._all = _Bucket(settings.questions_per_s)
@@ -91,14 +94,29 @@ class Placing:
     def apply_table(self, table: RouteTable, now: float, suspects: Collection[str] = ()) -> None:
         """Answer from this table from now on. It was verified; `suspects` are relays that seem dead from here."""
         self._table = (table, frozenset(suspects))
-        self._last.apply(table, now, suspects)
+        self._apply(now)
+
+    def note_stage(self, stage: StageName, now: float) -> None:
+        """Where this relay is in its life: it knows before any table, and places nobody here who shall not."""
+        if stage != self._stage:
+            self._stage = stage
+            self._apply(now)
+
+    def note_suspects(self, suspects: Collection[str], now: float) -> None:
+        """Which relays seem dead from here: nobody is placed on them."""
+        if self._table is not None and frozenset(suspects) != self._table[1]:
+            self._table = (self._table[0], frozenset(suspects))
+            self._apply(now)
+
+    def move(self, leaver: Leaver, now: float, wall_now: float) -> Elsewhere | Reason:
+        """Where somebody goes who is here and is asked to move."""
+        return self._last.move(leaver, now, wall_now)
 
     def replace_keys(self, keys: Sequence[Key], now: float) -> None:
         """Check access tokens with other keys."""
         self._keys = tuple(keys)
         self._last = LastTable(self._own, self._signing, self._keys, locator=self._locator)
-        if self._table is not None:
-            self._last.apply(self._table[0], now, self._table[1])
+        self._apply(now)
 
     def answer(self, query: str, address: str, authorization: str | None, now: float, wall_now: float) -> PlaceAnswer:
         """Answer the question that came from `address` as the query of a URL, with its bearer if it had one."""
@@ -115,6 +133,15 @@ class Placing:
         """What holds between any two calls."""
         assert len(self._by_address) <= MAX_ADDRESSES
         assert len(self._known) <= MAX_CARRIED
+
+    def _apply(self, now: float) -> None:
+        if self._table is None:
+            return
+        table, suspects = self._table
+        if self._stage != "serving":
+            entries = (replace(entry, stage=self._stage) if entry.id == self._own else entry for entry in table.relays)
+            table = replace(table, relays=tuple(entries))
+        self._last.apply(table, now, suspects)
 
     def _answer(self, query: str, address: str, authorization: str | None, now: float, wall_now: float) -> PlaceAnswer:
         request = read_request(query, address, authorization)

@@ -84,6 +84,7 @@ class Relay:
         """The most that a turn was late since somebody last looked."""
         self.empty = trio.Event()
         """Set when a drain is over."""
+        self._told_stage = node.stage_name
         self._writable: list[trio.Event] = [trio.Event() for _ in sockets]
         self.disk: RoomDisk | None = None
         """Where rooms are stored; None: this relay has no part in any."""
@@ -151,16 +152,22 @@ class Relay:
             if node.mesh.changes:
                 _log_links(node.mesh.changes)
                 node.mesh.changes.clear()
-                if self.control is not None:
-                    self.control.report_now()
+                self._report_now()
             for moved in node.forwarder.take_moves():
                 _log_move(moved.track, node.name_of(moved.was), node.name_of(moved.now))
+        if node.stage_name != self._told_stage:
+            self._told_stage = node.stage_name
+            self._report_now()
         for fault in node.faults:
             logging.getLogger("relay").error("internal error", extra={"session": fault.session}, exc_info=fault.error)
         node.faults.clear()
         if node.stage is Stage.DRAINED or (node.stage is Stage.DRAINING and node.is_empty):
             self.empty.set()
         return more
+
+    def _report_now(self) -> None:
+        if self.control is not None:
+            self.control.report_now()
 
     def look(self) -> None:
         """Something is there that no socket and no clock tells of: take a turn."""
@@ -223,7 +230,7 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     observer = Observer(node, metrics, lambda: [socket.statistics() for socket in sockets])
     _describe_process(metrics, config, credentials.value)
     relay = Relay(node, sockets, observer, metrics, config.turn.budget_s)
-    placing = _placing(config, node)
+    placing = node.departures.placing = _placing(config, node)
     metrics.refreshers.append(partial(_count_answers, metrics, placing))
     tls = _tls(config)
     if config.rooms.enabled:
@@ -299,6 +306,7 @@ async def _drain_on_signal(relay: Relay, signals: AsyncIterator[int], grace_s: f
         nursery.start_soon(impatient)
         await relay.empty.wait()
         nursery.cancel_scope.cancel()
+    logger.info("drained", extra={"sessions": len(node.attachments), "overstayed": node.tally.overstayed})
     node.close(trio.current_time())
     relay.turn(None, [])
     await trio.sleep(LAST_WORDS_S if any(socket.backlogged for socket in relay.sockets) else 0)
@@ -367,7 +375,7 @@ def _control_link(config: Config, member: Membership | None, relay: Relay, placi
         Papers(own.authority, own.certificate, own.key),
         hello,
         Orders(member.identity.mesh, member.identity.id, own.authority),
-        Steering(relay.node, placing, Capacity(mesh.capacity_bytes_per_s, most_sessions), read),
+        Steering(relay.node, placing, Capacity(mesh.capacity_bytes_per_s, most_sessions), read, relay.look),
     )
     link.restore(trio.current_time())
     return link

@@ -41,8 +41,17 @@ class Readings:
 class Steering:
     """One node, as controllers steer it. Satisfies `control_link.Steered`."""
 
-    def __init__(self, node: Node, placing: Placing, capacity: Capacity, read: Callable[[], Readings]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        placing: Placing,
+        capacity: Capacity,
+        read: Callable[[], Readings],
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`wake`: an order was obeyed, and the node may have something to do at once."""
         self._node = node
+        self._wake = wake
         self._placing = placing
         self._capacity = capacity
         self._read = read
@@ -77,6 +86,7 @@ class Steering:
             origins=tuple(Origin(namespace, hop) for namespace, hop in origins[:MOST_NAMESPACES]),
             carried=tuple(carried[:MOST_NAMESPACES]),
             rooms=() if node.rooms is None else node.rooms.rooms.reports(),
+            overstayed=node.tally.overstayed,
         )
 
     def apply_table(self, table: RouteTable, now: float) -> None:
@@ -84,7 +94,7 @@ class Steering:
         node = self._node
         if node.mesh is not None:
             node.mesh.apply_table(table, now)
-        self._placing.apply_table(table, now)
+        self._placing.apply_table(table, now, () if node.mesh is None else node.mesh.silent)
         node.replace_access(node.access.replace_admission_keys(admission_keys(table)))
         node.apply_rooms(table.rooms, now)
 
@@ -93,19 +103,20 @@ class Steering:
         node = self._node
         match command.action:
             case "cordon":
-                node.cordoned = True
+                node.cordon(now, cordoned=True)
             case "uncordon":
-                node.cordoned = False
+                node.cordon(now, cordoned=False)
             case "drain":
                 node.begin_emptying(now, command.deadline_s or 60.0)
             case "undrain":
-                node.stop_emptying()
-                node.cordoned = False
+                node.stop_emptying(now)
+                node.cordon(now, cordoned=False)
             case "kick":
                 attachment = node.attachments.get(command.session)
                 if attachment is None:
                     return Done(command.id, ok=False, detail="no such session")
                 attachment.session.close(SessionCode.UNAUTHORIZED, command.reason or "ended by an operator")
+        self._wake()
         return Done(command.id, ok=True)
 
     def answer(self, question: Question, now: float) -> Answer:

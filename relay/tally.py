@@ -20,6 +20,7 @@ class Tally:
         "answer_waits_s",
         "datagrams_refused",
         "faults",
+        "goaways",
         "limits",
         "now",
         "opened",
@@ -43,8 +44,10 @@ class Tally:
         """How long SUBSCRIBEs waited for their answer, since somebody last looked."""
         self.faults = 0
         """Errors of our own."""
+        self.goaways: Counter[str] = Counter()
+        """Sessions asked to move: "given" a URI, or why not."""
         self.overstayed = 0
-        """Sessions that were still there when a drain ended."""
+        """Sessions that were asked to move and were still there when a drain ended."""
 
 
 class Unanswered:

@@ -85,7 +85,7 @@ ROOMS = [
     Room("relay.links", RELAY_PURE, ("msgspec",)),
     Room("relay.access", RELAY_PURE),
     Room("relay.limits", RELAY_PURE),
-    Room("relay.placing", PLACING),
+    Room("relay.placing", PLACING, ("msgspec",)),
     Room("tradewind.settings"),
     Room("tradewind.logs"),
     Room(

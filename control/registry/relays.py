@@ -3,9 +3,10 @@
 The plane hands in what relays say (`receive_hello`, `receive_report`), when a control link closes, and the time;
 `topology`, `placement` and the others read values. Nothing here decides where traffic goes.
 
-A relay is dead when its control link has been silent and no neighbour says that it hears it. One whose neighbours
-do is detached: it serves on, only we do not reach it. Silence that nobody else confirms may be ours, so that on our
-word alone never more than half of a region is dead, and after we ourselves were late nobody is for a while.
+A relay is dead when its control link has been silent and no neighbour says that it hears it; sooner where several say
+that they do not. One whose neighbours do is detached: it serves on, only we do not reach it. Silence that nobody else
+confirms may be ours, so that on our word alone never more than half of a region is dead, and after we ourselves were
+late nobody is for a while.
 
 A directed link has two ends, and each says what it sees of it. The worse view wins: a relay that reports a perfect
 link hides nothing. A link that has been bad is held down for longer each time.
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from control.registry.flaps import UNUSABLE, Flaps
 from control.registry.values import (
     NEVER,
+    WITNESSES,
     Alarm,
     AlarmKind,
     Condition,
@@ -36,6 +38,8 @@ from tradewind.contract.messages import Hello, LinkReport, Report
 
 REEXAMINE_S = 0.25
 """How often a relay is looked at that is silent, but heard by its neighbours."""
+OVERDUE_S = 0.1
+"""How often one is whose report is overdue."""
 DEAD_KEPT_S = 600.0
 """So long a dead relay is shown to operators."""
 MAX_RELAYS = 2047
@@ -85,7 +89,7 @@ class Registry:
             return (Alarm(AlarmKind.MESH_FULL, relay, f"{MAX_RELAYS} relays are here"),)
         if known is not None and known.hello.boot != hello.boot and self._still_alive(known, now):
             return (Alarm(AlarmKind.TWO_BOOTS, relay, f"{hello.address[0]} beside {known.hello.address[0]}"),)
-        self._wake_at(now + self._settings.silence_s)
+        self._wake_at(now + self._settings.confirmed_s)
         if known is not None and known.hello.boot == hello.boot and known.region == region:
             known.hello, known.connected = hello, True
             return self._heard(known, now)
@@ -212,7 +216,7 @@ class Registry:
             relay
             for relay in self._relays.values()
             if relay.condition is not Condition.DEAD
-            and now - max(relay.heard_at, self._excused_at) >= self._settings.silence_s
+            and now - max(relay.heard_at, self._excused_at) >= self._settings.confirmed_s
         ]
         if not silent:
             return
@@ -221,6 +225,10 @@ class Registry:
         given_up = Counter(relay.region for relay in self._relays.values() if relay.unconfirmed)
         for relay in sorted(silent, key=lambda r: (r.heard_at, r.id)):
             witnesses = heard[relay.id] + missed[relay.id]
+            if now - max(relay.heard_at, self._excused_at) < self._settings.silence_s:
+                if missed[relay.id] == witnesses >= WITNESSES:
+                    yield self._bury(relay)
+                continue
             if heard[relay.id] >= min(2, witnesses) > 0:
                 yield from self._detach(relay)
             elif missed[relay.id]:
@@ -274,15 +282,20 @@ class Registry:
 
     def _next_due(self, now: float) -> float | None:
         moments = [
-            now + REEXAMINE_S
-            if relay.condition is Condition.DETACHED
-            else max(relay.heard_at, self._excused_at) + self._settings.silence_s
+            now + REEXAMINE_S if relay.condition is Condition.DETACHED else self._silent_at(relay, now)
             for relay in self._relays.values()
             if relay.condition is not Condition.DEAD
         ]
         if (released := self._flaps.next_release(now)) is not None:
             moments.append(released)
         return min(moments, default=None)
+
+    def _silent_at(self, relay: _Relay, now: float) -> float:
+        """When to look again at one who may have fallen silent; while it is overdue neighbours may say so any time."""
+        since, settings = max(relay.heard_at, self._excused_at), self._settings
+        if now < since + settings.confirmed_s:
+            return since + settings.confirmed_s
+        return min(since + settings.silence_s, now + OVERDUE_S)
 
     # --- Links ---
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from tradewind.contract.messages import Hello, RelayEntry, Report, StageName
 
 NEVER = float("-inf")
+WITNESSES = 2
+"""One may be cut off itself."""
 
 
 class Condition(Enum):
@@ -68,6 +70,9 @@ class RegistrySettings:
     """When relays and links count as gone, and for how long."""
 
     silence_s: float = 1.5
+    confirmed_s: float = 1.2
+    """So long where `WITNESSES` neighbours or more hear nothing of it either and none does: a report is overdue then,
+    and with its way to us nobody places viewers there for longer than `silence_s`."""
     stale_s: float = 5.0
     """Evidence younger than this is as good as new."""
     forget_s: float = 120.0

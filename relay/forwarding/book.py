@@ -119,12 +119,19 @@ class Member:
     """A neighbour's Hop ID; None: it is no relay of our mesh."""
     standing: Standing = Standing.UP
     """What the link from that neighbour is like."""
+    leaving: bool = False
+    """It goes soon: a neighbour that is being emptied, or a publisher that we have asked to move."""
     told: dict[Namespace, Told] = field(default_factory=dict)
     """What that neighbour has been told of, by us."""
     requests: set[int] = field(default_factory=set)
     inlets: dict[int, tuple[Track, Inlet]] = field(default_factory=dict)
     """Its subgroup streams, by stream."""
     fetch_inlets: dict[int, tuple[Track, FetchInlet]] = field(default_factory=dict)
+
+    @property
+    def worth(self) -> Standing:
+        """What may be expected of it. Who goes soon is better than a bad link, and no better than a doubtful one."""
+        return max(self.standing, Standing.PROBATION) if self.leaving else self.standing
 
 
 @dataclass(slots=True)

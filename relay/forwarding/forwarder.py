@@ -124,6 +124,14 @@ class Forwarder:
         taken, self._moving.taken = self._moving.taken, []
         return taken
 
+    def note_leaving(self, session: int, now: float, *, leaving: bool) -> None:
+        """A session goes soon, or stays after all: what it feeds moves elsewhere while it is still there."""
+        member = self._book.members.get(session)
+        if member is not None and member.leaving is not leaving:
+            member.leaving = leaving
+            if member.hop is not None or self.publishes(session):
+                self._moving.reconsider(None, now)
+
     # --- Requests of theirs ---
 
     def receive_subscribe(
@@ -440,7 +448,7 @@ class Forwarder:
     def keep_limits(self, now: float) -> None:
         """Bring the cache within its bounds of bytes and age; call it now and then."""
         self._upstreams.keep_house()
-        self._moving.keep_house()
+        self._moving.keep_house(now)
         self._book.budget.shrink()
         self._book.budget.expire(now)
 
@@ -462,6 +470,10 @@ class Forwarder:
     def carried(self) -> Iterator[Namespace]:
         """The namespace of every track that is known here, as often as it has tracks."""
         return (name.namespace for name in self._book.tracks)
+
+    def publishes(self, session: int) -> bool:
+        """Whether others in the mesh may be reading what this session publishes."""
+        return picture.publishes(self._book, session)
 
     def reads_and_feeds(self, session: int) -> tuple[int, int]:
         return picture.reads_and_feeds(self._book, session)

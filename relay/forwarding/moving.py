@@ -87,7 +87,11 @@ class Moving:
     def arrived(self, track: Track, source: Source) -> None:
         """A source that succeeds others has reached where they were: let them go."""
         source.succeeds = None
-        others = [other for other in track.sources.values() if other is not source and other.way is not None]
+        others = [
+            other
+            for other in track.sources.values()
+            if other is not source and (other.way is not None or self._is_leaving(other))
+        ]
         if others and len(self.taken) < TAKEN_MOST:
             self.taken.append(Taken(track.name, others[0].party.session, source.party.session))
         self._let_go(track, others)
@@ -99,20 +103,26 @@ class Moving:
             self._book.timers.at(now + DECLINED_S, partial(self._forgive, track, session))
             self._reconsider(track, now)
 
-    def keep_house(self) -> None:
-        """Once a second: what may come twice grows with what came."""
+    def keep_house(self, now: float) -> None:
+        """Once a second: what may come twice grows with what came; what could not move before may be able to now."""
         fresh, self._counted_bytes = self._book.bytes_in - self._counted_bytes, self._book.bytes_in
         self._purse_bytes = min(self._purse_bytes + DOUBLED_RATIO * fresh, float(DOUBLED_AT_ONCE_BYTES))
+        if any(member.leaving for member in self._book.members.values()):
+            self.reconsider(None, now)
 
     # --- Private ---
 
     def _reconsider(self, track: Track, now: float) -> None:
         if not self._subscribing.wanted(track):
+            if track.sources and all(self._is_leaving(source) for source in track.sources.values()):
+                # Nobody comes back to it here.
+                self._subscribing.release(track)
             return
-        fed = [source for source in track.sources.values() if source.way is not None]
-        if len(fed) < len(track.sources):
+        here = [source for source in track.sources.values() if source.way is None and not self._is_leaving(source)]
+        fed = [source for source in track.sources.values() if source not in here]
+        if here:
             # Somebody publishes it here now: once it does, we need nobody else.
-            if any(source.way is None and source.established for source in track.sources.values()):
+            if any(source.established for source in here):
                 self._let_go(track, fed)
             return
         if self._has_double(track, fed, now):
@@ -132,11 +142,16 @@ class Moving:
             self._move(track, fed, best, way, now)
 
     def _is_worth_it(self, track: Track, fed: list[Source], best: Party, now: float) -> bool:
+        if any(source.way is None for source in fed):
+            # A publisher here that goes soon feeds us well until then.
+            return self._standing(best) is Standing.UP
         advertised = [self._upstreams.way_of(source.party.session, track.name.namespace) for source in fed]
         if all(found is None or self._book.settings.hop in found.hops for found in advertised):
             return True
         if all(self._standing(source.party) is Standing.BAD for source in fed):
             return self._standing(best) is not Standing.BAD
+        if all(self._is_leaving(source) for source in fed):
+            return self._standing(best) is Standing.UP
         return self._standing(best) is Standing.UP and now - track.moved_at >= RETURN_S
 
     def _move(self, track: Track, fed: list[Source], best: Party, way: Way, now: float) -> None:
@@ -215,7 +230,10 @@ class Moving:
             self._reconsider(track, now)
 
     def _standing(self, party: Party) -> Standing:
-        return self._book.members[party.session].standing
+        return self._book.members[party.session].worth
+
+    def _is_leaving(self, source: Source) -> bool:
+        return self._book.members[source.party.session].leaving
 
     def _let_go(self, track: Track, sources: list[Source]) -> None:
         for source in sources:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from relay.forwarding.book import Book, Ending, Feeding, Serving
+from relay.forwarding.book import Announced, Book, Ending, Feeding, Serving
 from relay.forwarding.peers import DropReason
 from relay.forwarding.routes import Party
 from tradewind.moqt.model import format_namespace
@@ -90,3 +90,17 @@ def reads_and_feeds(book: Book, session: int) -> tuple[int, int]:
     roles = [book.roles.get(Party(session, request)) for request in member.requests] if member is not None else []
     reads = sum(isinstance(role, Serving | Ending) for role in roles)
     return reads, sum(isinstance(role, Feeding) for role in roles)
+
+
+def publishes(book: Book, session: int) -> bool:
+    """Whether a session has announced a namespace that neighbours hear of, or sent a PUBLISH."""
+    member = book.members.get(session)
+    for party in (Party(session, request) for request in member.requests) if member is not None else ():
+        match book.roles.get(party):
+            case Feeding() as role if role.source.published:
+                return True
+            case Announced():
+                namespace = book.routes.namespace_of(party)
+                if namespace is not None and not book.routes.announced[namespace].private:
+                    return True
+    return False

@@ -55,6 +55,8 @@ class Announcement:
     """Of those parties that are neighbours."""
     epoch: int = 0
     """Which life of the namespace at this relay it is."""
+    publisher: int = 0
+    """The Hop ID that its publisher had elsewhere when it came here; 0: it began here."""
     lingers_until: float | None = None
     flipped_at: float = float("-inf")
     private: bool = False
@@ -89,6 +91,8 @@ class Routes:
         if found is None:
             self._epochs += 1
             found = self.announced[namespace] = Announcement(epoch=self._epochs)
+        if way is None and found.ways and len(found.ways) == len(found.parties):
+            found.publisher = self.known_publisher(namespace)
         found.parties.append(party)
         if way is not None:
             found.ways[party] = way
@@ -108,6 +112,8 @@ class Routes:
         found = self.announced[namespace]
         found.parties.remove(party)
         found.ways.pop(party, None)
+        if found.parties and len(found.ways) == len(found.parties):
+            found.publisher = 0
         if found.parties:
             return None
         if lingers_until is not None:
@@ -116,10 +122,20 @@ class Routes:
         del self.announced[namespace]
         return namespace
 
+    def known_publisher(self, namespace: Namespace) -> int:
+        """The Hop ID of who publishes a namespace elsewhere; 0: nobody.
+
+        One that moves here, or begins here beside another, publishes the same: relays go on with what they have.
+        """
+        found = self.announced.get(namespace)
+        ways = () if found is None else found.ways.values()
+        return min(((way.relays, way.hops) for way in ways), default=(0, (0,)))[1][0]
+
     def renew(self, namespace: Namespace) -> None:
         """What is published under this name from now on has nothing to do with what was."""
         self._epochs += 1
         self.announced[namespace].epoch = self._epochs
+        self.announced[namespace].publisher = 0
 
     def expire(self, now: float) -> list[Namespace]:
         """Remove and return the namespaces whose linger time is over."""

@@ -194,7 +194,7 @@ class Subscribing:
             if self.wanted(track):
                 self._ask(track, party)
             else:
-                self._release(track)
+                self.release(track)
 
     def end_former_lives(self, namespace: Namespace, now: float) -> None:
         """A namespace that was gone is published again: tracks that a former publisher of it still feeds are over.
@@ -246,6 +246,19 @@ class Subscribing:
             return
         track.lingers_until = now + self._book.settings.linger_s
         self._book.timers.at(track.lingers_until, lambda when: self._end_lingering(track, when))
+
+    def release(self, track: Track) -> None:
+        """Let go what feeds a track that nobody reads."""
+        if self.wanted(track) or self._book.tracks.get(track.name) is not track:
+            return
+        for party, source in tuple(track.sources.items()):
+            if not source.published:
+                del track.sources[party]
+                self._book.cancel(party)
+        if not track.sources:
+            track.established = False
+            self._withdraw_offers(track, DoneCode.TRACK_ENDED, "nobody publishes it any more")
+            self._book.forget_if_unused(track)
 
     # --- Private ---
 
@@ -465,19 +478,7 @@ class Subscribing:
             self._cancel_unanswered(track)
             self._book.forget_if_unused(track)
             return
-        self._book.timers.at(now + self._book.settings.linger_s, lambda _: self._release(track))
-
-    def _release(self, track: Track) -> None:
-        if self.wanted(track) or self._book.tracks.get(track.name) is not track:
-            return
-        for party, source in tuple(track.sources.items()):
-            if not source.published:
-                del track.sources[party]
-                self._book.cancel(party)
-        if not track.sources:
-            track.established = False
-            self._withdraw_offers(track, DoneCode.TRACK_ENDED, "nobody publishes it any more")
-            self._book.forget_if_unused(track)
+        self._book.timers.at(now + self._book.settings.linger_s, lambda _: self.release(track))
 
     def _withdraw_offers(self, track: Track, status: int, reason: str) -> None:
         """Take back the PUBLISH messages of ours that nobody has answered."""

@@ -27,8 +27,8 @@ class Upstreams:
 
     def __init__(self, book: Book) -> None:
         self._book = book
-        self._published: set[Namespace] = set()
-        """Namespaces that nobody announced here, of tracks that came with PUBLISH."""
+        self._published: dict[Namespace, int] = {}
+        """Namespaces that nobody announced here, of tracks that came with PUBLISH, and their publishers' Hop IDs."""
 
     # --- Choosing ---
 
@@ -90,16 +90,17 @@ class Upstreams:
     def published(self, namespace: Namespace) -> None:
         """A track came with PUBLISH: neighbours hear of its namespace as if it had been announced."""
         if namespace not in self._published and not any(self._book.routes.publishers(namespace)):
-            self._published.add(namespace)
+            known = self._book.routes.known_publisher(namespace)
+            self._published[namespace] = known or publisher_hop(self._book.settings.hop, namespace, 0)
             self.tell_of(namespace)
 
     def origins(self) -> list[tuple[Namespace, int]]:
         """Namespaces that are published here, with their publishers' Hop IDs."""
         here = self._book.settings.hop
-        found = [(name, publisher_hop(here, name, 0)) for name in self._published]
+        found = list(self._published.items())
         for name, one in self._book.routes.announced.items():
             if len(one.parties) > len(one.ways):
-                found.append((name, publisher_hop(here, name, one.epoch)))
+                found.append((name, one.publisher or publisher_hop(here, name, one.epoch)))
         return found
 
     def keep_house(self) -> None:
@@ -107,8 +108,9 @@ class Upstreams:
         if self._published:
             tracks = self._book.tracks.items()
             here = {name.namespace for name, track in tracks if any(feed.published for feed in track.sources.values())}
-            gone = self._published - here
-            self._published &= here
+            gone = self._published.keys() - here
+            for namespace in gone:
+                del self._published[namespace]
             for namespace in gone:
                 self.tell_of(namespace)
 
@@ -123,8 +125,12 @@ class Upstreams:
     def _merit(self, entry: tuple[Party, Way]) -> tuple[int, int, int, int]:
         party, way = entry
         book = self._book
-        standing = book.members[party.session].standing
-        return standing, book.positions.get((way.origin, way.neighbour), UNRANKED), way.relays, way.neighbour
+        return (
+            book.members[party.session].worth,
+            book.positions.get((way.origin, way.neighbour), UNRANKED),
+            way.relays,
+            way.neighbour,
+        )
 
     def _tell(self, member: Member, namespace: Namespace) -> None:
         hops = self._best_for(member, namespace)
@@ -147,11 +153,11 @@ class Upstreams:
         found = book.routes.announced.get(namespace)
         here = book.settings.hop
         if namespace in self._published:
-            return (publisher_hop(here, namespace, 0), here)
+            return (self._published[namespace], here)
         if found is None or found.private:
             return None
         if len(found.parties) > len(found.ways):
-            return (publisher_hop(here, namespace, found.epoch), here)
+            return (found.publisher or publisher_hop(here, namespace, found.epoch), here)
         ways = sorted(found.ways.items(), key=self._merit)
         return next(
             (

@@ -60,6 +60,7 @@ class Link:
         "_far",
         "_inbound",
         "_lag_us",
+        "_leaving",
         "_neighbour",
         "_outbound",
         "_outgoing",
@@ -88,6 +89,7 @@ class Link:
         self._slow: Direction | None = None
         """Which direction made round trips rise, while they are."""
         self._lag_us = 0
+        self._leaving = False
         self._carried: deque[tuple[float, int]] = deque(maxlen=256)
         self._shown = dict.fromkeys(Direction, State.PROBATION)
         self._changes: deque[LinkChange] = deque(maxlen=MOST_CHANGES)
@@ -112,6 +114,27 @@ class Link:
     def is_unheard(self) -> bool:
         """Whether the neighbour, which we hear, hears nothing of us: it gets no acknowledgements, and so stops."""
         return self._outbound.silence is Symptom.DEAD and self.outbound is State.BAD
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing comes from the neighbour any more: it is dead, or cut off from us."""
+        return self.inbound is State.BAD and self._inbound.judge.standing.cause is Symptom.DEAD
+
+    @property
+    def far_leaves(self) -> bool:
+        """Whether the neighbour says that it is being emptied."""
+        return self._outbound.leaving
+
+    @property
+    def leaving(self) -> bool:
+        """Whether we are being emptied; the node sets it."""
+        return self._leaving
+
+    @leaving.setter
+    def leaving(self, value: bool) -> None:
+        if value is not self._leaving:
+            self._leaving = value
+            self._outgoing.report_soon()
 
     @property
     def far(self) -> LinkHello | None:
@@ -273,6 +296,7 @@ class Link:
             echo=inbound.echo.number,
             waited_us=max(int((now - inbound.echo.at) * 1e6), 0),
             lag_us=self._lag_us,
+            leaving=self._leaving,
         )
 
     def _receive_report(self, report: Received, now: float) -> None:

@@ -28,11 +28,12 @@ class Wanted(NamedTuple):
 class Neighbours:
     """The links, by neighbour."""
 
-    __slots__ = ("_boot", "_due", "_heap", "_links", "_settings", "_touched")
+    __slots__ = ("_boot", "_due", "_heap", "_leaving", "_links", "_settings", "_touched")
 
     def __init__(self, boot: bytes, settings: LinkSettings = DEFAULTS) -> None:
         self._boot = boot
         self._settings = settings
+        self._leaving = False
         self._links: dict[str, Link] = {}
         self._heap: list[tuple[float, str]] = []
         self._due: dict[str, float] = {}
@@ -67,6 +68,7 @@ class Neighbours:
             self._touched.discard(name)
         for name in added:
             self._links[name] = Link(name, self._boot, b"", self._settings, now)
+            self._links[name].leaving = self._leaving
             self._touched.add(name)
         if len(self._heap) > 4 * MOST_NEIGHBOURS:
             self._rebuild()
@@ -106,6 +108,13 @@ class Neighbours:
         if link is not None and link.active != active:
             link.active = active
             self._touched.add(neighbour)
+
+    def set_leaving(self, *, leaving: bool) -> None:
+        """Whether we are being emptied: every neighbour hears of it."""
+        self._leaving = leaving
+        for name, link in self._links.items():
+            link.leaving = leaving
+            self._touched.add(name)
 
     def note_lag(self, lag_s: float, now: float) -> None:
         """Our event loop is so late: every link hears of it. Below `lag_floor_s` nobody needs to."""

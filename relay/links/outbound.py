@@ -119,6 +119,11 @@ class Outbound:
         return now >= self._at + MUTE_S
 
     @property
+    def leaving(self) -> bool:
+        """Whether the far end is being emptied, by its word."""
+        return self._last.leaving
+
+    @property
     def loss_ratio_reported(self) -> float:
         """Over 3 s, by the far end's word."""
         return self._last.loss_ratio

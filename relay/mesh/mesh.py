@@ -121,6 +121,8 @@ class Mesh:
         """The one that is followed."""
         self.changes: list[LinkChange] = []
         """Verdicts since the caller last emptied this."""
+        self.silent: frozenset[str] = frozenset()
+        """Neighbours from which nothing comes: they look dead from here."""
         self._host = host
         self._fars: dict[str, Far] = {}
         self._meetings: dict[Connection, Meeting] = {}
@@ -200,6 +202,7 @@ class Mesh:
         if link is not None:
             far.standing = _standing(link)
             self._host.forwarder.grade_neighbour(attachment.id, far.standing, now)
+            self._host.forwarder.note_leaving(attachment.id, now, leaving=link.far_leaves)
 
     def session_ended(self, attachment: Attachment, now: float) -> None:
         """It is over; whoever dialled it dials again while the link is there."""
@@ -257,13 +260,17 @@ class Mesh:
     def act(self, now: float) -> None:
         """Once a turn, after what came: tell forwarding of verdicts, and send probes and reports."""
         self._count_packets(now)
-        for change in self.neighbours.take_changes():
+        changes = self.neighbours.take_changes()
+        if changes:
+            self.silent = frozenset(link.neighbour for link in self.neighbours.links() if link.is_silent)
+        for change in changes:
             self.changes.append(change)
             key = (change.direction.value, change.new.value)
             self.statistics.changes[key] = self.statistics.changes.get(key, 0) + 1
         for far in self._fars.values():
             link = self.neighbours.get(far.id)
             if far.session is not None and link is not None:
+                self._host.forwarder.note_leaving(far.session, now, leaving=link.far_leaves)
                 standing = _standing(link)
                 if standing is not far.standing:
                     far.standing = standing

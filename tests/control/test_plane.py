@@ -170,6 +170,18 @@ def test_a_later_order_takes_the_place_of_an_earlier_one() -> None:
     assert missing is not None and missing.status == 404
 
 
+def test_operators_hear_of_those_who_did_not_move() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    d = fleet.relays["d"]
+    for total in (0, 3, 3, 5, 0, 1):
+        assert d.link is not None
+        fleet.plane.receive_message(d.link, report(stage="draining", overstayed=total), fleet.now, fleet.wall_now)
+    told = [line.detail for line in fleet.plane.events.after(0, 10_000) if line.kind == "overstayed"]
+    assert [detail.partition(" ")[0] for detail in told] == ["3", "2", "1"]
+    assert fleet.kinds("d").count("overstayed") == 3
+
+
 def test_questions_are_answered_by_whom_they_were_put_to_or_time_out() -> None:
     fleet = Fleet(FOUR)
     fleet.run(1)

@@ -7,12 +7,12 @@ from itertools import pairwise
 import pytest
 
 from relay.forwarding.book import Standing
-from tests.sim.client import NAMESPACE, TRACK
+from tests.sim.client import NAMESPACE, TRACK, Client, Served
 from tests.sim.mesh import Mesh
 from tests.sim.network import BLACKOUT
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import RequestCode
-from tradewind.moqt.model import FilterKind, FullTrackName, Location, LocationFilter
+from tradewind.moqt.model import FilterKind, FullTrackName, Location, LocationFilter, Parameters
 
 GROUPS = [[b"%d.%d" % (group, number) * 40 for number in range(5)] for group in range(4)]
 
@@ -81,6 +81,50 @@ def test_the_route_table_chooses() -> None:
     mesh.run()
     assert mesh.sources("fra") == {"hkg"}
     assert sorted(viewer.objects(request)) == everything(range(2))
+
+
+@pytest.mark.parametrize("announces", [True, False], ids=["namespace", "track"])
+def test_a_publisher_that_moves_is_the_same_to_relays_behind_others(announces: bool) -> None:
+    """`far` reads over `mid`, and knows nothing of where the publisher was and is but what `mid` says."""
+    mesh = Mesh(["old", "new", "mid", "far"], [("old", "mid"), ("new", "mid"), ("mid", "far")])
+
+    def begin(at: str) -> tuple[Client, Served | None]:
+        if announces:
+            return mesh.publish(at)
+        client = mesh.client(at)
+        client.ask("publish", TRACK, 7, Parameters())
+        mesh.run()
+        return client, None
+
+    def send(client: Client, served: Served | None, group: int) -> None:
+        if served is None:
+            client.send_group(7, group, GROUPS[group])
+        else:
+            served.group(group, GROUPS[group])
+
+    first, serves_first = begin("old")
+    viewer = mesh.client("far")
+    request = viewer.subscribe()
+    mesh.run()
+    send(first, serves_first, 0)
+    mesh.run()
+    second, serves_second = begin("new")
+    assert mesh.sources("mid") == {"old"}
+    mesh.node("mid").forwarder.note_leaving(mesh.session("mid", "old"), mesh.network.now, leaving=True)
+    mesh.network.touch(mesh.relays["mid"])
+    mesh.run()
+    for client, served in ((first, serves_first), (second, serves_second)):
+        send(client, served, 1)
+    mesh.run()
+    assert mesh.sources("mid") == {"new"}
+    first.close()
+    mesh.run(1.0)
+    send(second, serves_second, 2)
+    mesh.run(6.0)
+    send(second, serves_second, 3)
+    mesh.run()
+    assert sorted(viewer.objects(request)) == everything(range(4))
+    assert not viewer.told(e.PublishDone)
 
 
 def test_a_bad_link_is_left_and_nothing_is_missed() -> None:

@@ -132,6 +132,8 @@ class Report(Message, frozen=True, tag="report"):
     """Namespaces of which it carries a track, its own origins left out."""
     overrides: Annotated[tuple[Override, ...], Meta(max_length=1024)] = ()
     rooms: Annotated[tuple[RoomReport, ...], Meta(max_length=20_000)] = ()
+    overstayed: Count = 0
+    """Sessions since its start that were asked to move, did not, and were closed when a drain was over."""
 
 
 class Done(Message, frozen=True, tag="done"):
@@ -324,6 +326,8 @@ class Received(Message, frozen=True, tag="received"):
     waited_us: Count
     lag_us: Count
     """This end's own lateness in the last 100 ms: the other takes it off what it blames the link for."""
+    leaving: bool = False
+    """This end is being emptied: take no more from it than has to be, and what comes from it elsewhere."""
 
 
 ToController: TypeAlias = Hello | Report | Done | Answer

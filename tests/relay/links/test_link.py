@@ -74,6 +74,22 @@ def test_only_the_faulty_direction_changes(media: bool, loss: float) -> None:
     check(world)
 
 
+def test_who_leaves_says_so_and_may_stay_after_all() -> None:
+    world = calm()
+    zero, one = world.ends
+    for leaving in (True, False):
+        zero.link.leaving = leaving
+        world.run(world.now + 0.3)
+        assert one.link.far_leaves is leaving
+        assert not zero.link.far_leaves
+    assert (one.link.inbound, one.link.outbound) == (State.UP, State.UP)
+    zero.link.leaving = True
+    world.run(world.now + 0.3)
+    one.link.restart(b"another".ljust(32), world.now)
+    assert not one.link.far_leaves, "who comes back has forgotten it"
+    check(world)
+
+
 def test_where_all_is_silent_nobody_blames_what_cannot_be_seen() -> None:
     world = calm(media=True)
     for way in world.ways:
