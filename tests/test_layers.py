@@ -114,6 +114,7 @@ ROOMS = [
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
     Room("relay.steering", (*PLACING, "relay", "tradewind.moqt.errors"), ("msgspec",)),
     Room("relay.orders", ("tradewind.contract",)),
+    Room("relay.helm", ("tradewind.contract", "tradewind.quic", "relay.conversation", "relay.orders"), ("msgspec",)),
     Room("relay.conversation", ("tradewind.contract", "tradewind.quic")),
     Room("relay.control_link", ("tradewind", "relay"), ("trio", "msgspec")),
     Room("relay.mesh.files", ("tradewind", "relay"), ("trio",)),

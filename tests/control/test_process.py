@@ -194,8 +194,8 @@ def ids(relay: Relay) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.control_link.BACKOFF_MOST_S", 0.3)
-    monkeypatch.setattr("relay.control_link.CONNECT_S", 2.0)
+    monkeypatch.setattr("relay.helm.BACKOFF_MOST_S", 0.3)
+    monkeypatch.setattr("relay.helm.CONNECT_S", 2.0)
 
 
 async def test_tables_arrive_orders_are_done_and_a_killed_controller_is_found_again(control: Control) -> None:
