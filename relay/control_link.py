@@ -149,11 +149,14 @@ class ControlLink:
     # --- Tables ---
 
     def _look_at_tables(self) -> None:
-        """Tell operators of tables that were not taken, and have the newest good one written."""
+        """Tell operators of what was not taken, or could not be said, and have the newest good table written."""
         for taken in self.helm.refusals:
             assert taken.fault is not None
             log.error("a route table was not taken", extra={"fault": taken.fault.value, "reason": taken.detail})
         self.helm.refusals.clear()
+        if self.helm.misfit is not None:
+            log.error("a message of ours does not fit the contract", extra={"reason": self.helm.misfit})
+            self.helm.misfit = None
         data = self.helm.to_persist()
         if data is not None:
             self._unwritten = data

@@ -78,7 +78,7 @@ class HelmStatistics:
     conflicting: int = 0
     """Orders under the id of another one: refused."""
     misfits: int = 0
-    """Messages of ours that did not fit the contract and were not sent."""
+    """Messages of ours that did not fit the contract and were not sent: a fault of ours."""
 
 
 class Helm:
@@ -90,7 +90,7 @@ class Helm:
 
     __slots__ = (
         *("_conversation", "_failures", "_hello", "_obey_at", "_obeying", "_over", "_patience", "_report_at"),
-        *("_report_every_s", "_sequence", "_steered", "orders", "refusals", "statistics"),
+        *("_report_every_s", "_sequence", "_steered", "misfit", "orders", "refusals", "statistics"),
     )
 
     def __init__(self, hello: Hello, orders: Orders, steered: Steered) -> None:
@@ -98,6 +98,8 @@ class Helm:
         self.orders = orders
         self.refusals: list[Taken] = []
         """Tables that were not taken since the caller last emptied this: operators have to hear of each."""
+        self.misfit: str | None = None
+        """Why a message of ours was not sent, until the caller takes it."""
         self._hello = hello
         self._steered = steered
         self._conversation: Conversation | None = None
@@ -256,8 +258,9 @@ class Helm:
     def _send(self, conversation: Conversation, message: Report | Done | Answer) -> None:
         try:
             conversation.send(message)
-        except ContractError:
+        except ContractError as error:
             self.statistics.misfits += 1
+            self.misfit = str(error)
 
     def _use(self, taken: Taken, now: float) -> None:
         if taken.fault is not None:

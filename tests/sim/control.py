@@ -221,6 +221,7 @@ class ControlSocket:
             self.helm.receive(event, now, wall_now)
         self.helm.handle_deadline(now, wall_now)
         self.helm.check_invariants()
+        assert self.helm.misfit is None, self.helm.misfit
         data = self.helm.to_persist()
         self.disk = data or self.disk
         why = self.helm.ended

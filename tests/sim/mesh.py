@@ -164,7 +164,7 @@ class Mesh:
     def client(self, at: str, draft: int = 20, **how: Any) -> Client:
         """A client whose session with a relay is open."""
         self._clients += 1
-        address = (f"203.0.113.{self._clients}", 1000 + self._clients)
+        address = how.pop("address", None) or (f"203.0.113.{self._clients}", 1000 + self._clients)
         client = Client(self.network, address, relay=self.address(at), draft=draft, **how)
         self.network.until(lambda: client.is_open or client.closed is not None)
         assert client.is_open, f"closed: {client.closed}"

@@ -45,6 +45,10 @@ RTTS_MS: Mapping[tuple[str, str], float] = {
     ("lhr", "sin"): 165.0,
     ("hkg", "lhr"): 190.0,
     ("iad", "lhr"): 77.0,
+    ("bom", "fra"): 127.0,
+    ("bom", "sin"): 61.0,
+    ("hkg", "nrt"): 51.0,
+    ("nrt", "sin"): 70.0,
 }
 """There and back between clouds' regions, as published matrices of round trips have them, rounded."""
 LOCAL_MS = 12.0
@@ -126,7 +130,7 @@ class Scene(Mesh):
         store: Path = Path(":memory:"),
         seed: int = 1,
         loss: float = WEATHER_LOSS,
-        settle_s: float = 4.0,
+        settle_s: float = 12.0,
         **plane: Any,
     ) -> None:
         self.seed = seed

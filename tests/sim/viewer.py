@@ -64,15 +64,15 @@ def pauses(arrivals: Sequence[tuple[float, int]], buffer_s: float = BUFFER_S) ->
     return found
 
 
-def longest_stall_s(arrivals: Sequence[tuple[float, int]], since: float = 0.0) -> float:
-    """The longest that the picture stood from then on; below `STALL_S` it is no stall.
+def longest_stall_s(arrivals: Sequence[tuple[float, int]], since: float = 0.0, until: float = 0.0) -> float:
+    """The longest that the picture stood from then on, still standing at `until`; below `STALL_S` it is no stall.
 
     Its buffer is counted anew from a second before: who joined in the middle of a group has more of one than it asks.
     """
-    return max(
-        (length for at, length in pauses([a for a in arrivals if a[0] >= since - 1.0]) if at + length >= since),
-        default=0.0,
-    )
+    counted = [arrival for arrival in arrivals if arrival[0] >= since - 1.0]
+    last = counted[-1][0] if counted else since
+    found = [length for at, length in pauses(counted) if at + length >= since]
+    return max([0.0, until - last - PERIOD_S - BUFFER_S, *found])
 
 
 class Publisher:
