@@ -20,6 +20,8 @@ Text: TypeAlias = Annotated[str, Meta(max_length=512)]
 Ratio: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 Amount: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e15)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+HopId: TypeAlias = Annotated[int, Meta(ge=0, le=2**62 - 1)]
+"""As the wire carries it: see `ids.hop_id`."""
 Field: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 NamespaceFields: TypeAlias = Annotated[tuple[Field, ...], Meta(max_length=32)]
 StageName: TypeAlias = Literal["serving", "cordoned", "draining", "empty"]
@@ -84,7 +86,7 @@ class Origin(Part, frozen=True):
     """A namespace whose publisher has its session here."""
 
     namespace: NamespaceFields
-    hop: Count
+    hop: HopId
     """The publisher's Hop ID: the same in every session epoch of one publisher."""
 
 
