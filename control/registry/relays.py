@@ -230,9 +230,7 @@ class Registry:
         silent = [
             relay
             for relay in self._relays.values()
-            if relay.condition is not Condition.DEAD
-            and now - max(relay.heard_at, self._excused_at) >= self._settings.silence_s
-            and now >= relay.awaited_until
+            if relay.condition is not Condition.DEAD and now >= self._patient_until(relay)
         ]
         if not silent:
             return
@@ -255,6 +253,11 @@ class Registry:
                 if fresh:
                     detail = f"{given_up[relay.region]} of {sizes[relay.region]} given up; nobody else saw {relay.id}"
                     yield Alarm(AlarmKind.REGION_SILENT, relay.region, detail)
+
+    def _patient_until(self, relay: _Relay) -> float:
+        """When its silence says something."""
+        # The deadline and what is due by it are one sum: a last bit of difference would have us look again for ever.
+        return max(max(relay.heard_at, self._excused_at) + self._settings.silence_s, relay.awaited_until)
 
     def _bury(self, relay: _Relay) -> Event:
         relay.condition = Condition.DEAD
@@ -297,7 +300,7 @@ class Registry:
         moments = [
             max(now + REEXAMINE_S, relay.awaited_until)
             if relay.condition is Condition.DETACHED
-            else max(relay.heard_at, self._excused_at) + self._settings.silence_s
+            else self._patient_until(relay)
             for relay in self._relays.values()
             if relay.condition is not Condition.DEAD
         ]
