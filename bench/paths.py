@@ -211,7 +211,7 @@ def storm(regions: list[str], rtt: Matrix, seconds: int, seed: int) -> list[str]
     rng = np.random.default_rng(seed)
     world = World(regions, rtt)
     size, everybody = len(regions), range(len(regions))
-    for _ in range(24):
+    for _ in range(64):
         world.now += 0.5
         world.tell(everybody)
         world.compute()

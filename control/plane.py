@@ -5,19 +5,22 @@
 messages to send, links to close, replies to operators. What may only be said once it is on disk is in no output before
 `receive_saved`: an order acts, and a room's new home is published, when a controller that starts now knows of it.
 
-A second relay with one id is refused, and operators hear of it. Relays are told in signed tables what to do; what is
-known of them is `registry`'s, where media goes `topology`'s, where viewers go `placement`'s, rooms `homes`'.
+A controller that starts waits for the relays that its store knows before it changes anything (`settling`). A second
+relay with one id is refused where the first answers (`rivals`), and operators hear of it. Relays are told in signed
+tables what to do; what is known of them is `registry`'s, where media goes `topology`'s, where viewers go `placement`'s,
+rooms `homes`'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from control.commands import Commands, Verdict
 from control.events import EventLog
 from control.homes import Homes, HomeSettings, shown
+from control.members import Members
 from control.placement import Placement
 from control.publishing import Publishing
 from control.registry.relays import Registry
@@ -31,6 +34,8 @@ from control.registry.values import (
     RegistrySettings,
     RelayView,
 )
+from control.rivals import Rival, Rivals
+from control.settling import SETTLE_S, Settling
 from control.state import Batch, Order, State
 from control.topology.planner import Topology, TopologySettings
 from control.topology.schedule import Due
@@ -69,6 +74,8 @@ class PlaneSettings:
     mesh: str
     id: str
     report_every_ms: int = 1000
+    settle_s: float = SETTLE_S
+    """After the start nothing is changed for so long, or until everybody is back whom the store knows."""
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     topology: TopologySettings = field(default_factory=TopologySettings)
     homes: HomeSettings = field(default_factory=HomeSettings)
@@ -150,7 +157,8 @@ class Plane:
 
     __slots__ = (
         *("_asked", "_batches", "_by_relay", "_carried", "_close", "_counts", "_links", "_place_at", "_publishing"),
-        *("_replies", "_saving", "_send", "_settings", "_shared", "_signing", "_ticket"),
+        *("_members", "_replies", "_rivals", "_saving", "_send", "_settings", "_settling", "_shared", "_signing"),
+        "_ticket",
         *("commands", "events", "homes", "placement", "registry", "term", "topology"),
     )
 
@@ -180,6 +188,12 @@ class Plane:
         self._close: list[tuple[int, str]] = []
         self._replies: list[Reply] = []
         self._counts = dict.fromkeys(PlaneStatistics._fields[2:], 0)
+        self._rivals = Rivals()
+        self._members = Members(state.members)
+        self._settling = Settling((member.relay for member in state.members), now, settings.settle_s)
+        for known in state.members:
+            self.registry.restore(known.relay, known.region, known.hello, known.stage, now, self._settling.until)
+            self.topology.receive_change(now)
         self.events.add(wall_now, "started", detail=f"term {state.term}")
 
     # --- Relays ---
@@ -194,6 +208,8 @@ class Plane:
         known = self._links.get(link)
         if known is None:
             return
+        if self._by_relay.get(known.peer.id) == link and (rival := self._rivals.receive_word(known.peer.id)):
+            self._refuse_second(rival, now, wall_now)
         if known.hello is None and not isinstance(message, Hello):
             self._drop(link, "the first message is not Hello", wall_now)
             return
@@ -210,6 +226,7 @@ class Plane:
     def receive_closed(self, link: int, detail: str, now: float, wall_now: float) -> None:
         """A link is gone."""
         known = self._links.pop(link, None)
+        self._rivals.receive_closed(link)
         if known is None or self._by_relay.get(known.peer.id) != link:
             return
         relay = known.peer.id
@@ -277,12 +294,12 @@ class Plane:
 
     def next_deadline(self, now: float) -> float | None:
         """When to call `handle_deadline`; in the past: at once."""
+        changes = (self.topology.next_deadline(), self._publishing.next_deadline(now), self.homes.next_deadline())
         moments = (
             self.registry.next_deadline(),
-            self.topology.next_deadline(),
-            self._publishing.next_deadline(now),
+            *(changes if self._settling.is_over(now) else (self._settling.until,)),
             self.commands.next_deadline(set(self._by_relay)),
-            self.homes.next_deadline(),
+            self._rivals.next_deadline(),
             self._place_at,
             min((asked.until for asked in self._asked.values()), default=None),
         )
@@ -295,11 +312,15 @@ class Plane:
             self._take(self.registry.handle_deadline(now), now, wall_now)
         for number in [number for number, asked in self._asked.items() if asked.until <= now]:
             self._answer(number, 504, {"error": f"{self._asked[number].relay} did not answer"})
-        self._decide_homes(now, wall_now)
-        self._compute(now, wall_now)
+        for rival in self._rivals.take_due(now):
+            self._succeed(rival, now, wall_now)
         if self._place_at <= now:
             self._tell_placement(now)
         self._send_commands(now)
+        if not self._settling.is_over(now):
+            return
+        self._decide_homes(now, wall_now)
+        self._compute(now, wall_now)
         for relay, whole in self._publishing.take(now):
             self._publish(relay, whole=whole)
 
@@ -319,6 +340,10 @@ class Plane:
     def relays(self, now: float) -> dict[str, RelayView]:
         """Everybody who is known, dead ones too, by id."""
         return {view.id: view for view in self.registry.everybody(now)}
+
+    def missing(self, now: float) -> frozenset[str]:
+        """Relays that are waited for since the start: until they are here nothing is changed."""
+        return frozenset() if self._settling.is_over(now) else self._settling.missing
 
     def statistics(self) -> PlaneStatistics:
         """Now, and since the start."""
@@ -343,16 +368,41 @@ class Plane:
             self._drop(link, "a second Hello", wall_now)
             return
         relay = known.peer.id
+        if self.registry.has_other_life(relay, hello, now) and self._rivals.hold(link, relay, hello, now):
+            first = self._by_relay.get(relay)
+            if first is not None:
+                self._send.append((first, Question(0, "links", 1)))
+            return
+        self._take_in(link, known, hello, now, wall_now)
+
+    def _refuse_second(self, rival: Rival, now: float, wall_now: float) -> None:
+        """The one that is here lives: there are two with one id."""
+        first = self.registry.relay(rival.relay, now)
+        where = first.hello.address[0] if first is not None else "one that is here"
+        self._refuse(
+            rival.link, Alarm(AlarmKind.TWO_BOOTS, rival.relay, f"{rival.hello.address[0]} beside {where}"), wall_now
+        )
+
+    def _succeed(self, rival: Rival, now: float, wall_now: float) -> None:
+        """The one that was here has not answered: the newcomer takes its place."""
+        first = self._by_relay.get(rival.relay)
+        if first is not None:
+            self._close.append((first, "another life took its place"))
+            self.receive_closed(first, "it did not answer when another life of it came", now, wall_now)
+        self._take_in(rival.link, self._links[rival.link], rival.hello, now, wall_now, succeeds=True)
+
+    def _take_in(
+        self, link: int, known: _Link, hello: Hello, now: float, wall_now: float, *, succeeds: bool = False
+    ) -> None:
+        """Welcome a relay, or refuse it."""
+        relay = known.peer.id
         before = self.registry.relay(relay, now)
-        findings = self.registry.receive_hello(relay, known.peer.region, hello, now)
+        findings = self.registry.receive_hello(relay, known.peer.region, hello, now, succeeds=succeeds)
         refused = next((found for found in findings if isinstance(found, Alarm)), None)
         if refused is not None:
-            self._counts["refused"] += 1
-            self._alarm(refused, wall_now)
-            self._send.append((link, Welcome(self._settings.id, f"{refused.kind.value}: {refused.detail}"[:512])))
-            self._close.append((link, refused.kind.value))
-            del self._links[link]
+            self._refuse(link, refused, wall_now)
             return
+        self._settling.receive_hello(hello.generation)
         known.hello = hello
         if relay in self._by_relay:
             # The same life of the same relay dialled again: the old link is one that it has given up.
@@ -368,6 +418,14 @@ class Plane:
         self.homes.receive_change(relay)
         self._send_commands(now)
 
+    def _refuse(self, link: int, why: Alarm, wall_now: float) -> None:
+        self._counts["refused"] += 1
+        self._alarm(why, wall_now)
+        self._send.append((link, Welcome(self._settings.id, f"{why.kind.value}: {why.detail}"[:512])))
+        self._close.append((link, why.kind.value))
+        self._rivals.receive_closed(link)
+        del self._links[link]
+
     def _receive_report(self, known: _Link, report: Report, now: float, wall_now: float) -> None:
         if now - known.second >= 1.0:
             known.second, known.reports = now, 0
@@ -380,6 +438,7 @@ class Plane:
         before = self._carried.get(relay)
         self._carried[relay] = report
         self._take(self.registry.receive_report(relay, report, now), now, wall_now)
+        self._settling.receive_report(relay)
         if before is None or (before.origins, before.carried) != (report.origins, report.carried):
             self.placement.apply_carried(relay, [*(o.namespace for o in report.origins), *report.carried])
         if before is None or before.rooms != report.rooms:
@@ -419,6 +478,7 @@ class Plane:
             del self._by_relay[known.peer.id]
             for number in [number for number, asked in self._asked.items() if asked.relay == known.peer.id]:
                 self._answer(number, 502, {"error": why})
+        self._rivals.receive_closed(link)
         del self._links[link]
 
     # --- What follows ---
@@ -436,6 +496,8 @@ class Plane:
             self.events.add(wall_now, found.kind.value, found.relay, found.other, detail)
             if found.kind in _ABOUT_RELAYS:
                 self.homes.receive_change(found.relay)
+                if members := self._members.follow(found.relay, self.registry.relay(found.relay, now)):
+                    self._save(Batch(members=members))
         self.topology.receive(listed, now)
         if any(not isinstance(found, Alarm) and found.kind in _ABOUT_RELAYS for found in listed):
             self._tell_placement(now)
@@ -507,7 +569,7 @@ class Plane:
 
     def _save(self, batch: Batch, *replies: Reply) -> None:
         number = self._next_ticket()
-        numbered = Batch(number, batch.orders, batch.wishes, batch.audit, batch.rooms, batch.policies)
+        numbered = replace(batch, number=number)
         self._saving[number] = _Saving(numbered, list(replies))
         self._batches.append(numbered)
 

@@ -1,4 +1,4 @@
-"""What must survive a controller: operators' orders, their audit, rooms' homes, policies, and the writer's term.
+"""What must survive a controller: orders, their audit, rooms' homes, policies, who the relays are, the writer's term.
 
 `plane` and `commands` make batches of this, a `Store` keeps them. Per-second telemetry is never among it. The face is
 as small as a store of keys and values needs: everything is read once at the start, and written in whole entries.
@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from tradewind.contract.messages import RoomEntry
+from tradewind.contract.messages import Hello, RoomEntry, StageName
 
 Action: TypeAlias = Literal["drain", "undrain", "cordon", "uncordon", "kick"]
 Progress: TypeAlias = Literal["open", "done", "failed", "superseded"]
@@ -49,6 +49,17 @@ class Wish(Struct, frozen=True):
     since_wall: float
 
 
+class Member(Struct, frozen=True):
+    """A relay of the mesh: a controller that starts waits for it before it changes anything."""
+
+    relay: str
+    region: str
+    hello: Hello
+    stage: StageName = "serving"
+    gone: bool = False
+    """It is no part any more: its entry is removed."""
+
+
 class AuditLine(Struct, frozen=True):
     """Who did what to whom, and what came of it."""
 
@@ -74,6 +85,7 @@ class State:
     rooms: tuple[RoomEntry, ...] = ()
     policies: tuple[tuple[str, str], ...] = ()
     """Name and document (JSON text)."""
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,7 @@ class Batch:
     audit: tuple[AuditLine, ...] = ()
     rooms: tuple[RoomEntry, ...] = ()
     policies: tuple[tuple[str, str], ...] = field(default=())
+    members: tuple[Member, ...] = ()
 
 
 class StoreError(Exception):

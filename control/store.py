@@ -9,6 +9,7 @@ nothing. `control.run` calls this in a worker thread.
     audit     number -> who did what
     rooms     namespace -> home, follower, epoch
     policies  name -> document
+    members   relay -> what it said of itself when it last came
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from control.state import AuditLine, Batch, FencedError, Order, State, StoreError, Wish
+from control.state import AuditLine, Batch, FencedError, Member, Order, State, StoreError, Wish
 from tradewind.contract.messages import RoomEntry
 
 APPLICATION_ID = 0x54775263
 """What makes the file one of ours: "TwRc"."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FIRST_TERM_WALL = 1_735_689_600
 """Terms of a new file count seconds since 2025 began: a file that was lost is followed by a higher term all the same,
 and no relay has to be talked into taking tables again."""
@@ -50,6 +51,8 @@ CREATE TABLE audit (
 CREATE TABLE rooms (room BLOB PRIMARY KEY, epoch INTEGER NOT NULL, document BLOB NOT NULL);
 CREATE TABLE policies (name TEXT PRIMARY KEY, document TEXT NOT NULL);
 """
+_MEMBERS = "CREATE TABLE members (relay TEXT PRIMARY KEY, document BLOB NOT NULL);"
+"""New in version 2."""
 
 
 class SqliteStore:
@@ -87,6 +90,7 @@ class SqliteStore:
                 audit=tuple(AuditLine(*line) for line in reversed(audit)),
                 rooms=self._documents("SELECT document FROM rooms", RoomEntry),
                 policies=tuple(self._database.execute("SELECT name, document FROM policies ORDER BY name")),
+                members=self._documents("SELECT document FROM members ORDER BY relay", Member),
             )
 
     def save(self, batch: Batch) -> None:
@@ -101,6 +105,9 @@ class SqliteStore:
             self._put("audit", [(a.number, a.at_wall, a.who, a.what, a.target, a.result) for a in batch.audit])
             self._put("rooms", [(encode(entry.room), entry.epoch, encode(entry)) for entry in batch.rooms])
             self._put("policies", list(batch.policies))
+            self._put("members", [(member.relay, encode(member)) for member in batch.members if not member.gone])
+            gone = [(member.relay,) for member in batch.members if member.gone]
+            self._database.executemany("DELETE FROM members WHERE relay = ?", gone)
             if batch.orders:
                 self._database.execute(
                     "DELETE FROM orders WHERE progress != 'open' AND id NOT IN "
@@ -118,14 +125,15 @@ class SqliteStore:
         (application,) = database.execute("PRAGMA application_id").fetchone()
         (version,) = database.execute("PRAGMA user_version").fetchone()
         (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
-            raise StoreError(f"{self._path}: not a control plane's file of version {SCHEMA_VERSION}")
+        if tables and (application != APPLICATION_ID or not 1 <= version <= SCHEMA_VERSION):
+            raise StoreError(f"{self._path}: not a control plane's file of version {SCHEMA_VERSION} or older")
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
         if not tables:
-            database.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA application_id={APPLICATION_ID};PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-            )
+            numbers = f"PRAGMA application_id={APPLICATION_ID};PRAGMA user_version={SCHEMA_VERSION};"
+            database.executescript(f"BEGIN; {_SCHEMA} {_MEMBERS} {numbers} COMMIT;")
+        elif version < SCHEMA_VERSION:
+            database.executescript(f"BEGIN; {_MEMBERS} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
     def _put(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:

@@ -1,6 +1,6 @@
 """What a controller sees of a relay and has it do: reports, tables, orders and questions, on a node.
 
-`relay.control_link` calls it between turns; `relay.run` makes one where the relay is part of a mesh.
+`relay.helm` calls it between turns; `relay.run` makes one where the relay is part of a mesh.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Readings:
 
 
 class Steering:
-    """One node, as controllers steer it. Satisfies `control_link.Steered`."""
+    """One node, as controllers steer it. Satisfies `helm.Steered`."""
 
     def __init__(
         self,

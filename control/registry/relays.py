@@ -34,7 +34,7 @@ from control.registry.values import (
     RegistryStatistics,
     RelayView,
 )
-from tradewind.contract.messages import Hello, LinkReport, Report
+from tradewind.contract.messages import Hello, LinkReport, Report, StageName
 
 REEXAMINE_S = 0.25
 """How often a relay is looked at that is silent, but heard by its neighbours."""
@@ -57,6 +57,10 @@ class _Relay:
     condition: Condition = Condition.ALIVE
     report: Report | None = None
     reported_at: float = NEVER
+    last_stage: StageName | None = None
+    """What a controller before us heard."""
+    awaited_until: float = NEVER
+    """A controller before us knew it: so long nobody misses it."""
     unconfirmed: bool = False
     """Dead, and nobody but us says so."""
     troubled: set[str] = field(default_factory=set)
@@ -78,16 +82,26 @@ class Registry:
 
     # --- What relays say ---
 
-    def receive_hello(self, relay: str, region: str, hello: Hello, now: float) -> tuple[Finding, ...]:
+    def restore(self, relay: str, region: str, hello: Hello, stage: StageName, now: float, until: float) -> None:
+        """A relay that a controller before us knew: it is there for all that we know, and has so long to come back."""
+        self._relays[relay] = _Relay(
+            relay, region, hello, now, False, condition=Condition.DETACHED, last_stage=stage, awaited_until=until
+        )
+        self._wake_at(until)
+
+    def receive_hello(
+        self, relay: str, region: str, hello: Hello, now: float, *, succeeds: bool = False
+    ) -> tuple[Finding, ...]:
         """A relay whose certificate gives it this id and region has connected.
 
         An alarm among the findings refuses it: close its control link and tell nobody. A second boot of one id is
-        refused while the first is alive: two relays with one name would take each other's traffic.
+        refused while the first is alive: two relays with one name would take each other's traffic. `succeeds`: the
+        first was asked, and did not answer.
         """
         known = self._relays.get(relay)
         if known is None and sum(r.condition is not Condition.DEAD for r in self._relays.values()) >= MAX_RELAYS:
             return (Alarm(AlarmKind.MESH_FULL, relay, f"{MAX_RELAYS} relays are here"),)
-        if known is not None and known.hello.boot != hello.boot and self._still_alive(known, now):
+        if known is not None and not succeeds and self.has_other_life(relay, hello, now):
             return (Alarm(AlarmKind.TWO_BOOTS, relay, f"{hello.address[0]} beside {known.hello.address[0]}"),)
         self._wake_at(now + self._settings.confirmed_s)
         if known is not None and known.hello.boot == hello.boot and known.region == region:
@@ -97,13 +111,18 @@ class Registry:
         self._relays[relay] = _Relay(relay, region, hello, now)
         return (Event(EventKind.JOINED, relay),)
 
+    def has_other_life(self, relay: str, hello: Hello, now: float) -> bool:
+        """Whether another boot of this relay seems to be here: whoever can, asks it."""
+        known = self._relays.get(relay)
+        return known is not None and known.hello.boot != hello.boot and self._still_alive(known, now)
+
     def receive_report(self, relay: str, report: Report, now: float) -> tuple[Finding, ...]:
         """A relay that said hello tells how it is; returns what that changes."""
         known = self._relays[relay]
-        before = known.report
+        before = known.report.stage if known.report else known.last_stage
         findings = list(self._heard(known, now))
         known.report, known.reported_at = report, now
-        if before is not None and before.stage != report.stage:
+        if before is not None and before != report.stage:
             findings.append(Event(EventKind.STAGE, relay))
         findings += self._compare_links(known, report.links, now)
         return tuple(findings)
@@ -205,7 +224,7 @@ class Registry:
     def _heard(self, relay: _Relay, now: float) -> tuple[Finding, ...]:
         relay.heard_at = now
         before, relay.condition = relay.condition, Condition.ALIVE
-        relay.unconfirmed = False
+        relay.unconfirmed, relay.awaited_until = False, NEVER
         if before is Condition.ALIVE:
             return ()
         return (Event(EventKind.JOINED if before is Condition.DEAD else EventKind.ATTACHED, relay.id),)
@@ -215,8 +234,7 @@ class Registry:
         silent = [
             relay
             for relay in self._relays.values()
-            if relay.condition is not Condition.DEAD
-            and now - max(relay.heard_at, self._excused_at) >= self._settings.confirmed_s
+            if relay.condition is not Condition.DEAD and now >= self._overdue_at(relay)
         ]
         if not silent:
             return
@@ -225,7 +243,7 @@ class Registry:
         given_up = Counter(relay.region for relay in self._relays.values() if relay.unconfirmed)
         for relay in sorted(silent, key=lambda r: (r.heard_at, r.id)):
             witnesses = heard[relay.id] + missed[relay.id]
-            if now - max(relay.heard_at, self._excused_at) < self._settings.silence_s:
+            if now < self._patient_until(relay):
                 if missed[relay.id] == witnesses >= WITNESSES:
                     yield self._bury(relay)
                 continue
@@ -243,6 +261,11 @@ class Registry:
                 if fresh:
                     detail = f"{given_up[relay.region]} of {sizes[relay.region]} given up; nobody else saw {relay.id}"
                     yield Alarm(AlarmKind.REGION_SILENT, relay.region, detail)
+
+    def _patient_until(self, relay: _Relay) -> float:
+        """When its silence says something."""
+        # The deadline and what is due by it are one sum: a last bit of difference would have us look again for ever.
+        return max(max(relay.heard_at, self._excused_at) + self._settings.silence_s, relay.awaited_until)
 
     def _bury(self, relay: _Relay) -> Event:
         relay.condition = Condition.DEAD
@@ -275,14 +298,17 @@ class Registry:
     def _view(self, relay: _Relay, now: float) -> RelayView:
         place = self._places.get(relay.id) or self._places.get(relay.region)
         age_s = now - relay.heard_at
-        return RelayView(relay.id, relay.region, place, relay.hello, relay.report, relay.condition, age_s)
+        stage = relay.last_stage or "serving"
+        return RelayView(relay.id, relay.region, place, relay.hello, relay.report, relay.condition, age_s, stage)
 
     def _wake_at(self, moment: float) -> None:
         self._due = moment if self._due is None else min(self._due, moment)
 
     def _next_due(self, now: float) -> float | None:
         moments = [
-            now + REEXAMINE_S if relay.condition is Condition.DETACHED else self._silent_at(relay, now)
+            max(now + REEXAMINE_S, relay.awaited_until)
+            if relay.condition is Condition.DETACHED
+            else self._silent_at(relay, now)
             for relay in self._relays.values()
             if relay.condition is not Condition.DEAD
         ]
@@ -292,10 +318,12 @@ class Registry:
 
     def _silent_at(self, relay: _Relay, now: float) -> float:
         """When to look again at one who may have fallen silent; while it is overdue neighbours may say so any time."""
-        since, settings = max(relay.heard_at, self._excused_at), self._settings
-        if now < since + settings.confirmed_s:
-            return since + settings.confirmed_s
-        return min(since + settings.silence_s, now + OVERDUE_S)
+        overdue = self._overdue_at(relay)
+        return overdue if now < overdue else min(self._patient_until(relay), now + OVERDUE_S)
+
+    def _overdue_at(self, relay: _Relay) -> float:
+        """When its silence is worth asking its neighbours about."""
+        return max(max(relay.heard_at, self._excused_at) + self._settings.confirmed_s, relay.awaited_until)
 
     # --- Links ---
 

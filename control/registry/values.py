@@ -105,11 +105,13 @@ class RelayView:
     report: Report | None
     condition: Condition
     heard_age_s: float
+    last_stage: StageName = "serving"
+    """What a controller before us heard last."""
 
     @property
     def stage(self) -> StageName:
-        """What it last said; before its first report it serves."""
-        return self.report.stage if self.report else "serving"
+        """What it last said."""
+        return self.report.stage if self.report else self.last_stage
 
     @property
     def load_ratio(self) -> float:

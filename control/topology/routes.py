@@ -3,8 +3,10 @@
 The cheapest way of this second is not the plan. A pair's first way stays until it is bad or gone, or until another has
 been at least a tenth and 5 ms better in three cycles one after the other; then it moves, the biggest gains first, and
 at most 2 % of all pairs in one cycle. A pair whose first way went bad moves at once, but once in 10 s only: its relay
-has spares of its own, and a plan that follows every flap helps nobody. Spares change when they break, when their pair
-moves, or when others are clearly better. So most of a table stays as it was, and with it what relays are sent.
+has spares of its own, and a plan that follows every flap helps nobody. While a pair is new its links are still being
+measured: it gets what is better in the next cycle, without patience and beside the 2 %. Spares change when they break,
+when their pair moves, or when others are clearly better. So most of a table stays as it was, and with it what relays
+are sent.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ class RouteSettings:
     moved_ratio: float = 0.02
     """Of all pairs, in one cycle; at least one pair."""
     rest_s: float = 10.0
+    new_s: float = 25.0
+    """So long after a pair was first seen what is better counts at once: two cycles, in which links come up."""
 
 
 class Cause(IntEnum):
@@ -82,6 +86,7 @@ class _Plan:
     ways: Ways
     better: NDArray[np.uint8]
     moved_at: NDArray[np.float64]
+    first_at: NDArray[np.float64]
     cause: NDArray[np.uint8]
     troubled: Mask
     """Pairs without a way, or whose first way cannot be used: every event looks at them."""
@@ -91,6 +96,7 @@ class _Plan:
             Ways(*(field.copy() for field in self.ways)),
             self.better.copy(),
             self.moved_at.copy(),
+            self.first_at.copy(),
             self.cause.copy(),
             self.troubled.copy(),
         )
@@ -158,11 +164,12 @@ class Routes:
         plan.troubled.ravel()[asked] = ~moving & (costs[0] >= NO_WAY) & (origin != relay)
         first, better, bad, gone = (int(mask.sum()) for mask in moves[:4])
         fault = fault_of(origin, relay, ways, size)
-        if better > self._most_moved(size):
+        if int((moves.better & ~moves.new).sum()) > self._most_moved(size):
             fault = "too many pairs moved"
         if not fault:
             self.ids, self._plan, self._indices = tuple(ids), plan, indices
-        return Step(changed.reshape(size, size), first, better, bad, gone, *moves[4:], fault)
+        counts = (moves.waiting, moves.resting, moves.pathless)
+        return Step(changed.reshape(size, size), first, better, bad, gone, *counts, fault)
 
     def _touched(self, plan: _Plan, links: Mask, removed: Mask | None) -> Mask:
         """Which pairs have a way over a link that changed, or over a relay that died."""
@@ -192,8 +199,8 @@ class Routes:
         ):
             plan.cause.ravel()[asked[mask]] = cause
             plan.better.ravel()[asked[mask]] = 0
-            if cause is not Cause.FIRST:
-                plan.moved_at.ravel()[asked[mask]] = now
+            book = plan.first_at if cause is Cause.FIRST else plan.moved_at
+            book.ravel()[asked[mask]] = now
 
     def _adopted(self, ids: Sequence[str]) -> _Plan:
         """A copy of the plan, for these relays. First ways over relays that are not among them are marked as gone."""
@@ -216,6 +223,7 @@ class Routes:
             if rank == 0:
                 plan.cause[to] = np.where(lost, Cause.GONE, self._plan.cause[at])
         plan.better[to], plan.moved_at[to] = self._plan.better[at], self._plan.moved_at[at]
+        plan.first_at[to] = self._plan.first_at[at]
         plan.troubled[to] = self._plan.troubled[at] | (plan.ways.cost[0][to] >= NO_WAY)
         return plan
 
@@ -243,19 +251,21 @@ class Routes:
         gain = np.where(has & usable & can, cost - best.cost, 0)
         better = (gain >= self._least()) & (gain >= settings.better_ratio * cost)
         chosen = np.zeros(len(has), np.bool_)
+        new = (now - plan.first_at.ravel()[asked]) < settings.new_s
         waiting = 0
         if cycle:
             count = plan.better.ravel()[asked]
             count = np.where(better, np.minimum(count, 254) + 1, 0)
             plan.better.ravel()[asked] = count
-            ready = np.flatnonzero(better & (count >= settings.cycles) & ~resting)
+            chosen = better & new
+            ready = np.flatnonzero(better & (count >= settings.cycles) & ~resting & ~new)
             biggest = ready[np.argsort(-gain[ready], kind="stable")][: self._most_moved(len(plan.better))]
             chosen[biggest] = True
             waiting = len(ready) - len(biggest)
         broken = has & ~usable & can & ~gone
         pathless = int((~can).sum()) - (len(plan.better) if len(asked) == plan.better.size else 0)
         first = ~has & can & ~gone
-        return _Moves(first, chosen, broken & ~resting, gone, waiting, int((broken & resting).sum()), pathless)
+        return _Moves(first, chosen, broken & ~resting, gone, new, waiting, int((broken & resting).sum()), pathless)
 
     def _least(self) -> int:
         return int(self._settings.better_ms * UNITS_PER_MS) << INDEX_BITS
@@ -316,6 +326,8 @@ class _Moves(NamedTuple):
     better: Mask
     bad: Mask
     gone: Mask
+    new: Mask
+    """Pairs first seen a short while ago."""
     waiting: int
     resting: int
     pathless: int
@@ -327,6 +339,7 @@ def _nothing(size: int) -> _Plan:
     return _Plan(
         ways,
         np.zeros((size, size), np.uint8),
+        np.full((size, size), -np.inf),
         np.full((size, size), -np.inf),
         np.full((size, size), Cause.NONE, np.uint8),
         ~np.eye(size, dtype=np.bool_),

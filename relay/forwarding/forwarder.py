@@ -244,6 +244,9 @@ class Forwarder:
         match role:
             case Serving():
                 self._subscribing.end(party, role, now)
+                if self._book.members[session].hop is not None and not lost:
+                    # Who was below us may be asked from now on.
+                    self._moving.reconsider(role.track.name.namespace, now)
             case Waiting():
                 self._subscribing.cancel_waiting(role, now)
             case Feeding():
@@ -447,7 +450,7 @@ class Forwarder:
 
     def keep_limits(self, now: float) -> None:
         """Bring the cache within its bounds of bytes and age; call it now and then."""
-        self._upstreams.keep_house()
+        self._upstreams.keep_house(now)
         self._moving.keep_house(now)
         self._book.budget.shrink()
         self._book.budget.expire(now)

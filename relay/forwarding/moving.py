@@ -128,6 +128,9 @@ class Moving:
         if self._has_double(track, fed, now):
             return
         candidates = self._upstreams.candidates(track)
+        good = bool(candidates) and self._standing(candidates[0][0]) is not Standing.BAD
+        if fed and not good and all(self._standing(source.party) is Standing.BAD for source in fed):
+            self._upstreams.withhold(track, now)
         if not candidates:
             return
         best, way = candidates[0]

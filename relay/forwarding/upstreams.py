@@ -11,13 +11,15 @@ from __future__ import annotations
 import hashlib
 
 from relay.forwarding import ranks
-from relay.forwarding.book import Book, Member, Told
+from relay.forwarding.book import Book, Member, Standing, Told
 from relay.forwarding.routes import Party, Way
 from relay.forwarding.track import Track
 from tradewind.moqt.model import Namespace
 
 MOST_RELAYS = 3
 """On the way of an advertisement: with ourselves behind it, two stand between the origin and us."""
+WITHHELD_S = 10.0
+"""How long a neighbour is not told of a way that is bad from us, unless it is better sooner."""
 UNRANKED = 99
 """The place of a neighbour that the route table does not name."""
 
@@ -103,8 +105,28 @@ class Upstreams:
                 found.append((name, one.publisher or publisher_hop(here, name, one.epoch)))
         return found
 
-    def keep_house(self) -> None:
-        """Forget the namespaces of tracks that are published no longer."""
+    def withhold(self, track: Track, now: float) -> None:
+        """What feeds a track is bad, and so is all else but what lies below us: have those below us find other ways.
+
+        Only neighbours that told us of a way of their own: they move, one after the other they stop being below us,
+        and we can ask them.
+        """
+        book = self._book
+        for session in {party.session for party in track.children}:
+            member, way = book.members[session], self.way_of(session, track.name.namespace)
+            if member.standing is Standing.BAD or way is None or book.settings.hop in way.hops:
+                continue
+            for namespace in [name for name in member.told if track.name.namespace[: len(name)] == name]:
+                member.withheld[namespace] = now + WITHHELD_S
+                self._tell(member, namespace)
+
+    def keep_house(self, now: float) -> None:
+        """Forget the namespaces of tracks that are published no longer; tell again what was withheld."""
+        for member in self._book.members.values():
+            for namespace, until in tuple(member.withheld.items()):
+                if now >= until or not self._all_bad(member, namespace):
+                    del member.withheld[namespace]
+                    self._tell(member, namespace)
         if self._published:
             tracks = self._book.tracks.items()
             here = {name.namespace for name, track in tracks if any(feed.published for feed in track.sources.values())}
@@ -132,8 +154,16 @@ class Upstreams:
             way.neighbour,
         )
 
+    def _all_bad(self, member: Member, namespace: Namespace) -> bool:
+        """Whether every way that this neighbour might be told of is bad."""
+        found = self._book.routes.announced.get(namespace)
+        if found is None or len(found.parties) > len(found.ways):
+            return False
+        ways = [party for party, way in found.ways.items() if member.hop not in way.hops]
+        return all(self._book.members[party.session].standing is Standing.BAD for party in ways)
+
     def _tell(self, member: Member, namespace: Namespace) -> None:
-        hops = self._best_for(member, namespace)
+        hops = None if namespace in member.withheld else self._best_for(member, namespace)
         told = member.told.get(namespace)
         if hops is None:
             if told is not None:

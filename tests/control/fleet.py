@@ -120,6 +120,7 @@ class Fleet:
     def connect(self, relay: FakeRelay) -> int:
         self._links += 1
         relay.link = self._links
+        self._reported.pop(relay.id, None)
         self._by_link[self._links] = relay
         self.plane.receive_proven(self._links, identity(relay.id, relay.region))
         self.plane.receive_message(self._links, relay.hello, self.now, self.wall_now)
@@ -201,7 +202,9 @@ class Fleet:
         wishes = {wish.relay: wish for batch in self.saved for wish in batch.wishes}
         rooms = {entry.room: entry for batch in self.saved for entry in batch.rooms}
         audit = tuple(line for batch in self.saved for line in batch.audit)
-        return State(term, tuple(orders.values()), tuple(wishes.values()), audit, tuple(rooms.values()))
+        members = {member.relay: member for batch in self.saved for member in batch.members}
+        here = tuple(member for member in members.values() if not member.gone)
+        return State(term, tuple(orders.values()), tuple(wishes.values()), audit, tuple(rooms.values()), members=here)
 
 
 __all__ = ["FakeRelay", "Fleet", "Welcome"]

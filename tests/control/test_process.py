@@ -195,8 +195,8 @@ def ids(relay: Relay) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.control_link.BACKOFF_MOST_S", 0.3)
-    monkeypatch.setattr("relay.control_link.CONNECT_S", 2.0)
+    monkeypatch.setattr("relay.helm.BACKOFF_MOST_S", 0.3)
+    monkeypatch.setattr("relay.helm.CONNECT_S", 2.0)
 
 
 async def test_tables_arrive_orders_are_done_and_a_killed_controller_is_found_again(control: Control) -> None:
@@ -276,14 +276,14 @@ async def test_a_controller_that_says_nothing_is_heard_by_what_it_acknowledges(c
     async with two_relays(control) as (a, b):
         await until(lambda: ids(a) == ids(b) == ["a", "b"], "no table with both in it")
         assert 0 not in a.fake.heard, "rooms count on a controller only once they go by its table"
-        said, heard = a.link.statistics.welcomes, len(a.fake.heard)
+        said, heard = a.link.helm.statistics.welcomes, len(a.fake.heard)
         await trio.sleep(3.5)
         assert len(a.fake.heard) - heard >= 3, "once for each report"
         control.process.send_signal(signal.SIGSTOP)
         await trio.sleep(1.5)
         heard = len(a.fake.heard)
         await trio.sleep(1.5)
-        assert len(a.fake.heard) == heard and a.link.statistics.welcomes == said
+        assert len(a.fake.heard) == heard and a.link.helm.statistics.welcomes == said
         control.process.send_signal(signal.SIGCONT)
 
 

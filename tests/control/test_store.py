@@ -6,9 +6,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from control.state import AuditLine, Batch, FencedError, Order, StoreError, Wish
+from control.state import AuditLine, Batch, FencedError, Member, Order, StoreError, Wish
 from control.store import FIRST_TERM_WALL, SqliteStore
+from tests.control.mesh import hello
 from tradewind.contract.messages import RoomEntry
 
 WALL = FIRST_TERM_WALL + 1000.5
@@ -63,3 +65,28 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database" * 100)
     with pytest.raises(StoreError):
         SqliteStore(tmp_path / "text")
+
+
+def test_who_is_part_of_the_mesh_is_kept_and_forgotten(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "c.sqlite")
+    store.load(WALL)
+    here = [Member(name, "eu", hello(number)) for number, name in enumerate("abc")]
+    store.save(Batch(1, members=tuple(here)))
+    store.save(Batch(2, members=(replace(here[1], gone=True), replace(here[2], stage="cordoned"))))
+    assert SqliteStore(tmp_path / "c.sqlite").load(WALL).members == (here[0], replace(here[2], stage="cordoned"))
+
+
+def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "c.sqlite")
+    store.load(WALL)
+    store.save(Batch(1, orders=(ORDER,)))
+    store._database.executescript("DROP TABLE members; PRAGMA user_version=1;")
+    store.close()
+    later = SqliteStore(tmp_path / "c.sqlite")
+    state = later.load(WALL)
+    assert state.orders == (ORDER,) and state.members == ()
+    later.save(Batch(1, members=(Member("a", "eu", hello(1)),)))
+    assert len(SqliteStore(tmp_path / "c.sqlite").load(WALL).members) == 1
+    later._database.executescript("PRAGMA user_version=3;")
+    with pytest.raises(StoreError, match="version 2"):
+        SqliteStore(tmp_path / "c.sqlite")

@@ -290,3 +290,51 @@ def test_a_stranger_is_no_neighbour() -> None:
     mesh.run(1.0)
     assert not mesh.node("fra").attachments
     assert not mesh.node("hkg").attachments
+
+
+def chained() -> tuple[Mesh, object]:
+    """b has a's track from a, and c has it from b although it might ask a: what breaks for b breaks for both."""
+    mesh = Mesh(["a", "b", "c"])
+    _, served = mesh.publish("a")
+    mesh.prefer("b", {"a": ["a", "c"]})
+    mesh.prefer("c", {"a": ["b", "a"]})
+    viewers = [mesh.client(name) for name in "bc"]
+    requests = [viewer.subscribe() for viewer in viewers]
+    mesh.run()
+    served.group(0, GROUPS[0])
+    mesh.run()
+    assert (mesh.sources("b"), mesh.sources("c")) == ({"a"}, {"b"})
+
+    def check(groups: int) -> None:
+        for group in range(1, groups):
+            served.group(group, GROUPS[group])
+            mesh.run()
+        for viewer, request in zip(viewers, requests, strict=True):
+            assert sorted(viewer.objects(request)) == everything(range(groups))
+
+    return mesh, check
+
+
+def test_who_has_only_relays_below_it_left_has_them_go_elsewhere_first() -> None:
+    mesh, check = chained()
+    mesh.grade("b", "a", Standing.BAD)
+    mesh.run(3.0)
+    assert (mesh.sources("b"), mesh.sources("c")) == ({"c"}, {"a"})
+    check(3)  # type: ignore[operator]
+    mesh.grade("b", "a", Standing.UP)
+    mesh.run(5.0)
+    assert mesh.sources("b") == {"a"}
+    assert all(not member.withheld for member in mesh.node("b").forwarder._book.members.values())
+    mesh.run(11.0)
+    assert mesh.sources("c") == {"b"}, "as the route table has it"
+    check(4)  # type: ignore[operator]
+
+
+def test_where_every_way_is_bad_nobody_is_cut_off() -> None:
+    mesh, check = chained()
+    mesh.grade("c", "a", Standing.BAD)
+    mesh.grade("b", "a", Standing.BAD)
+    for _ in range(40):
+        mesh.run(1.0)
+        assert mesh.sources("b") | mesh.sources("c") >= {"a"}
+    check(4)  # type: ignore[operator]

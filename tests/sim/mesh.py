@@ -50,20 +50,24 @@ class Mesh:
         weather: Weather = CLEAR,
         seed: int = 1,
         measured: bool = False,
+        paths: Mapping[tuple[str, str], Weather] | None = None,
         **forwarding: Any,
     ) -> None:
+        """`paths` are between two relays, alike in both directions; of others it is `weather`."""
         self.network = Network(seed=seed, weather=weather)
         self.relays: dict[str, Relay] = {}
         self._clients = 0
         for number, name in enumerate(names, 1):
             settings = node_settings(
-                quic=quic_settings(private=_private(name) if measured else PRIVATE),
+                quic=quic_settings(private=_private(name, self.region(name)) if measured else PRIVATE),
                 forwarding=ForwardingSettings(hop=hop(name), **forwarding),
             )
             self.relays[name] = self.relay_class(settings, addresses=[(f"198.51.100.{number}", 4443)])
             if measured:
-                self.relays[name].node.join_mesh(_mesh_settings(name, seed))
+                self.relays[name].node.join_mesh(mesh_settings(name, self.region(name), seed))
             self.network.add(self.relays[name])
+        for (one, other), found in (paths or {}).items():
+            self.network.set_weather(self.address(one), self.address(other), found, both=True)
         pairs = links if links is not None else [(a, b) for a in names for b in names if a < b]
         if measured:
             for name in names:
@@ -75,6 +79,10 @@ class Mesh:
 
     def node(self, name: str) -> Node:
         return self.relays[name].node
+
+    def region(self, name: str) -> str:
+        """Where a relay's certificate says that it is."""
+        return REGION
 
     def address(self, name: str) -> Address:
         return self.relays[name].addresses[0]
@@ -156,7 +164,7 @@ class Mesh:
     def client(self, at: str, draft: int = 20, **how: Any) -> Client:
         """A client whose session with a relay is open."""
         self._clients += 1
-        address = (f"203.0.113.{self._clients}", 1000 + self._clients)
+        address = how.pop("address", None) or (f"203.0.113.{self._clients}", 1000 + self._clients)
         client = Client(self.network, address, relay=self.address(at), draft=draft, **how)
         self.network.until(lambda: client.is_open or client.closed is not None)
         assert client.is_open, f"closed: {client.closed}"
@@ -188,14 +196,15 @@ class Mesh:
         self.network.until(condition, within_s)
 
 
-def _private(name: str) -> PrivateProtocols:
-    return PrivateProtocols(PRIVATE_NAMES, pki.served(MESH, name, REGION))
+def _private(name: str, region: str) -> PrivateProtocols:
+    return PrivateProtocols(PRIVATE_NAMES, pki.served(MESH, name, region))
 
 
-def _mesh_settings(name: str, seed: int) -> MeshSettings:
+def mesh_settings(name: str, region: str, life: object) -> MeshSettings:
+    """A relay's place in the mesh; another `life` throws another boot."""
     dialling = QuicSettings(
         protocols=PRIVATE_NAMES, trust=ServerTrust(authorities_pem=pki.trusted(MESH)), keep_alive_s=5.0
     )
-    dice = Random(f"{seed} {name}")
-    credentials = pki.credentials(MESH, name, REGION)
+    dice = Random(f"{life} {name}")
+    credentials = pki.credentials(MESH, name, region)
     return MeshSettings(MESH, name, credentials, dialling, dice.randbytes(16), dice.randbytes)

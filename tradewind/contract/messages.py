@@ -20,14 +20,14 @@ Text: TypeAlias = Annotated[str, Meta(max_length=512)]
 Ratio: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 Amount: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e15)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+HopId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**62)]
+"""MoQ Cluster, "Hop IDs": see `ids.hop_id`."""
 Field: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 NamespaceFields: TypeAlias = Annotated[tuple[Field, ...], Meta(max_length=32)]
 StageName: TypeAlias = Literal["serving", "cordoned", "draining", "empty"]
 StateName: TypeAlias = Literal["up", "suspect", "bad", "probation"]
 PlacementKey: TypeAlias = Annotated[bytes, Meta(max_length=32)]
 """A relay's public Ed25519 key for placement tokens, whose `kid` is the relay's id; empty: it signs none."""
-HopId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**62)]
-"""MoQ Cluster, "Hop IDs": see `ids.hop_id`."""
 Score: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 

@@ -13,6 +13,8 @@ from control.topology.paths import MAX_LINK_MS, MAX_RELAY_MS, NO_WAY, Paths, Way
 from control.topology.routes import Cause, Routes, RouteSettings, fault_of
 
 IDS = ("a", "b", "c", "d")
+SETTLED = RouteSettings(new_s=0.0)
+"""Of pairs that are not new."""
 
 
 def paths(links_ms, labels=(0, 0, 1, 2)) -> Paths:
@@ -32,7 +34,7 @@ def hop(routes: Routes, origin: int, relay: int) -> int:
 
 
 def test_a_first_way_is_the_cheapest() -> None:
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     links = flat()
     links[0, 3] = 200
     step = routes.step(paths(links), IDS, 0.0, cycle=True)
@@ -43,7 +45,7 @@ def test_a_first_way_is_the_cheapest() -> None:
 
 
 def test_a_better_way_is_taken_after_three_cycles() -> None:
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     routes.step(paths(flat()), IDS, 0.0, cycle=True)
     links = flat()
     links[0, 3] = 200
@@ -54,7 +56,7 @@ def test_a_better_way_is_taken_after_three_cycles() -> None:
 
 
 def test_what_moved_rests_even_from_better_ways() -> None:
-    routes = Routes(RouteSettings(cycles=1))
+    routes = Routes(RouteSettings(cycles=1, new_s=0.0))
     links = flat()
     routes.step(paths(links), IDS, 0.0, cycle=True)
     links[0, 3] = 200
@@ -63,7 +65,7 @@ def test_what_moved_rests_even_from_better_ways() -> None:
 
 
 def test_only_cycles_count_and_only_on_end() -> None:
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     slow = flat()
     slow[0, 3] = 200
     routes.step(paths(flat()), IDS, 0.0, cycle=True)
@@ -77,7 +79,7 @@ def test_only_cycles_count_and_only_on_end() -> None:
 @pytest.mark.parametrize(("direct_ms", "moves"), [(107.9, False), (109.0, False), (115.0, True)])
 def test_a_tenth_and_five_milliseconds(direct_ms, moves) -> None:
     links = flat()
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     routes.step(paths(links), IDS, 0.0, cycle=True)
     links[0, 3] = direct_ms  # 103 over a relay: a tenth of the direct way's cost is 11 ms
     better = sum(routes.step(paths(links), IDS, 10.0 * n, cycle=True).better for n in range(1, 5))
@@ -89,7 +91,7 @@ def test_a_tenth_and_five_milliseconds(direct_ms, moves) -> None:
 
 
 def test_what_is_bad_moves_at_once_then_rests() -> None:
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     links = flat()
     routes.step(paths(links), IDS, 0.0, cycle=True)
     links[0, 3] = np.inf
@@ -105,7 +107,7 @@ def test_what_is_bad_moves_at_once_then_rests() -> None:
 
 
 def test_where_nothing_can_be_used_the_plan_stays() -> None:
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     links = flat()
     routes.step(paths(links), IDS, 0.0, cycle=True)
     links[:, 3] = np.inf
@@ -120,7 +122,7 @@ def test_few_pairs_move_in_a_cycle_and_the_biggest_gains_first() -> None:
     rng = np.random.default_rng(3)
     links = rng.uniform(20, 60, (size, size))
     np.fill_diagonal(links, np.inf)
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     labels = np.arange(size) // 8
     routes.step(paths(links, labels), ids, 0.0, cycle=True)
     links[:5] *= 4
@@ -142,7 +144,7 @@ def test_few_pairs_move_in_a_cycle_and_the_biggest_gains_first() -> None:
 
 
 def test_a_relay_that_dies_moves_who_went_over_it_even_at_rest() -> None:
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     links = flat()
     links[0, 3] = np.inf
     routes.step(paths(links), IDS, 0.0, cycle=True)
@@ -157,7 +159,7 @@ def test_a_relay_that_dies_moves_who_went_over_it_even_at_rest() -> None:
 
 
 def test_relays_come_and_go_and_others_keep_their_ways() -> None:
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     links = flat()
     links[0, 3] = links[1, 3] = 200  # both go over c
     routes.step(paths(links), IDS, 0.0, cycle=True)
@@ -209,7 +211,7 @@ def everything(ways: Ways) -> str:
 
 
 def test_a_plan_with_a_fault_is_not_taken(monkeypatch) -> None:
-    routes = Routes(RouteSettings())
+    routes = Routes(SETTLED)
     routes.step(paths(flat()), IDS, 0.0, cycle=True)
     links = flat()
     links[0, 3] = np.inf
@@ -224,7 +226,7 @@ def test_a_plan_with_a_fault_is_not_taken(monkeypatch) -> None:
 def test_whatever_happens_plans_hold_and_pairs_move_seldom(seed, size) -> None:
     """A twin that is not told which links changed, and looks at all, has the same plan."""
     rng = np.random.default_rng(seed)
-    routes, twin, now, labels = Routes(RouteSettings()), Routes(RouteSettings()), 0.0, np.sort(rng.integers(0, 3, size))
+    routes, twin, now, labels = Routes(SETTLED), Routes(SETTLED), 0.0, np.sort(rng.integers(0, 3, size))
     moved_at: dict[tuple[int, ...], float] = {}
     links = rng.uniform(1, 100, (size, size))
     ids = [str(number) for number in range(size)]
@@ -247,3 +249,17 @@ def test_whatever_happens_plans_hold_and_pairs_move_seldom(seed, size) -> None:
         for pair in map(tuple, np.argwhere(differs & had).tolist()):
             assert now - moved_at.get(pair, -99.0) >= 10.0
             moved_at[pair] = now
+
+
+def test_what_is_new_gets_what_is_better_in_the_next_cycle_and_all_at_once() -> None:
+    routes = Routes(RouteSettings())
+    coming_up = flat()
+    coming_up[0, 1] = coming_up[1, 0] = coming_up[2, 3] = 200
+    routes.step(paths(coming_up), IDS, 0.0, cycle=True)
+    assert routes.step(paths(flat()), IDS, 5.0, cycle=False).better == 0, "events look at what broke"
+    step = routes.step(paths(flat()), IDS, 10.0, cycle=True)
+    assert (step.better, step.fault) == (3, ""), "one would be the 2 % of those that are not new"
+    later = flat()
+    later[0, 3] = 200
+    moved = [routes.step(paths(later), IDS, 10.0 * n, cycle=True).better for n in range(3, 8)]
+    assert moved == [0, 0, 1, 0, 0], "and is patient afterwards"
