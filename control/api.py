@@ -32,10 +32,10 @@ from prometheus_client import GC_COLLECTOR, ProcessCollector
 from control import views
 from control.commands import MAX_ID_LENGTH
 from control.controller import Controller
-from control.plane import Reply
+from control.outgoing import Reply
 from control.state import Action, Order
 from tradewind.contract.ids import is_name
-from tradewind.contract.messages import Amount, Count, Name
+from tradewind.contract.messages import Amount, Count, Name, Question
 from tradewind.contract.roles import Operator, OperatorRole, verify_operator
 from tradewind.contract.token import Key, TokenError
 from tradewind.http1 import HttpLimits, HttpServer, Request, Response
@@ -209,7 +209,8 @@ class Api:
             if not is_name(relay):
                 raise _Stop(400, "of which relay? ?node=ID")
             limit = _number(query, "limit", 1000, 10_000)
-            reply = await self.controller.ask(relay, what, limit, query.get("match", "")[:512])
+            question = Question(0, what, limit, query.get("match", "")[:512])  # type: ignore[arg-type]
+            reply = await self.controller.ask(relay, question)
             if isinstance(reply.document, str):
                 return Response(reply.document.encode("utf-8", "replace"), content_type=_JSON)
             return _reply(reply)

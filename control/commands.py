@@ -119,6 +119,13 @@ class Commands:
             if order in self._saved:
                 self._due[order] = now
 
+    def receive_life(self, relay: str, boot: str, wall_now: float) -> Batch:
+        """In which life a relay is that is here; what to save: a session of an earlier one is not there to be ended."""
+        open_orders = [self._orders[id] for id in self._open.get(relay, ())]
+        gone = [order for order in open_orders if order.boot and order.boot != boot]
+        over = tuple(self._end(order, "failed", "the relay has begun anew since", wall_now) for order in gone)
+        return Batch(orders=over, audit=tuple(self._audit(wall_now, order, _result(order)) for order in over))
+
     def receive_done(self, relay: str, done: Done, wall_now: float) -> Batch:
         """A relay has done an order, or cannot; what to save of it. Others' orders and unknown ones change nothing."""
         order = self._orders.get(done.command)
@@ -128,7 +135,7 @@ class Commands:
             self._close(order)
             return Batch()
         over = self._end(order, "done" if done.ok else "failed", done.detail, wall_now)
-        return Batch(orders=(over,), audit=(self._audit(wall_now, over, f"{over.progress} {over.detail}".strip()),))
+        return Batch(orders=(over,), audit=(self._audit(wall_now, over, _result(over)),))
 
     def commands_to_send(self, relay: str, now: float) -> Iterator[Command]:
         """What a connected relay is to be told now; each is told again until it is done."""
@@ -208,3 +215,7 @@ class Commands:
         for id in [id for id in self._orders if id not in standing and id not in opened][: MAX_KEPT // 10]:
             del self._orders[id]
             self._saved.discard(id)
+
+
+def _result(order: Order) -> str:
+    return f"{order.progress} {order.detail}".strip()

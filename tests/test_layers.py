@@ -127,11 +127,14 @@ ROOMS = [
     ),
     *(
         Room(f"control.{name}", (*CONTROL_PURE, "control.registry", "control.state"))
-        for name in ("events", "publishing", "homes")
+        for name in ("events", "homes", "streams")
     ),
+    Room("control.publishing", (*CONTROL_PURE, "control.topology")),
+    Room("control.outgoing", (*CONTROL_PURE, "control.state")),
+    Room("control.questions", (*CONTROL_PURE, "control.outgoing")),
     Room("control.state", CONTROL_PURE, ("msgspec",)),
     Room("control.commands", (*CONTROL_PURE, "control.state"), ("msgspec",)),
-    Room("control.plane", (*CONTROL_PURE, "control")),
+    Room("control.plane", (*CONTROL_PURE, "control"), ("msgspec",)),
     Room("control.links", ("tradewind.contract", "tradewind.quic")),
     Room("control.config", ("tradewind.contract", "tradewind.settings")),
     Room("control.metrics", ("control", "tradewind.metering"), ("prometheus_client",)),

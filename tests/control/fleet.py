@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from control.outgoing import Reply
 from control.placement import Placement
-from control.plane import Plane, PlaneSettings, Reply, Signing
+from control.plane import Plane, PlaneSettings
+from control.publishing import Signing
 from control.state import Batch, Order, State
 from tests.contract.mesh import CONTROLLER, MESH, NOW
 from tests.control.mesh import hello, link, report

@@ -5,7 +5,7 @@ from __future__ import annotations
 from control.state import State
 from tests.control.fleet import FakeRelay, Fleet
 from tests.control.mesh import hello, report
-from tradewind.contract.messages import Answer, Command, RoomReport, SignedTable, TableDelta, Welcome
+from tradewind.contract.messages import Answer, Command, Question, RoomReport, SignedTable, TableDelta, Welcome
 
 FOUR = {"a": "eu", "b": "eu", "c": "us", "d": "us"}
 ROOM = (b"live", b"r", b"one")
@@ -173,14 +173,14 @@ def test_a_later_order_takes_the_place_of_an_earlier_one() -> None:
 def test_questions_are_answered_by_whom_they_were_put_to_or_time_out() -> None:
     fleet = Fleet(FOUR)
     fleet.run(1)
-    ticket = fleet.plane.ask("a", "sessions", 10, "", fleet.now)
+    ticket = fleet.plane.ask("a", Question(0, "sessions", 10), fleet.now)
     fleet.flush()
     assert fleet.replies[ticket][1:] == (200, '{"relay": "a"}')
     fleet.relays["b"].silent = True
-    late = fleet.plane.ask("b", "links", 10, "", fleet.now)
+    late = fleet.plane.ask("b", Question(0, "links", 10), fleet.now)
     fleet.run(5.1)
     assert fleet.replies[late].status == 504
-    nobody = fleet.plane.ask("z", "links", 10, "", fleet.now)
+    nobody = fleet.plane.ask("z", Question(0, "links", 10), fleet.now)
     fleet.flush()
     assert fleet.replies[nobody].status == 404
 
@@ -281,7 +281,7 @@ def test_an_answer_from_another_relay_is_none() -> None:
     fleet = Fleet(FOUR)
     fleet.run(1)
     fleet.relays["a"].silent = True
-    ticket = fleet.plane.ask("a", "sessions", 10, "", fleet.now)
+    ticket = fleet.plane.ask("a", Question(0, "sessions", 10), fleet.now)
     fleet.flush()
     link = fleet.relays["b"].link
     assert link is not None
