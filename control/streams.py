@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tradewind.contract.messages import NamespaceFields, Report, StreamReport
-
-PUBLISHER = "publisher"
-"""The source of a namespace at the relay that has its publisher's session."""
+from tradewind.contract.messages import PUBLISHER, NamespaceFields, Report, StreamReport
 
 
 class Told(NamedTuple):

@@ -112,6 +112,8 @@ ROOMS = [
     Room("tradewind.keys", ("tradewind",), ("trio", "cryptography")),
     Room("tradewind.http1", theirs=("trio", "h11")),
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
+    Room("relay.listing", (*PLACING, "relay", "tradewind.moqt.model"), ("msgspec",)),
+    Room("relay.flows", (*PLACING, "relay")),
     Room("relay.steering", (*PLACING, "relay", "tradewind.moqt.errors"), ("msgspec",)),
     Room("relay.orders", ("tradewind.contract",)),
     Room("relay.conversation", ("tradewind.contract", "tradewind.quic")),

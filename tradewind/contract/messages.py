@@ -26,6 +26,8 @@ StageName: TypeAlias = Literal["serving", "cordoned", "draining", "empty"]
 StateName: TypeAlias = Literal["up", "suspect", "bad", "probation"]
 PlacementKey: TypeAlias = Annotated[bytes, Meta(max_length=32)]
 """A relay's public Ed25519 key for placement tokens, whose `kid` is the relay's id; empty: it signs none."""
+PUBLISHER = "publisher"
+"""The source of a namespace at the relay that has its publisher's session."""
 MAX_STREAMS = 256
 """Namespaces of which a report tells more than their names."""
 Score: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
@@ -119,7 +121,7 @@ class StreamReport(Part, frozen=True):
 
     namespace: NamespaceFields
     source: Annotated[str, Meta(max_length=40)]
-    """"publisher": its publisher has its session here; the neighbour that it comes from; empty: nobody feeds it now."""
+    """`PUBLISHER`, or the neighbour that it comes from; empty: nobody feeds it now."""
     tracks: Count
     subscribers: Count
     """Sessions that subscribe to any of them; neighbours are not counted."""
