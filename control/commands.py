@@ -7,6 +7,7 @@ anew has forgotten its stage: the order behind its `Wish` is sent to it again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from typing import Literal, NamedTuple
@@ -22,6 +23,8 @@ MAX_OPEN = 1_000
 MAX_KEPT = 10_000
 """Orders in memory; of those that are over the oldest are forgotten."""
 MAX_ID_LENGTH = 128
+MAX_AUDIT = 1_000
+"""Lines of audit in memory; the store has all of them."""
 
 STAGES: dict[str, Literal["serving", "cordoned", "draining"]] = {
     "drain": "draining",
@@ -64,7 +67,7 @@ class CommandStatistics(NamedTuple):
 class Commands:
     """All orders. `state` is what the store had."""
 
-    __slots__ = ("_audited", "_counts", "_due", "_open", "_orders", "_saved", "_wishes")
+    __slots__ = ("_audit_lines", "_audited", "_counts", "_due", "_open", "_orders", "_saved", "_wishes")
 
     def __init__(self, state: State) -> None:
         self._orders = {order.id: order for order in state.orders}
@@ -75,6 +78,7 @@ class Commands:
         self._due: dict[str, float] = {}
         """When each open order is sent next."""
         self._audited = max((line.number for line in state.audit), default=0)
+        self._audit_lines = deque(state.audit, MAX_AUDIT)
         self._counts = dict.fromkeys(("done", "failed", "superseded", "sent"), 0)
         for order in state.orders:
             if order.progress == "open":
@@ -155,7 +159,13 @@ class Commands:
     def note(self, wall_now: float, who: str, what: str, target: str, result: str) -> AuditLine:
         """A line of audit for a change that is no order."""
         self._audited += 1
-        return AuditLine(self._audited, wall_now, who, what, target, result)
+        line = AuditLine(self._audited, wall_now, who, what, target, result)
+        self._audit_lines.append(line)
+        return line
+
+    def audit(self, limit: int) -> tuple[AuditLine, ...]:
+        """The newest lines of audit, oldest first."""
+        return tuple(self._audit_lines)[-limit:] if limit else ()
 
     def order(self, id: str) -> Order | None:
         """One order as it stands."""

@@ -6,7 +6,7 @@ what it has: its rows have no figures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tradewind.contract.messages import PUBLISHER, NamespaceFields, Report, StreamReport
@@ -42,12 +42,12 @@ class Streams:
         found = self._told.get(relay)
         return found if found is not None else _named(report)
 
-    def unseen(self, relay: str, report: Report | None, namespace: NamespaceFields) -> bool:
-        """Whether a relay has a namespace of which it told only the name, and can be asked for more."""
+    def untold(self, relay: str, report: Report, wanted: Callable[[NamespaceFields], bool]) -> NamespaceFields | None:
+        """The namespace that is wanted, where a relay has it and told no more than its name."""
         found = self._told.get(relay)
-        if found is None or report is None or any(row.namespace == namespace for row in found.rows):
-            return False
-        return any(name == namespace for name in names(report))
+        if found is None or not found.more or any(wanted(row.namespace) for row in found.rows):
+            return None
+        return next(filter(wanted, names(report)), None)
 
 
 def names(report: Report) -> Iterator[NamespaceFields]:
