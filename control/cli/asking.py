@@ -11,15 +11,25 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from http.client import HTTPException
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 FAILED, WRONGLY_ASKED, REFUSED, UNREACHABLE = 1, 2, 3, 4
 TIMEOUT_S = 15.0
+
+
+class CallError(Exception):
+    """A call that came to nothing; says why. `code` is the exit code for it."""
+
+    def __init__(self, why: object, code: int) -> None:
+        super().__init__(str(why))
+        self.code = code
 
 
 class Asker:
@@ -31,12 +41,22 @@ class Asker:
 
     def get(self, path: str, **query: object) -> Any:
         """The document at a path. Ends the program where there is none."""
+        try:
+            return self.ask(path, **query)
+        except CallError as error:
+            fail(error, error.code)
+
+    def ask(self, path: str, **query: object) -> Any:
+        """The document at a path; parameters that are None are left out. Raises CallError."""
         asked = {name: value for name, value in query.items() if value is not None}
         return self._call(path + (f"?{urlencode(asked)}" if asked else ""), None)
 
     def post(self, path: str, document: Mapping[str, Any]) -> Any:
         """What a change came to. Ends the program where it is refused."""
-        return self._call(path, json.dumps(document).encode())
+        try:
+            return self._call(path, json.dumps(document).encode())
+        except CallError as error:
+            fail(error, error.code)
 
     def _call(self, path: str, body: bytes | None) -> Any:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
@@ -46,9 +66,9 @@ class Asker:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                fail(_said(error.read()), _exit_code(error.code))
-        except (OSError, ValueError) as error:
-            fail(f"{self._url}: {getattr(error, 'reason', error)}", UNREACHABLE)
+                raise CallError(_said(error.read()), _exit_code(error.code)) from error
+        except (OSError, ValueError, HTTPException) as error:
+            raise CallError(f"{self._url}: {getattr(error, 'reason', error)}", UNREACHABLE) from error
 
 
 def fail(why: object, code: int) -> NoReturn:
@@ -88,12 +108,19 @@ def show(document: Any, output: str, columns: Sequence[str], rows: Sequence[Mapp
     if output == "json":
         click.echo(json.dumps(document))
         return
-    table = Table(box=None, pad_edge=False)
+    found = document if rows is None else rows
+    table([column.replace("_", " ") for column in columns], [[row.get(name) for name in columns] for row in found])
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table."""
+    drawn = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "))
-    for row in document if rows is None else rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console(soft_wrap=True).print(table)
+        drawn.add_column(column)
+    for row in rows:
+        # What peers said of themselves is text and nothing else.
+        drawn.add_row(*(Text(_printable(_cell(value))) for value in row))
+    Console(soft_wrap=True).print(drawn)
 
 
 def _cell(value: Any) -> str:
@@ -102,6 +129,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _said(body: bytes) -> str:
