@@ -6,7 +6,7 @@ batch to be on disk waits here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from control.state import Batch, Order
@@ -57,7 +57,7 @@ class Outgoing:
     def save(self, batch: Batch, *replies: Reply) -> None:
         """Write a batch; the replies go out once it is on disk."""
         number = self.ticket()
-        numbered = Batch(number, batch.orders, batch.wishes, batch.audit, batch.rooms, batch.policies)
+        numbered = replace(batch, number=number)
         self._saving[number] = _Saving(numbered, list(replies))
         self._batches.append(numbered)
 

@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -97,19 +96,10 @@ class LinkStatistics:
 
 
 class ControlLink:
-    """One relay's link. `hello` is what it says first, its generation filled in. `run` it for as long as it lives.
-
-    `acted` is told when an order has changed something, for which no socket and no clock wakes the relay.
-    """
+    """One relay's link. `hello` is what it says first, its generation filled in. `run` it for as long as it lives."""
 
     def __init__(
-        self,
-        settings: ControlSettings,
-        papers: Papers,
-        hello: Hello,
-        orders: Orders,
-        steered: Steered,
-        acted: Callable[[], None] = lambda: None,
+        self, settings: ControlSettings, papers: Papers, hello: Hello, orders: Orders, steered: Steered
     ) -> None:
         self.statistics = LinkStatistics()
         self.orders = orders
@@ -117,7 +107,6 @@ class ControlLink:
         self._papers = papers
         self._hello = hello
         self._steered = steered
-        self._acted = acted
         self._conversation: Conversation | None = None
         self._sequence = 0
         self._report_every_s = 1.0
@@ -257,10 +246,8 @@ class ControlLink:
                 done = self._steered.obey(command, now)
                 if done is not None:
                     del self._obeying[command.id]
-                    _log_done(command, done)
                     self._send(conversation, done)
                     self._report_at = now
-            self._acted()
             self._obey_at = now + OBEY_AGAIN_S if self._obeying else inf
         if self._report_at <= now:
             self._sequence += 1
@@ -311,12 +298,6 @@ class ControlLink:
             except OSError as error:
                 self.statistics.persist_failures += 1
                 log.error("the table cannot be written", extra={"reason": error.strerror})
-
-
-def _log_done(command: Command, done: Done) -> None:
-    about = {"session": command.session} if command.action == "kick" else {}
-    said = {"command": command.id, "action": command.action, "ok": done.ok, "detail": done.detail}
-    log.info("order obeyed", extra={**said, **about, "reason": command.reason})
 
 
 def write_whole(file: Path, data: bytes) -> None:

@@ -363,8 +363,7 @@ def _control_link(config: Config, member: Membership | None, relay: Relay, placi
         Papers(own.authority, own.certificate, own.key),
         hello,
         Orders(member.identity.mesh, member.identity.id, own.authority),
-        Steering(relay.node, placing, Capacity(mesh.capacity_bytes_per_s, most_sessions), read),
-        relay.look,
+        Steering(relay.node, placing, Capacity(mesh.capacity_bytes_per_s, most_sessions), read, relay.look),
     )
     link.restore(trio.current_time())
     return link

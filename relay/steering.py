@@ -55,8 +55,17 @@ class Readings:
 class Steering:
     """One node, as controllers steer it. Satisfies `control_link.Steered`."""
 
-    def __init__(self, node: Node, placing: Placing, capacity: Capacity, read: Callable[[], Readings]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        placing: Placing,
+        capacity: Capacity,
+        read: Callable[[], Readings],
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`wake`: an order was obeyed, and the node may have something to do at once."""
         self._node = node
+        self._wake = wake
         self._placing = placing
         self._capacity = capacity
         self._read = read
@@ -123,7 +132,10 @@ class Steering:
                 node.stop_emptying()
                 node.cordoned = False
             case "kick":
-                return self._kick(command)
+                done = self._kick(command)
+                self._wake()
+                return done
+        self._wake()
         return Done(command.id, ok=True)
 
     def answer(self, question: Question, now: float) -> Answer:
@@ -162,7 +174,9 @@ class Steering:
             elif attachment.neighbour is not None:
                 done = Done(command.id, ok=False, detail=f"that is the session of the relay {attachment.neighbour.id}")
             else:
-                attachment.session.close(SessionCode.UNAUTHORIZED, command.reason or "ended by an operator")
+                attachment.session.close(
+                    SessionCode.UNAUTHORIZED, _ENDED + (f": {command.reason}" if command.reason else "")
+                )
                 done = Done(command.id, ok=True)
             self._kicked[command.id] = done
             if len(self._kicked) > MOST_KICKS:
@@ -172,6 +186,10 @@ class Steering:
     def _links(self, now: float) -> tuple[LinkReport, ...]:
         mesh = self._node.mesh
         return () if mesh is None else tuple(link.report(now) for link in mesh.neighbours.links())
+
+
+_ENDED = "ended by an operator"
+"""What the session is told, and what stands in the relay's log."""
 
 
 def _stream(row: StreamReport) -> dict[str, object]:

@@ -45,8 +45,8 @@ def session_ls(
 ) -> None:
     """Sessions, as their relays have them now.
 
-    Every relay that is connected is asked, or the one that --node names. What does not answer is told on standard error,
-    and the exit code is 1.
+    Every relay that is connected is asked, or the one that --node names. What does not answer is told on standard
+    error, and the exit code is 1.
     """
     relays = [relay] if relay else [node["id"] for node in asker.get("/v1/nodes") if node["connected"]]
     sessions: list[dict[str, Any]] = []

@@ -17,6 +17,7 @@ from tests.relay.test_placing import ACCESS_KEY, OWN
 from tests.sim.client import TRACK, Client
 from tests.sim.mesh import Mesh
 from tests.sim.world import World
+from tradewind.contract.codec import TO_CONTROLLER, VERSIONS, Codec
 from tradewind.contract.messages import MAX_STREAMS, Command, Question, StreamReport
 from tradewind.moqt.errors import SessionCode
 from tradewind.moqt.model import FullTrackName
@@ -176,7 +177,7 @@ def test_a_kick_ends_one_session_once() -> None:
     world.network.touch(world.relay)
     world.run()
     assert clients[0].closed is not None and clients[0].closed.code == SessionCode.UNAUTHORIZED
-    assert clients[0].closed.reason == "spam" and clients[1].is_open
+    assert clients[0].closed.reason == "ended by an operator: spam" and clients[1].is_open
     assert list(world.node.attachments) == ids[1:]
     assert steering.obey(kick(ids[0]), 2.0) == done, "the same command, the same answer"
     again = steering.obey(kick(ids[0], "x2"), 2.0)
@@ -190,3 +191,13 @@ def test_a_neighbour_is_not_kicked() -> None:
     assert done is not None and not done.ok and "relay sin-1" in done.detail
     mesh.run()
     assert mesh.session("fra-1", "sin-1")
+
+
+def test_a_report_of_what_is_published_has_bytes() -> None:
+    """Publishers' Hop IDs have 62 bits: a report that names one has to fit the contract."""
+    world = World()
+    world.publish()
+    report = steer(world.node).report(1, 1.0, 0.0)
+    assert report.origins and report.origins[0].hop > 2**53
+    for version in VERSIONS:
+        assert Codec(TO_CONTROLLER, version).encode(report)

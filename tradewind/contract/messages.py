@@ -26,11 +26,13 @@ StageName: TypeAlias = Literal["serving", "cordoned", "draining", "empty"]
 StateName: TypeAlias = Literal["up", "suspect", "bad", "probation"]
 PlacementKey: TypeAlias = Annotated[bytes, Meta(max_length=32)]
 """A relay's public Ed25519 key for placement tokens, whose `kid` is the relay's id; empty: it signs none."""
+HopId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**62)]
+"""MoQ Cluster, "Hop IDs": see `ids.hop_id`."""
+Score: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 PUBLISHER = "publisher"
 """The source of a namespace at the relay that has its publisher's session."""
 MAX_STREAMS = 256
 """Namespaces of which a report tells more than their names."""
-Score: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t"):
@@ -88,7 +90,7 @@ class Origin(Part, frozen=True):
     """A namespace whose publisher has its session here."""
 
     namespace: NamespaceFields
-    hop: Count
+    hop: HopId
     """The publisher's Hop ID: the same in every session epoch of one publisher."""
 
 
