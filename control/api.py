@@ -263,8 +263,12 @@ class Api:
         # A relay of before pages: it looks for no namespace, and gives all it has at once.
         if namespace:
             raise _Stop(501, "the relay is of a release that finds no sessions by namespace")
-        found = [one for one in msgspec.json.decode(passed_on.body) if one.get("id", 0) > after]
-        return _json({"sessions": found, "next": None, "total": len(found)})
+        try:
+            everybody = msgspec.json.decode(passed_on.body, type=list[dict[str, Any]])
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise _Stop(502, "the relay's answer makes no sense") from error
+        found = [one for one in everybody if one.get("id", 0) > after]
+        return _json({"sessions": found, "next": None, "total": len(everybody)})
 
     async def _streams(self, request: Request, _: Operator) -> Response:
         """What relays told of their namespaces; of one that is asked for also what they did not tell by themselves."""
@@ -361,6 +365,8 @@ def _leave_line(request: Request, operator: Operator | None, status: int) -> Non
         asked = {}
     who, role = (operator.name, operator.role.name.lower()) if operator else (None, None)
     said = {"method": request.method, "path": request.path[:256], "query": asked, "status": int(status)}
+    if request.body:
+        said["body"] = request.body[:512].decode("utf-8", "replace")
     audit.info("operator", extra={"who": who, "role": role, "address": request.address, **said})
 
 

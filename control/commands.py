@@ -92,7 +92,10 @@ class Commands:
             return Taken(verdict, known, Batch())
         if sum(map(len, self._open.values())) >= MAX_OPEN:
             return Taken(Verdict.FULL, order, Batch())
-        written, audit = [order], [self._audit(wall_now, order, "ordered")]
+        written, audit = (
+            [order],
+            [self._audit(wall_now, order, f"ordered: {order.reason}" if order.reason else "ordered")],
+        )
         wishes: list[Wish] = []
         if order.action in STAGES:
             for earlier in self._superseded(order):
@@ -215,7 +218,8 @@ class Commands:
         self._open.setdefault(self._orders[id].relay, {})[id] = None
 
     def _audit(self, wall_now: float, order: Order, result: str) -> AuditLine:
-        return self.note(wall_now, order.by, f"{order.action} {order.id}", order.relay, result)
+        target = f"{order.relay}/{order.session}" if order.session else order.relay
+        return self.note(wall_now, order.by, f"{order.action} {order.id}", target, result)
 
     def _forget_old(self) -> None:
         if len(self._orders) < MAX_KEPT:

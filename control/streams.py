@@ -42,6 +42,10 @@ class Streams:
         found = self._told.get(relay)
         return found if found is not None else _named(report)
 
+    def tells(self, relay: str) -> bool:
+        """Whether a relay is of a release that tells of streams."""
+        return relay in self._told
+
     def untold(self, relay: str, report: Report, wanted: Callable[[NamespaceFields], bool]) -> NamespaceFields | None:
         """The namespace that is wanted, where a relay has it and told no more than its name."""
         found = self._told.get(relay)

@@ -205,7 +205,7 @@ def _node(plane: Plane, view: RelayView) -> dict[str, Any]:
         "sessions": report.sessions if report else None,
         "load_ratio": plain(view.load_ratio),
         "egress_bytes_per_s": round(report.egress_bytes_per_s) if report else None,
-        "tracks": report.tracks if report else None,
+        "tracks": report.tracks if report and plane.streams.tells(view.id) else None,
         "streams": len(told.rows) + told.more,
         "troubled": [f"{link.neighbour} {_state(link)}" for link in links if _state(link) != "up"],
         "generation": report.generation if report else view.hello.generation,

@@ -22,6 +22,7 @@ from rich.text import Text
 
 FAILED, WRONGLY_ASKED, REFUSED, UNREACHABLE = 1, 2, 3, 4
 TIMEOUT_S = 15.0
+MOST_COLUMNS = 4096
 
 
 class CallError(Exception):
@@ -120,7 +121,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         # What peers said of themselves is text and nothing else.
         drawn.add_row(*(Text(_printable(_cell(value))) for value in row))
-    Console(soft_wrap=True).print(drawn)
+    # As wide as it is: a row that a narrow terminal wraps can be read, and a cell that was cut cannot.
+    Console(width=MOST_COLUMNS).print(drawn)
 
 
 def _cell(value: Any) -> str:
