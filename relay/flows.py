@@ -6,6 +6,7 @@ often the more there are: a controller that hears of hundreds of relays pays the
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import NamedTuple
 
 from relay.forwarding.picture import Carried
@@ -43,9 +44,9 @@ class FlowMeter:
             return None
         carried = self._node.forwarder.carried_now()
         self._reckon(carried, now)
-        rows = sorted(map(self._row, carried), key=_merit)
-        self._due = now + max(LEAST_S, len(rows[:MAX_STREAMS]) / ROWS_PER_S - LEAST_S)
-        return Told(tuple(rows[:MAX_STREAMS]), max(len(rows) - MAX_STREAMS, 0))
+        chosen = nsmallest(MAX_STREAMS, carried, key=self._merit)
+        self._due = now + max(LEAST_S, len(chosen) / ROWS_PER_S - LEAST_S)
+        return Told(tuple(map(self._row, chosen)), len(carried) - len(chosen))
 
     def of(self, namespace: NamespaceFields) -> tuple[StreamReport, ...]:
         """One namespace, for somebody who asks; none where the relay does not have it."""
@@ -74,6 +75,5 @@ class FlowMeter:
             source = feeder.neighbour.id
         return StreamReport(one.namespace, source, one.tracks, viewers, self._rates.get(one.namespace, 0.0))
 
-
-def _merit(row: StreamReport) -> tuple[float, int, int, NamespaceFields]:
-    return -row.bytes_per_s, -row.subscribers, -row.tracks, row.namespace
+    def _merit(self, one: Carried) -> tuple[float, int, int, NamespaceFields]:
+        return -self._rates.get(one.namespace, 0.0), -len(one.readers), -one.tracks, one.namespace

@@ -12,7 +12,7 @@ import click
 from control.cli.asking import FAILED, Asker, CallError, asks, fail, show
 from control.cli.orders import give_order
 
-PAGE = 500
+PAGE = 1000
 COLUMNS = ("session", "address", "who", "namespaces", "reads", "feeds", "rtt_ms", "open_s", "bytes_out", "protocol")
 
 

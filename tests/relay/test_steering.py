@@ -118,7 +118,7 @@ def everybody(steering: Steering, **question: Any) -> list[int]:
     after: int | None = 0
     for _ in range(100):
         page = ask(steering, 5.0, what="sessions", after=after, **question)
-        assert len(page["sessions"]) <= question.get("limit", 1000)
+        assert len(page["sessions"]) <= question.get("limit", listing.MOST_ON_A_PAGE)
         found += [session["id"] for session in page["sessions"]]
         after = page["next"]
         if after is None:
