@@ -92,8 +92,8 @@ def prove() -> None:
 
 def hostile_frames() -> dict[str, bytes]:
     """The worst that we know: as many values as fit, and lists that promise more than they hold."""
-    values = b"\x92\x01\xdc\x4e\x20" + (b"\xdc\x00\xc8" + b"\x80" * 200) * 20_000
-    promises = b"\x92\x01" + b"\xdc\x4e\x20" * 1000 + bytes(17_000)
+    values = b"\x92\x02\xdc\x4e\x20" + (b"\xdc\x00\xc8" + b"\x80" * 200) * 20_000
+    promises = b"\x92\x02" + b"\xdc\x4e\x20" * 1000 + bytes(17_000)
     return {"4 MB of empty maps": values, "20 kB of promises": promises}
 
 
@@ -114,10 +114,14 @@ def cases(relays: int, rooms: int) -> dict[str, tuple[Callable[[], object], int]
     signed = sign_table(after_data, CONTROLLER.key, CONTROLLER.der)
     delta = delta_between(table, after, signed)
     report, codec = make_report(), Codec(TO_CONTROLLER)
-    reported = codec.encode(report)
+    rows = tuple(m.StreamReport((b"live", b"shop-%d" % number), "relay-0001", 2, 20, 1e5) for number in range(256))
+    told = replace(report, streams=rows)
+    reported, told_bytes = codec.encode(report), codec.encode(told)
     found: dict[str, tuple[Callable[[], object], int]] = {
         "encode a report": (lambda: codec.encode(report), len(reported)),
         "decode a report": (lambda: codec.decode(reported), len(reported)),
+        "encode one with 256 streams": (lambda: codec.encode(told), len(told_bytes)),
+        "decode one with 256 streams": (lambda: codec.decode(told_bytes), len(told_bytes)),
         "encode a table": (lambda: encode_table(table), len(data)),
         "decode a table": (lambda: decode_table(data), len(data)),
         "find a difference": (lambda: delta_between(table, after, signed), len(data)),

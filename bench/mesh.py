@@ -24,7 +24,7 @@ from pathlib import Path
 
 import trio
 
-from control.cli.asking import AskFailed
+from control.cli.asking import CallError
 from control.demo.faults import CONTROL, Fault, Kind
 from control.demo.measuring import Record, percentile
 from control.demo.processes import ShowError
@@ -335,7 +335,7 @@ async def are_back(show: Show, relays: int) -> bool:
     """Whether so many relays are with the controller."""
     try:
         nodes = await show.ask("/v1/nodes")
-    except AskFailed:
+    except CallError:
         return False
     return sum(node["condition"] == "alive" for node in nodes) >= relays
 

@@ -2,26 +2,31 @@
 
     GET  /livez /readyz /metrics /state /version              the operators' listener alone, without a token
     GET  /v1/place?namespace=...                              viewers, with their access token
-    GET  /v1/nodes /v1/nodes/ID /v1/links /v1/streams /v1/rooms
-    GET  /v1/sessions?node=ID[&match=][&limit=]  /v1/tracks ...    asked of that relay
+    GET  /v1/nodes /v1/nodes/ID /v1/links /v1/rooms
+    GET  /v1/streams[?namespace=...]                          what is published where, a row for each relay that has it
+    GET  /v1/sessions?node=ID[&after=][&limit=][&namespace=][&match=]    in pages, asked of that relay
+    GET  /v1/tracks?node=ID[&match=][&limit=]                 the same, all at once
     GET  /v1/routes?relay=ID&origin=ID                        why a route is what it is
-    GET  /v1/place/explain?namespace=...&jwt=...&address=...  why a viewer would be sent where
-    GET  /v1/events?after=N[&limit=]   /v1/commands[/ID]
+    GET  /v1/place/explain?namespace=...[&from=...|&jwt=...&address=...]  why a viewer would be sent where
+    GET  /v1/events?after=N[&limit=]   /v1/commands[/ID]   /v1/audit[?limit=]
     POST /v1/commands   {"id": "...", "relay": "...", "action": "drain", ...}
 
-Operators show a bearer token with a role (`tradewind.contract.roles`). Looking takes a viewer, drain and cordon an
-operator, kick an admin. Refusals are JSON: {"error": "..."}.
+Operators show a bearer token with a role (`tradewind.contract.roles`). Looking takes a viewer, commands an operator,
+the audit an admin. Every call is logged with who made it (`control.audit`); commands are journaled before they act.
+Refusals are JSON: {"error": "..."}.
 """
 
 from __future__ import annotations
 
+import logging
 import platform
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -32,22 +37,25 @@ from prometheus_client import GC_COLLECTOR, ProcessCollector
 from control import views
 from control.commands import MAX_ID_LENGTH
 from control.controller import Controller
-from control.plane import Reply
+from control.outgoing import Reply
 from control.state import Action, Order
 from tradewind.contract.ids import is_name
-from tradewind.contract.messages import Amount, Count, Name
+from tradewind.contract.messages import Amount, Count, Name, NamespaceFields, Question
 from tradewind.contract.roles import Operator, OperatorRole, verify_operator
-from tradewind.contract.token import Key, TokenError
+from tradewind.contract.token import Key, TokenError, split_path
 from tradewind.http1 import HttpLimits, HttpServer, Request, Response
 from tradewind.metering import render
 from tradewind.placing.answering import PlaceAnswer, PlaceRequest, Refused, read_request
+from tradewind.placing.locating import parse_address
+
+audit = logging.getLogger("control.audit")
 
 OPS_LIMITS = HttpLimits(connections=64, requests=1000, read_s=30.0, body_bytes=16_384)
 PUBLIC_LIMITS = HttpLimits(connections=1024, requests=100, body_bytes=16_384, header_bytes=32_768)
-MAX_EVENTS = 1000
-ASKABLE = ("sessions", "tracks", "rooms", "state")
-NEEDS = {"kick": OperatorRole.ADMIN}
-"""What takes more than an operator."""
+MAX_EVENTS = MAX_AUDIT = 1000
+MAX_ASKED = 64
+"""Relays that are asked for one answer."""
+ASKABLE: tuple[Literal["tracks", "rooms", "state"], ...] = ("tracks", "rooms", "state")
 _JSON = "application/json"
 _PACKAGES = ("tradewind", "aioquic", "trio")
 
@@ -107,18 +115,37 @@ class Api:
             extra = (("WWW-Authenticate", "Bearer"),) if stop.status == 401 else ()
             return _json({"error": str(stop)}, stop.status, extra)
 
-    def _operator(self, request: Request, role: OperatorRole) -> Operator:
-        """Who asks. Raises _Stop where they may not."""
+    def _guarded(self, role: OperatorRole, work: Work) -> Handler:
+        """Let in who has a role, and leave a line of audit whatever comes of it."""
+
+        async def answer(request: Request) -> Response:
+            operator: Operator | None = None
+            status = 500
+            try:
+                operator = self._operator(request)
+                if operator.role < role:
+                    has, takes = operator.role.name.lower(), role.name.lower()
+                    raise _Stop(403, f"{operator.name} is {has}, and this takes {takes}")
+                response = await work(request, operator)
+                status = response.status
+            except _Stop as stop:
+                status = stop.status
+                raise
+            finally:
+                _leave_line(request, operator, status)
+            return response
+
+        return answer
+
+    def _operator(self, request: Request) -> Operator:
+        """Who asks. Raises _Stop where that is nobody we know."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise _Stop(401, "ask with an operator's token: Authorization: Bearer ...")
         try:
-            operator = verify_operator(token.strip(), self.operator_keys, time.time())
+            return verify_operator(token.strip(), self.operator_keys, time.time())
         except TokenError as error:
             raise _Stop(401, str(error)) from error
-        if operator.role < role:
-            raise _Stop(403, f"{operator.name} is {operator.role.name.lower()}, and this takes {role.name.lower()}")
-        return operator
 
     # --- The operators' listener alone ---
 
@@ -155,22 +182,32 @@ class Api:
             "/v1/nodes": lambda _query, _id: views.nodes(self.controller.plane, trio.current_time()),
             "/v1/nodes/ID": self._node,
             "/v1/links": lambda _query, _id: views.links(self.controller.plane, trio.current_time()),
-            "/v1/streams": lambda _query, _id: views.streams(self.controller.plane, trio.current_time()),
             "/v1/rooms": lambda _query, _id: views.rooms(self.controller.plane),
             "/v1/routes": self._route,
             "/v1/events": self._events,
             "/v1/commands/ID": self._command,
         }
         routes: dict[str, Handler] = {path: self._look(look) for path, look in looks.items()}
-        routes |= {f"/v1/{what}": self._asked(what) for what in ASKABLE}
-        return {**routes, "/v1/place": self._place, "/v1/place/explain": self._explain, "/v1/commands": self._commands}
+        routes |= {f"/v1/{what}": self._guarded(OperatorRole.VIEWER, self._asked(what)) for what in ASKABLE}
+        routes |= {
+            "/v1/sessions": self._guarded(OperatorRole.VIEWER, self._sessions),
+            "/v1/streams": self._guarded(OperatorRole.VIEWER, self._streams),
+            "/v1/place/explain": self._guarded(OperatorRole.VIEWER, self._explain),
+            "/v1/audit": self._guarded(OperatorRole.ADMIN, self._audit),
+        }
+        orders = self._guarded(OperatorRole.OPERATOR, self._order)
+        listed = self._look(lambda _query, _id: views.commands(self.controller.plane))
+
+        async def commands(request: Request) -> Response:
+            return await (orders if request.method == "POST" else listed)(request)
+
+        return {**routes, "/v1/place": self._place, "/v1/commands": commands}
 
     def _look(self, look: Callable[[Mapping[str, str], str], Any]) -> Handler:
-        async def answer(request: Request) -> Response:
-            self._operator(request, OperatorRole.VIEWER)
+        async def answer(request: Request, _: Operator) -> Response:
             return _json(look(_query(request), request.path.rpartition("/")[2]))
 
-        return answer
+        return self._guarded(OperatorRole.VIEWER, answer)
 
     def _node(self, _query: Mapping[str, str], id: str) -> Any:
         found = views.node(self.controller.plane, id, trio.current_time())
@@ -201,31 +238,65 @@ class Api:
             raise _Stop(404, f"there is no command {id}")
         return views.plain(order)
 
-    def _asked(self, what: str) -> Handler:
-        async def answer(request: Request) -> Response:
-            self._operator(request, OperatorRole.VIEWER)
+    # --- What relays are asked ---
+
+    def _asked(self, what: Literal["tracks", "rooms", "state"]) -> Work:
+        async def answer(request: Request, _: Operator) -> Response:
             query = _query(request)
-            relay = query.get("node", "")
-            if not is_name(relay):
-                raise _Stop(400, "of which relay? ?node=ID")
             limit = _number(query, "limit", 1000, 10_000)
-            reply = await self.controller.ask(relay, what, limit, query.get("match", "")[:512])
-            if isinstance(reply.document, str):
-                return Response(reply.document.encode("utf-8", "replace"), content_type=_JSON)
-            return _reply(reply)
+            question = Question(0, what, limit, query.get("match", "")[:512])
+            reply = await self.controller.ask(_relay(query), question)
+            return _passed_on(reply) or _reply(reply)
 
         return answer
 
-    async def _commands(self, request: Request) -> Response:
-        if request.method != "POST":
-            self._operator(request, OperatorRole.VIEWER)
-            return _json([views.plain(order) for order in self.controller.plane.commands.orders()[-1000:]])
-        operator = self._operator(request, OperatorRole.OPERATOR)
+    async def _sessions(self, request: Request, _: Operator) -> Response:
+        """A page of one relay's sessions."""
+        query = _query(request)
+        after, limit = _number(query, "after", 0, 2**53), max(1, _number(query, "limit", 1000, 1000))
+        namespace = _namespace(query)
+        question = Question(0, "sessions", limit, query.get("match", "")[:512], after, namespace)
+        reply = await self.controller.ask(_relay(query), question)
+        passed_on = _passed_on(reply)
+        if passed_on is None or not passed_on.body.startswith(b"["):
+            return passed_on or _reply(reply)
+        # A relay of before pages: it looks for no namespace, and gives all it has at once.
+        if namespace:
+            raise _Stop(501, "the relay is of a release that finds no sessions by namespace")
+        try:
+            everybody = msgspec.json.decode(passed_on.body, type=list[dict[str, Any]])
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise _Stop(502, "the relay's answer makes no sense") from error
+        found = [one for one in everybody if one.get("id", 0) > after]
+        return _json({"sessions": found, "next": None, "total": len(everybody)})
+
+    async def _streams(self, request: Request, _: Operator) -> Response:
+        """What relays told of their namespaces; of one that is asked for also what they did not tell by themselves."""
+        plane, namespace = self.controller.plane, views.named(_namespace(_query(request)))
+        if not namespace:
+            return _json(views.streams(plane, trio.current_time()))
+        document = views.streams(plane, trio.current_time(), namespace)
+        untold = sorted(views.untold(plane, trio.current_time(), namespace).items())
+
+        async def ask(relay: str, fields: NamespaceFields) -> None:
+            reply = await self.controller.ask(relay, Question(0, "streams", 1, namespace=fields))
+            if reply.status == 200:
+                document["streams"] += views.streams_answered(relay, fields, reply.document)
+
+        async with trio.open_nursery() as nursery:
+            for relay, fields in untold[:MAX_ASKED]:
+                nursery.start_soon(ask, relay, fields)
+        return _json({"streams": views.in_order(document["streams"]), "more": document["more"]})
+
+    # --- Commands ---
+
+    async def _order(self, request: Request, operator: Operator) -> Response:
         try:
             asked = msgspec.json.decode(request.body, type=_Ordered)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _Stop(400, str(error)[:200]) from error
-        self._operator(request, NEEDS.get(asked.action, OperatorRole.OPERATOR))
+        if (asked.action == "kick") != bool(asked.session):
+            raise _Stop(400, "kick takes a session, and nothing else does")
         order = Order(
             asked.id,
             asked.relay,
@@ -237,6 +308,10 @@ class Api:
             asked.reason,
         )
         return _reply(await self.controller.order(order))
+
+    async def _audit(self, request: Request, _: Operator) -> Response:
+        limit = _number(_query(request), "limit", 100, MAX_AUDIT)
+        return _json([views.plain(line) for line in self.controller.plane.commands.audit(limit)])
 
     # --- Viewers ---
 
@@ -256,19 +331,64 @@ class Api:
     def _place_now(self, asked: PlaceRequest) -> PlaceAnswer:
         return self.controller.plane.placement.answer(asked, trio.current_time(), time.time())
 
-    async def _explain(self, request: Request) -> Response:
-        """As the viewer at `address` would be answered: its token is in the query, the operator's is the bearer."""
-        self._operator(request, OperatorRole.VIEWER)
-        asked = read_request(request.query, _query(request).get("address", request.address))
+    async def _explain(self, request: Request, _: Operator) -> Response:
+        """As the viewer at `address` would be answered, whose token is in the query; without one as somebody who is
+        `from` an address or a country, and may ask for everything.
+        """
+        query, placement = _query(request), self.controller.plane.placement
+        origin = query.get("from", "")
+        country = origin.upper() if _COUNTRY.fullmatch(origin) else None
+        if origin and country is None and parse_address(origin) is None:
+            raise _Stop(400, f"from: {origin[:64]!r} is neither an address nor a country's two letters")
+        address = query.get("address", request.address) if not origin else "" if country else origin
+        asked = read_request(request.query, address)
         if isinstance(asked, Refused):
             raise _Stop(asked.status, asked.detail)
-        found = self.controller.plane.placement.explain(asked, trio.current_time(), time.time())
+        if not asked.token:
+            return _json(views.explained(placement.suppose(asked, trio.current_time(), country)))
+        found = placement.explain(asked, trio.current_time(), time.time())
         if isinstance(found, Refused):
             raise _Stop(400 if found.status == 401 else found.status, f"{found.reason.value}: {found.detail}")
-        return _json(views.plain(found))
+        return _json(views.explained(found))
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+Work = Callable[[Request, Operator], Awaitable[Response]]
+_COUNTRY = re.compile(r"[A-Za-z]{2}")
+
+
+def _leave_line(request: Request, operator: Operator | None, status: int) -> None:
+    """Who asked for what, and what came of it. Viewers' tokens in a query stay out of it."""
+    try:
+        asked = {name: value[:128] for name, value in parse_qsl(request.query, max_num_fields=32) if name != "jwt"}
+    except ValueError:
+        asked = {}
+    who, role = (operator.name, operator.role.name.lower()) if operator else (None, None)
+    said = {"method": request.method, "path": request.path[:256], "query": asked, "status": int(status)}
+    if request.body:
+        said["body"] = request.body[:512].decode("utf-8", "replace")
+    audit.info("operator", extra={"who": who, "role": role, "address": request.address, **said})
+
+
+def _relay(query: Mapping[str, str]) -> str:
+    relay = query.get("node", "")
+    if not is_name(relay):
+        raise _Stop(400, "of which relay? ?node=ID")
+    return relay
+
+
+def _namespace(query: Mapping[str, str]) -> NamespaceFields:
+    found = split_path(query.get("namespace", ""))
+    if len(found) > 32 or any(len(field) > 4096 for field in found):
+        raise _Stop(400, "namespace: more than 32 fields, or 4096 bytes in one")
+    return found
+
+
+def _passed_on(reply: Reply) -> Response | None:
+    """What a relay answered, as it is; None: it did not."""
+    if not isinstance(reply.document, str):
+        return None
+    return Response(reply.document.encode("utf-8", "replace"), content_type=_JSON)
 
 
 def _query(request: Request) -> dict[str, str]:

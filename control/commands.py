@@ -7,6 +7,7 @@ anew has forgotten its stage: the order behind its `Wish` is sent to it again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from typing import Literal, NamedTuple
@@ -22,6 +23,8 @@ MAX_OPEN = 1_000
 MAX_KEPT = 10_000
 """Orders in memory; of those that are over the oldest are forgotten."""
 MAX_ID_LENGTH = 128
+MAX_AUDIT = 1_000
+"""Lines of audit in memory; the store has all of them."""
 
 STAGES: dict[str, Literal["serving", "cordoned", "draining"]] = {
     "drain": "draining",
@@ -64,7 +67,7 @@ class CommandStatistics(NamedTuple):
 class Commands:
     """All orders. `state` is what the store had."""
 
-    __slots__ = ("_audited", "_counts", "_due", "_open", "_orders", "_saved", "_wishes")
+    __slots__ = ("_audit_lines", "_audited", "_counts", "_due", "_open", "_orders", "_saved", "_wishes")
 
     def __init__(self, state: State) -> None:
         self._orders = {order.id: order for order in state.orders}
@@ -75,6 +78,7 @@ class Commands:
         self._due: dict[str, float] = {}
         """When each open order is sent next."""
         self._audited = max((line.number for line in state.audit), default=0)
+        self._audit_lines = deque(state.audit, MAX_AUDIT)
         self._counts = dict.fromkeys(("done", "failed", "superseded", "sent"), 0)
         for order in state.orders:
             if order.progress == "open":
@@ -88,7 +92,10 @@ class Commands:
             return Taken(verdict, known, Batch())
         if sum(map(len, self._open.values())) >= MAX_OPEN:
             return Taken(Verdict.FULL, order, Batch())
-        written, audit = [order], [self._audit(wall_now, order, "ordered")]
+        written, audit = (
+            [order],
+            [self._audit(wall_now, order, f"ordered: {order.reason}" if order.reason else "ordered")],
+        )
         wishes: list[Wish] = []
         if order.action in STAGES:
             for earlier in self._superseded(order):
@@ -119,6 +126,13 @@ class Commands:
             if order in self._saved:
                 self._due[order] = now
 
+    def receive_life(self, relay: str, boot: str, wall_now: float) -> Batch:
+        """In which life a relay is that is here; what to save: a session of an earlier one is not there to be ended."""
+        open_orders = [self._orders[id] for id in self._open.get(relay, ())]
+        gone = [order for order in open_orders if order.boot and order.boot != boot]
+        over = tuple(self._end(order, "failed", "the relay has begun anew since", wall_now) for order in gone)
+        return Batch(orders=over, audit=tuple(self._audit(wall_now, order, _result(order)) for order in over))
+
     def receive_done(self, relay: str, done: Done, wall_now: float) -> Batch:
         """A relay has done an order, or cannot; what to save of it. Others' orders and unknown ones change nothing."""
         order = self._orders.get(done.command)
@@ -128,7 +142,7 @@ class Commands:
             self._close(order)
             return Batch()
         over = self._end(order, "done" if done.ok else "failed", done.detail, wall_now)
-        return Batch(orders=(over,), audit=(self._audit(wall_now, over, f"{over.progress} {over.detail}".strip()),))
+        return Batch(orders=(over,), audit=(self._audit(wall_now, over, _result(over)),))
 
     def commands_to_send(self, relay: str, now: float) -> Iterator[Command]:
         """What a connected relay is to be told now; each is told again until it is done."""
@@ -148,7 +162,13 @@ class Commands:
     def note(self, wall_now: float, who: str, what: str, target: str, result: str) -> AuditLine:
         """A line of audit for a change that is no order."""
         self._audited += 1
-        return AuditLine(self._audited, wall_now, who, what, target, result)
+        line = AuditLine(self._audited, wall_now, who, what, target, result)
+        self._audit_lines.append(line)
+        return line
+
+    def audit(self, limit: int) -> tuple[AuditLine, ...]:
+        """The newest lines of audit, oldest first."""
+        return tuple(self._audit_lines)[-limit:] if limit else ()
 
     def order(self, id: str) -> Order | None:
         """One order as it stands."""
@@ -198,7 +218,8 @@ class Commands:
         self._open.setdefault(self._orders[id].relay, {})[id] = None
 
     def _audit(self, wall_now: float, order: Order, result: str) -> AuditLine:
-        return self.note(wall_now, order.by, f"{order.action} {order.id}", order.relay, result)
+        target = f"{order.relay}/{order.session}" if order.session else order.relay
+        return self.note(wall_now, order.by, f"{order.action} {order.id}", target, result)
 
     def _forget_old(self) -> None:
         if len(self._orders) < MAX_KEPT:
@@ -208,3 +229,7 @@ class Commands:
         for id in [id for id in self._orders if id not in standing and id not in opened][: MAX_KEPT // 10]:
             del self._orders[id]
             self._saved.discard(id)
+
+
+def _result(order: Order) -> str:
+    return f"{order.progress} {order.detail}".strip()

@@ -14,9 +14,11 @@ import trio
 
 from control.links import Arrived, Left, Links, Said
 from control.metrics import Metrics
-from control.plane import Plane, Reply
+from control.outgoing import Reply
+from control.plane import Plane
 from control.state import Batch, Order, Store, StoreError
 from tradewind.contract.codec import ContractError
+from tradewind.contract.messages import Question
 from tradewind.quic.endpoint import Endpoint
 from tradewind.quic.udp import BATCH_DATAGRAMS, UdpSocket
 
@@ -90,9 +92,9 @@ class Controller:
         now = trio.current_time()
         return await self._reply(self.plane.order(order, now, time.time()))
 
-    async def ask(self, relay: str, what: str, limit: int, match: str) -> Reply:
-        """Ask a relay something."""
-        return await self._reply(self.plane.ask(relay, what, limit, match, trio.current_time()))
+    async def ask(self, relay: str, question: Question) -> Reply:
+        """Ask a relay something; the question's id is given to it on the way."""
+        return await self._reply(self.plane.ask(relay, question, trio.current_time()))
 
     async def _reply(self, ticket: int) -> Reply:
         event = self._waiting[ticket] = trio.Event()
@@ -138,17 +140,20 @@ class Controller:
     def _do(self) -> None:
         """What the plane wants done, in its order."""
         output = self.plane.output()
+        replies = list(output.replies)
         for batch in output.batches:
             self._to_save.send_nowait(batch)
         for link, message in output.send:
             try:
                 self.ports[link % MAX_PORTS][2].send(link // MAX_PORTS, message)
             except ContractError as error:
+                if isinstance(message, Question):
+                    replies += self.plane.receive_unsent(message)
                 # One relay's table that does not fit is no reason to fall: it keeps its last one.
                 log.error("a message does not fit the contract", extra={"reason": str(error)})
         for link, why in output.close:
             self.ports[link % MAX_PORTS][2].close(link // MAX_PORTS, why)
-        for reply in output.replies:
+        for reply in replies:
             if reply.ticket in self._waiting:
                 self._replies[reply.ticket] = reply
                 self._waiting[reply.ticket].set()

@@ -176,19 +176,11 @@ class Placement:
     def explain(self, request: PlaceRequest, now: float, wall_now: float) -> Explanation | Refused:
         """Why `answer` would say what it would say. Counts nothing and remembers nothing."""
         asked = self._desk.admit(request, wall_now)
-        if isinstance(asked, Refused):
-            return asked
-        measured = self._measured(asked, now)
-        ways = self._atlas.ways(asked.spot, measured, asked.seed)
-        if isinstance(ways, Reason):
-            return Explanation(asked.seed, asked.spot.country, measured, False, False, ways, ())
-        track = self._track(asked.namespace)
-        chosen = candidates(self._fleet, asked.seed, ways, track, request.failed)
-        here = self._fleet.standing(request.here)
-        relays = explain_relays(self._fleet, ways, track, chosen, here)
-        panic = isinstance(chosen, Choice) and chosen.panic
-        reason = chosen if isinstance(chosen, Reason) else None
-        return Explanation(asked.seed, asked.spot.country, measured, ways.guessed, panic, reason, relays)
+        return asked if isinstance(asked, Refused) else self._explain(asked, now)
+
+    def suppose(self, request: PlaceRequest, now: float, country: str | None = None) -> Explanation:
+        """The same for a viewer without a token, whom an operator thinks of: see `Desk.suppose`."""
+        return self._explain(self._desk.suppose(request, country), now)
 
     def statistics(self) -> PlacementStatistics:
         """What was answered, and what is remembered."""
@@ -211,6 +203,19 @@ class Placement:
         self._viewers.check_invariants()
         self._carriers.check_invariants(self._carried)
         assert len(self._tracks) <= MAX_TRACKS
+
+    def _explain(self, asked: Asked, now: float) -> Explanation:
+        request, measured = asked.request, self._measured(asked, now)
+        ways = self._atlas.ways(asked.spot, measured, asked.seed)
+        if isinstance(ways, Reason):
+            return Explanation(asked.seed, asked.spot.country, measured, False, False, ways, ())
+        track = self._track(asked.namespace)
+        chosen = candidates(self._fleet, asked.seed, ways, track, request.failed)
+        here = self._fleet.standing(request.here)
+        relays = explain_relays(self._fleet, ways, track, chosen, here)
+        panic = isinstance(chosen, Choice) and chosen.panic
+        reason = chosen if isinstance(chosen, Reason) else None
+        return Explanation(asked.seed, asked.spot.country, measured, ways.guessed, panic, reason, relays)
 
     def _measured(self, asked: Asked, now: float) -> tuple[tuple[str, float], ...]:
         """What the neighbourhood agrees on, and before that what the viewer says for itself."""

@@ -14,15 +14,19 @@ rooms `homes`'.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from control.commands import Commands, Verdict
 from control.events import EventLog
 from control.homes import Homes, HomeSettings, shown
 from control.members import Members
+from control.outgoing import Outgoing, Output, Reply
 from control.placement import Placement
-from control.publishing import Publishing
+from control.publishing import Publishing, Signing, publish
+from control.questions import Questions
 from control.registry.relays import Registry
 from control.registry.values import (
     Alarm,
@@ -37,12 +41,12 @@ from control.registry.values import (
 from control.rivals import Rival, Rivals
 from control.settling import SETTLE_S, Settling
 from control.state import Batch, Order, State
+from control.streams import Streams
 from control.topology.planner import Topology, TopologySettings
 from control.topology.schedule import Due
-from control.topology.tables import Shared, TablePair
+from control.topology.tables import Shared
 from control.topology.weights import Priors
-from tradewind.contract.codec import delta_between, encode_table
-from tradewind.contract.identity import NodeIdentity, PrivateKey, sign_table
+from tradewind.contract.identity import NodeIdentity
 from tradewind.contract.messages import (
     Answer,
     Done,
@@ -51,18 +55,14 @@ from tradewind.contract.messages import (
     Override,
     Question,
     Report,
-    SignedTable,
     TableDelta,
     ToController,
-    ToRelay,
     Welcome,
 )
 from tradewind.placing.answering import Edition
 
 PLACING_S = 1.0
 """How often placement is told of loads."""
-QUESTION_S = 5.0
-MAX_QUESTIONS = 256
 MAX_REPORTS_PER_S = 20
 """Of one relay: one a second, and one at each change; more are not looked at."""
 
@@ -87,42 +87,18 @@ class PlaneSettings:
     priors: Priors = field(default_factory=Priors)
 
 
-class Signing(NamedTuple):
-    """What tables are signed with: the controller's key and certificate (DER)."""
-
-    key: PrivateKey
-    certificate: bytes
-
-
-class Reply(NamedTuple):
-    """The answer to an operator, by the ticket that the call gave out. `status` is HTTP's."""
-
-    ticket: int
-    status: int
-    document: Any
-
-
-class Output(NamedTuple):
-    """What one call came to, to be done in this order; batches in theirs, one after the other."""
-
-    batches: tuple[Batch, ...] = ()
-    send: tuple[tuple[int, ToRelay], ...] = ()
-    close: tuple[tuple[int, str], ...] = ()
-    replies: tuple[Reply, ...] = ()
-
-
 class PlaneStatistics(NamedTuple):
     """Since the start; the first two are now. What metrics show beside the rooms' own."""
 
     links: int
     unsaved: int
+    questions: int
     refused: int
     reports: int
     reports_dropped: int
     tables: int
     deltas: int
     table_bytes: int
-    questions: int
     rehomed: int
     stranded: int
 
@@ -140,26 +116,13 @@ class _Link:
     """In this second."""
 
 
-class _Asked(NamedTuple):
-    ticket: int
-    relay: str
-    until: float
-
-
-@dataclass(slots=True)
-class _Saving:
-    batch: Batch
-    replies: list[Reply] = field(default_factory=list)
-
-
 class Plane:
     """One controller's state. `state` is what its store had when this term began."""
 
     __slots__ = (
-        *("_asked", "_batches", "_by_relay", "_carried", "_close", "_counts", "_links", "_place_at", "_publishing"),
-        *("_members", "_replies", "_rivals", "_saving", "_send", "_settings", "_settling", "_shared", "_signing"),
-        "_ticket",
-        *("commands", "events", "homes", "placement", "registry", "term", "topology"),
+        *("_by_relay", "_carried", "_counts", "_links", "_members", "_out", "_place_at", "_publishing", "_questions"),
+        *("_rivals", "_settings", "_settling", "_shared", "_signing"),
+        *("commands", "events", "homes", "placement", "registry", "streams", "term", "topology"),
     )
 
     def __init__(
@@ -172,6 +135,7 @@ class Plane:
         self.commands = Commands(state)
         self.homes = Homes(settings.homes, state.rooms, settings.rooms, now)
         self.events = EventLog(wall_now)
+        self.streams = Streams()
         self._settings = settings
         self._signing = signing
         self._publishing = Publishing(settings.topology.schedule.cycle_s)
@@ -180,14 +144,9 @@ class Plane:
         self._by_relay: dict[str, int] = {}
         self._carried: dict[str, Report] = {}
         self._place_at = now
-        self._ticket = 0
-        self._asked: dict[int, _Asked] = {}
-        self._saving: dict[int, _Saving] = {}
-        self._batches: list[Batch] = []
-        self._send: list[tuple[int, ToRelay]] = []
-        self._close: list[tuple[int, str]] = []
-        self._replies: list[Reply] = []
-        self._counts = dict.fromkeys(PlaneStatistics._fields[2:], 0)
+        self._questions = Questions()
+        self._out = Outgoing()
+        self._counts = dict.fromkeys(PlaneStatistics._fields[3:], 0)
         self._rivals = Rivals()
         self._members = Members(state.members)
         self._settling = Settling((member.relay for member in state.members), now, settings.settle_s)
@@ -221,7 +180,7 @@ class Plane:
             case Done():
                 self._receive_done(known.peer.id, message, wall_now)
             case Answer():
-                self._receive_answer(known.peer.id, message)
+                self._out.reply(*self._questions.receive_answer(known.peer.id, message))
 
     def receive_closed(self, link: int, detail: str, now: float, wall_now: float) -> None:
         """A link is gone."""
@@ -232,63 +191,65 @@ class Plane:
         relay = known.peer.id
         del self._by_relay[relay]
         self.events.add(wall_now, "closed", relay, detail=detail)
-        for number in [number for number, asked in self._asked.items() if asked.relay == relay]:
-            self._answer(number, 502, {"error": f"{relay} has gone"})
+        self._out.reply(*self._questions.receive_gone(relay, f"{relay} has gone"))
         if self.registry.relay(relay, now) is not None:
             self._take(self.registry.receive_closed(relay, now), now, wall_now)
 
     def receive_saved(self, number: int, now: float, wall_now: float) -> None:
         """A batch is on disk: what waited for it happens."""
-        saved = self._saving.pop(number)
-        for order in saved.batch.orders:
+        batch = self._out.receive_saved(number)
+        for order in batch.orders:
             self.commands.receive_saved(order.id, now)
-        if saved.batch.rooms:
-            self.homes.receive_saved(saved.batch.rooms)
+        if batch.rooms:
+            self.homes.receive_saved(batch.rooms)
             self._shared = self._shared._replace(rooms=self.homes.entries())
             self.topology.receive_change(now)
-            for entry in saved.batch.rooms:
+            for entry in batch.rooms:
                 detail = f"{shown(entry.room)} epoch {entry.epoch}"
                 self.events.add(wall_now, "room", entry.home, entry.follower, detail)
-        self._replies += saved.replies
         self._send_commands(now)
 
     # --- Operators ---
 
     def order(self, order: Order, now: float, wall_now: float) -> int:
         """An operator wants something done; returns the ticket of the reply, which comes once it is journaled."""
-        ticket = self._next_ticket()
-        if self.registry.relay(order.relay, now) is None and self.commands.order(order.id) is None:
-            self._replies.append(Reply(ticket, 404, {"error": f"there is no relay {order.relay}"}))
+        ticket, out = self._out.ticket(), self._out
+        known = self.registry.relay(order.relay, now)
+        if known is None and self.commands.order(order.id) is None:
+            out.reply(Reply(ticket, 404, {"error": f"there is no relay {order.relay}"}))
             return ticket
+        if order.action == "kick" and known is not None:
+            # Sessions are numbered anew in every life of a relay.
+            order = replace(order, boot=known.hello.boot.hex())
         taken = self.commands.receive(order, wall_now)
         match taken.verdict:
             case Verdict.CONFLICT:
-                self._replies.append(Reply(ticket, 409, {"error": f"{order.id} is the id of another command"}))
+                out.reply(Reply(ticket, 409, {"error": f"{order.id} is the id of another command"}))
             case Verdict.FULL:
-                self._replies.append(Reply(ticket, 503, {"error": "too many commands are open"}))
+                out.reply(Reply(ticket, 503, {"error": "too many commands are open"}))
             case Verdict.KNOWN:
-                waiting = (saving for saving in self._saving.values() if taken.order in saving.batch.orders)
-                first = next(waiting, None)
-                (self._replies if first is None else first.replies).append(Reply(ticket, 200, taken.order))
+                out.reply_saved(taken.order, Reply(ticket, 200, taken.order))
             case Verdict.NEW:
-                self._save(taken.batch, Reply(ticket, 202, taken.order))
+                out.save(taken.batch, Reply(ticket, 202, taken.order))
                 self.events.add(wall_now, "command", order.relay, order.by, f"{order.action} {order.id}")
         return ticket
 
-    def ask(self, relay: str, what: str, limit: int, match: str, now: float) -> int:
-        """An operator wants to see something of a relay (`Question`); returns the ticket of the reply."""
-        ticket = self._next_ticket()
+    def ask(self, relay: str, question: Question, now: float) -> int:
+        """An operator wants to see something of a relay; returns the ticket of the reply, the question's id too."""
+        ticket = self._out.ticket()
         link = self._by_relay.get(relay)
         if link is None:
             status = 404 if self.registry.relay(relay, now) is None else 502
-            self._replies.append(Reply(ticket, status, {"error": f"{relay} is not connected"}))
-        elif len(self._asked) >= MAX_QUESTIONS:
-            self._replies.append(Reply(ticket, 503, {"error": "too many questions are open"}))
+            self._out.reply(Reply(ticket, status, {"error": f"{relay} is not connected"}))
+        elif (refused := self._questions.ask(ticket, relay, now)) is not None:
+            self._out.reply(refused)
         else:
-            self._counts["questions"] += 1
-            self._asked[ticket] = _Asked(ticket, relay, now + QUESTION_S)
-            self._send.append((link, Question(ticket, what, limit, match)))  # type: ignore[arg-type]
+            self._out.send(link, replace(question, id=ticket))
         return ticket
+
+    def receive_unsent(self, question: Question) -> tuple[Reply, ...]:
+        """A question has no bytes in the version that its relay speaks; returns what to tell who asked."""
+        return self._questions.refuse(question.id, "the relay is of a release that cannot answer that")
 
     # --- Time ---
 
@@ -301,7 +262,7 @@ class Plane:
             self.commands.next_deadline(set(self._by_relay)),
             self._rivals.next_deadline(),
             self._place_at,
-            min((asked.until for asked in self._asked.values()), default=None),
+            self._questions.next_deadline(),
         )
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -310,8 +271,7 @@ class Plane:
         due = self.registry.next_deadline()
         if due is not None and due <= now:
             self._take(self.registry.handle_deadline(now), now, wall_now)
-        for number in [number for number, asked in self._asked.items() if asked.until <= now]:
-            self._answer(number, 504, {"error": f"{self._asked[number].relay} did not answer"})
+        self._out.reply(*self._questions.handle_deadline(now))
         for rival in self._rivals.take_due(now):
             self._succeed(rival, now, wall_now)
         if self._place_at <= now:
@@ -326,10 +286,7 @@ class Plane:
 
     def output(self) -> Output:
         """What has to be done since the last call."""
-        output = Output(tuple(self._batches), tuple(self._send), tuple(self._close), tuple(self._replies))
-        for made in (self._batches, self._send, self._close, self._replies):
-            made.clear()
-        return output
+        return self._out.take()
 
     # --- What is known ---
 
@@ -347,7 +304,7 @@ class Plane:
 
     def statistics(self) -> PlaneStatistics:
         """Now, and since the start."""
-        return PlaneStatistics(len(self._by_relay), len(self._saving), **self._counts)
+        return PlaneStatistics(len(self._by_relay), self._out.unsaved, self._questions.asked, **self._counts)
 
     def check_invariants(self) -> None:
         """Raise AssertionError where the books do not agree."""
@@ -358,8 +315,8 @@ class Plane:
         for relay, link in self._by_relay.items():
             assert self._links[link].peer.id == relay
             assert self._links[link].hello is not None
-        assert all(asked.relay in self._by_relay for asked in self._asked.values())
-        assert {batch.number for batch in self._batches} <= self._saving.keys()
+        self._questions.check_invariants(set(self._by_relay))
+        self._out.check_invariants()
 
     # --- Messages ---
 
@@ -371,7 +328,7 @@ class Plane:
         if self.registry.has_other_life(relay, hello, now) and self._rivals.hold(link, relay, hello, now):
             first = self._by_relay.get(relay)
             if first is not None:
-                self._send.append((first, Question(0, "links", 1)))
+                self._out.send(first, Question(0, "links", 1))
             return
         self._take_in(link, known, hello, now, wall_now)
 
@@ -387,7 +344,7 @@ class Plane:
         """The one that was here has not answered: the newcomer takes its place."""
         first = self._by_relay.get(rival.relay)
         if first is not None:
-            self._close.append((first, "another life took its place"))
+            self._out.close(first, "another life took its place")
             self.receive_closed(first, "it did not answer when another life of it came", now, wall_now)
         self._take_in(rival.link, self._links[rival.link], rival.hello, now, wall_now, succeeds=True)
 
@@ -408,11 +365,16 @@ class Plane:
             # The same life of the same relay dialled again: the old link is one that it has given up.
             older = self._by_relay.pop(relay)
             del self._links[older]
-            self._close.append((older, "replaced by a newer link"))
+            self._out.close(older, "replaced by a newer link")
         self._by_relay[relay] = link
-        self._send.append((link, Welcome(self._settings.id, report_every_ms=self._settings.report_every_ms)))
+        self._out.send(link, Welcome(self._settings.id, report_every_ms=self._settings.report_every_ms))
         self._publishing.receive_new(relay)
         anew = before is None or before.hello.boot != hello.boot or before.condition is Condition.DEAD
+        if before is not None and before.hello.boot != hello.boot:
+            self.streams.forget(relay)
+        ended = self.commands.receive_life(relay, hello.boot.hex(), wall_now)
+        if ended.orders:
+            self._out.save(ended)
         self.commands.receive_connected(relay, now, anew=anew)
         self._take(findings, now, wall_now)
         self.homes.receive_change(relay)
@@ -421,8 +383,8 @@ class Plane:
     def _refuse(self, link: int, why: Alarm, wall_now: float) -> None:
         self._counts["refused"] += 1
         self._alarm(why, wall_now)
-        self._send.append((link, Welcome(self._settings.id, f"{why.kind.value}: {why.detail}"[:512])))
-        self._close.append((link, why.kind.value))
+        self._out.send(link, Welcome(self._settings.id, f"{why.kind.value}: {why.detail}"[:512]))
+        self._out.close(link, why.kind.value)
         self._rivals.receive_closed(link)
         del self._links[link]
 
@@ -437,6 +399,7 @@ class Plane:
         relay = known.peer.id
         before = self._carried.get(relay)
         self._carried[relay] = report
+        self.streams.apply(relay, report)
         self._take(self.registry.receive_report(relay, report, now), now, wall_now)
         self._settling.receive_report(relay)
         if before is None or (before.origins, before.carried) != (report.origins, report.carried):
@@ -459,25 +422,16 @@ class Plane:
         if batch.orders:
             (order,) = batch.orders
             self.events.add(wall_now, f"command_{order.progress}", relay, order.by, f"{order.action} {order.id}")
-            self._save(batch)
-
-    def _receive_answer(self, relay: str, answer: Answer) -> None:
-        asked = self._asked.get(answer.question)
-        if asked is not None and asked.relay == relay:
-            self._answer(answer.question, 200, answer.body)
-
-    def _answer(self, number: int, status: int, document: object) -> None:
-        self._replies.append(Reply(self._asked.pop(number).ticket, status, document))
+            self._out.save(batch)
 
     def _drop(self, link: int, why: str, wall_now: float) -> None:
         """End a link on which something came that no relay of ours says."""
         known = self._links[link]
         self.events.add(wall_now, "violation", known.peer.id, detail=why)
-        self._close.append((link, why))
+        self._out.close(link, why)
         if self._by_relay.get(known.peer.id) == link:
             del self._by_relay[known.peer.id]
-            for number in [number for number, asked in self._asked.items() if asked.relay == known.peer.id]:
-                self._answer(number, 502, {"error": why})
+            self._out.reply(*self._questions.receive_gone(known.peer.id, why))
         self._rivals.receive_closed(link)
         del self._links[link]
 
@@ -497,13 +451,14 @@ class Plane:
             if found.kind in _ABOUT_RELAYS:
                 self.homes.receive_change(found.relay)
                 if members := self._members.follow(found.relay, self.registry.relay(found.relay, now)):
-                    self._save(Batch(members=members))
+                    self._out.save(Batch(members=members))
         self.topology.receive(listed, now)
         if any(not isinstance(found, Alarm) and found.kind in _ABOUT_RELAYS for found in listed):
             self._tell_placement(now)
         for found in listed:
             if not isinstance(found, Alarm) and found.kind is EventKind.DIED:
                 self._carried.pop(found.relay, None)
+                self.streams.forget(found.relay)
                 moves, stranded = self.placement.rehome(found.relay)
                 self._counts["rehomed"] += len(moves)
                 self._counts["stranded"] += stranded
@@ -528,7 +483,7 @@ class Plane:
         for alarm in decision.alarms:
             self._alarm(alarm, wall_now)
         if decision.entries:
-            self._save(Batch(rooms=decision.entries))
+            self._out.save(Batch(rooms=decision.entries))
 
     def _tell_placement(self, now: float) -> None:
         members = self.registry.members(now)
@@ -543,7 +498,7 @@ class Plane:
 
     def _send_commands(self, now: float) -> None:
         for relay, link in self._by_relay.items():
-            self._send += [(link, command) for command in self.commands.commands_to_send(relay, now)]
+            self._out.send(link, *self.commands.commands_to_send(relay, now))
 
     def _publish(self, relay: str, *, whole: bool) -> None:
         """Send a relay its table, or what changed since the one that it was sent last."""
@@ -552,30 +507,13 @@ class Plane:
         if link is None or pair is None:
             return
         known = self._links[link]
-        sent, known.sent = known.sent, (pair.now.term, pair.now.generation)
-        if not whole and sent == known.sent:
+        made = publish(pair, known.sent, self._signing, whole=whole)
+        known.sent = (pair.now.term, pair.now.generation)
+        if made is None:
             return
-        message = self._table_message(pair, sent, whole=whole)
-        self._counts["deltas" if isinstance(message, TableDelta) else "tables"] += 1
-        self._send.append((link, message))
-
-    def _table_message(self, pair: TablePair, sent: tuple[int, int] | None, *, whole: bool) -> SignedTable | TableDelta:
-        signed = sign_table(encode_table(pair.now), self._signing.key, self._signing.certificate)
-        self._counts["table_bytes"] += len(signed.table)
-        before = pair.before
-        if whole or before is None or sent != (before.term, before.generation) or before is pair.now:
-            return signed
-        return delta_between(before, pair.now, signed)
-
-    def _save(self, batch: Batch, *replies: Reply) -> None:
-        number = self._next_ticket()
-        numbered = replace(batch, number=number)
-        self._saving[number] = _Saving(numbered, list(replies))
-        self._batches.append(numbered)
-
-    def _next_ticket(self) -> int:
-        self._ticket += 1
-        return self._ticket
+        self._counts["table_bytes"] += made.size_bytes
+        self._counts["deltas" if isinstance(made.message, TableDelta) else "tables"] += 1
+        self._out.send(link, made.message)
 
 
 _ABOUT_RELAYS = (EventKind.JOINED, EventKind.DIED, EventKind.STAGE, EventKind.ATTACHED, EventKind.DETACHED)

@@ -1,4 +1,4 @@
-"""Whose route table is sent when: changed ones at once, and everybody's whole one once a cycle, spread evenly.
+"""Whose route table is sent when, and as what: changed ones at once, everybody's whole one once a cycle, spread evenly.
 
 Spread, because constant work is the point: a controller that comes back does what it always does, and making and
 signing 500 tables takes longer than a turn may. `plane` asks what is due and sends it.
@@ -10,8 +10,20 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from control.topology.tables import TablePair
+from tradewind.contract.codec import delta_between, encode_table
+from tradewind.contract.identity import PrivateKey, sign_table
+from tradewind.contract.messages import SignedTable, TableDelta
+
 AT_ONCE = 8
 """Tables a call: between two calls others have their turn."""
+
+
+class Signing(NamedTuple):
+    """What tables are signed with: the controller's key and certificate (DER)."""
+
+    key: PrivateKey
+    certificate: bytes
 
 
 class Due(NamedTuple):
@@ -64,3 +76,24 @@ class Publishing:
         if self._urgent:
             return now
         return self._slot_at if self._routine else None
+
+
+class Published(NamedTuple):
+    """A table on its way to its relay. `size_bytes`: of the whole one, which is what was signed."""
+
+    message: SignedTable | TableDelta
+    size_bytes: int
+
+
+def publish(pair: TablePair, sent: tuple[int, int] | None, signing: Signing, *, whole: bool) -> Published | None:
+    """A relay's table, or what changed since the one that it was sent last (its term and generation).
+
+    None: it has this one, and nobody wants it whole.
+    """
+    if not whole and sent == (pair.now.term, pair.now.generation):
+        return None
+    signed = sign_table(encode_table(pair.now), signing.key, signing.certificate)
+    before = pair.before
+    if whole or before is None or sent != (before.term, before.generation) or before is pair.now:
+        return Published(signed, len(signed.table))
+    return Published(delta_between(before, pair.now, signed), len(signed.table))

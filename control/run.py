@@ -26,7 +26,8 @@ from control.controller import Controller
 from control.links import ALPN, Links
 from control.metrics import Metrics
 from control.placement import Placement
-from control.plane import Plane, PlaneSettings, Signing
+from control.plane import Plane, PlaneSettings
+from control.publishing import Signing
 from control.registry.values import Place
 from control.state import State, StoreError
 from control.store import SqliteStore

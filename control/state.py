@@ -31,6 +31,8 @@ class Order(Struct, frozen=True):
     progress: Progress = "open"
     detail: str = ""
     ended_wall: float = 0.0
+    boot: str = ""
+    """kick: in which life of the relay the session was (`Hello`)."""
 
     def asks_the_same(self, other: Order) -> bool:
         """Whether both want the same done, whoever asked and when."""

@@ -18,6 +18,17 @@ from control.events import EventLine
 from control.homes import shown
 from control.plane import Plane
 from control.registry.values import Condition, RelayView
+from tradewind.contract.messages import LinkReport, NamespaceFields, StreamReport
+from tradewind.placing.explaining import Explanation
+
+
+class _Stream(msgspec.Struct, frozen=True):
+    """A stream in a relay's answer."""
+
+    source: str
+    tracks: int
+    subscribers: int
+    bytes_per_s: float
 
 
 def nodes(plane: Plane, now: float) -> list[dict[str, Any]]:
@@ -53,25 +64,57 @@ def links(plane: Plane, now: float) -> list[dict[str, Any]]:
     return [plain(found) for found in sorted(plane.registry.evidence(now))]
 
 
-def streams(plane: Plane, now: float) -> list[dict[str, Any]]:
-    """Every namespace that is published, where its publisher is, and how many other relays carry it."""
-    carried: dict[tuple[bytes, ...], int] = {}
-    members = plane.registry.members(now)
-    for view in members:
-        for namespace in view.report.carried if view.report else ():
-            carried[namespace] = carried.get(namespace, 0) + 1
-    found = [
-        {
-            "namespace": shown(origin.namespace),
-            "origin": view.id,
-            "region": view.region,
-            "hop": origin.hop,
-            "carriers": carried.get(origin.namespace, 0),
-        }
-        for view in members
-        for origin in (view.report.origins if view.report else ())
-    ]
-    return sorted(found, key=lambda stream: (stream["namespace"], stream["origin"]))
+def streams(plane: Plane, now: float, namespace: str | None = None) -> dict[str, Any]:
+    """Every namespace at every relay that has it, a row each; `more`: of how many others a relay told only the names.
+
+    With `namespace` (fields joined by slashes) only that one's.
+    """
+    rows: list[dict[str, Any]] = []
+    more: dict[str, int] = {}
+    for view in plane.registry.members(now):
+        told = plane.streams.of(view.id, view.report)
+        rows += [found for row in told.rows if namespace in {None, (found := stream(view.id, row))["namespace"]}]
+        if told.more:
+            more[view.id] = told.more
+    return {"streams": in_order(rows), "more": more}
+
+
+def stream(relay: str, row: StreamReport) -> dict[str, Any]:
+    """One namespace at one relay."""
+    return {
+        "namespace": shown(row.namespace),
+        "relay": relay,
+        "source": row.source,
+        "tracks": row.tracks,
+        "subscribers": row.subscribers,
+        "bytes_per_s": round(row.bytes_per_s),
+    }
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of streams as they are shown."""
+    return sorted(rows, key=lambda row: (row["namespace"], row["relay"]))
+
+
+def streams_answered(relay: str, namespace: NamespaceFields, body: str) -> list[dict[str, Any]]:
+    """The rows in a relay's answer to a question for one namespace; none where it makes no sense."""
+    try:
+        found = msgspec.json.decode(body, type=list[_Stream])
+    except (msgspec.MsgspecError, RecursionError):
+        return []
+    rows = [StreamReport(namespace, row.source, row.tracks, row.subscribers, row.bytes_per_s) for row in found]
+    return [stream(relay, row) for row in rows]
+
+
+def untold(plane: Plane, now: float, namespace: str) -> dict[str, NamespaceFields]:
+    """Relays that have a namespace of which they told only the name, and can be asked for more."""
+    found = {}
+    for view in plane.registry.members(now):
+        if view.report is not None and plane.is_connected(view.id):
+            name = plane.streams.untold(view.id, view.report, lambda name: shown(name) == namespace)
+            if name is not None:
+                found[view.id] = name
+    return found
 
 
 def rooms(plane: Plane) -> list[dict[str, Any]]:
@@ -87,6 +130,22 @@ def route(plane: Plane, relay: str, origin: str, now: float) -> dict[str, Any] |
     found = plane.topology.explain(relay, origin, now)
     explained: dict[str, Any] | None = plain(found) if found is not None else None
     return explained
+
+
+def commands(plane: Plane) -> list[dict[str, Any]]:
+    """The newest orders, oldest first."""
+    return [plain(order) for order in plane.commands.orders()[-1000:]]
+
+
+def explained(explanation: Explanation) -> dict[str, Any]:
+    """Why a viewer would be sent where."""
+    found: dict[str, Any] = plain(explanation.document())
+    return found
+
+
+def named(namespace: NamespaceFields) -> str:
+    """A namespace as it stands in a row."""
+    return shown(namespace)
 
 
 def event(line: EventLine) -> dict[str, Any]:
@@ -134,6 +193,8 @@ def plain(value: Any) -> Any:
 
 def _node(plane: Plane, view: RelayView) -> dict[str, Any]:
     report, wish = view.report, plane.commands.wish(view.id)
+    told = plane.streams.of(view.id, report)
+    links = report.links if report else ()
     return {
         "id": view.id,
         "region": view.region,
@@ -143,9 +204,20 @@ def _node(plane: Plane, view: RelayView) -> dict[str, Any]:
         "wanted": wish.stage if wish else "serving",
         "sessions": report.sessions if report else None,
         "load_ratio": plain(view.load_ratio),
-        "egress_bytes_per_s": report.egress_bytes_per_s if report else None,
+        "egress_bytes_per_s": round(report.egress_bytes_per_s) if report else None,
+        "tracks": report.tracks if report and plane.streams.tells(view.id) else None,
+        "streams": len(told.rows) + told.more,
+        "troubled": [f"{link.neighbour} {_state(link)}" for link in links if _state(link) != "up"],
         "generation": report.generation if report else view.hello.generation,
         "heard_age_s": plain(view.heard_age_s),
         "uri": view.hello.uri,
         "address": f"{view.hello.address[0]}:{view.hello.address[1]}",
     }
+
+
+def _state(link: LinkReport) -> str:
+    """What a link is like in the direction in which it is worse."""
+    return max(link.state, link.away_state, key=_WORSE.index)
+
+
+_WORSE = ("up", "suspect", "probation", "bad")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from relay.attachment import Attachment
+from relay.listing import describe
 from relay.metrics import Metrics
 from relay.node import Ended, Node, Stage
 from tradewind.moqt.errors import RequestCode, SessionCode
@@ -94,8 +95,7 @@ class Observer:
         return {
             "stage": node.stage.value,
             "sessions": [
-                _describe(attachment, node.tally.now, node.forwarder.reads_and_feeds(attachment.id))
-                for attachment in node.attachments.values()
+                describe(attachment, node.tally.now, node.forwarder) for attachment in node.attachments.values()
             ],
             "namespaces": node.forwarder.describe_namespaces(),
             "tracks": node.forwarder.describe_tracks(),
@@ -256,31 +256,3 @@ def _code_name(codes: type[SessionCode | RequestCode], code: int | None) -> str:
         return codes(code).name.lower()
     except ValueError:
         return "other"
-
-
-def _describe(attachment: Attachment, now: float, busy: tuple[int, int]) -> dict[str, Any]:
-    """One session in words that an operator uses; nothing here is secret, and what a peer said is cut."""
-    connection = attachment.connection
-    quic = connection.statistics()
-    sink, quota, grant = attachment.sink, attachment.quota, attachment.grant
-    reads, feeds = busy
-    return {
-        "id": attachment.id,
-        "address": str(connection.peer_address[0]) if connection.peer_address else "",
-        "transport": connection.transport,
-        "protocol": connection.protocol,
-        "implementation": attachment.session.peer.implementation[:128],
-        "open_s": round(max(now - attachment.opened_at, 0.0), 1),
-        "root": "/" + "/".join(field.decode("utf-8", "replace") for field in grant.root) if grant else None,
-        "subject": grant.subject if grant else None,
-        "subscriptions": reads,
-        "feeds": feeds,
-        "objects_out": sink.objects_out + sink.datagrams_out if sink else 0,
-        "slowed_down": quota is not None and quota.paused_until > now,
-        "rtt_ms": round(quic.rtt_s * 1000, 1),
-        "lost_packets": quic.packets_lost,
-        "bytes_in": quic.bytes_received,
-        "bytes_out": quic.bytes_sent,
-        "unsent_bytes": quic.control_unsent_bytes + quic.media_unsent_bytes + quic.datagram_unsent_bytes,
-        "congestion_window_bytes": quic.congestion_window_bytes,
-    }

@@ -19,6 +19,9 @@ from tradewind.contract.identity import Authority, IdentityError, verify_table
 from tradewind.contract.messages import RouteTable, SignedTable, TableDelta
 
 MAX_FILE_BYTES = 9 * 2**20
+FILE_VERSION = 1
+"""Of the contract, in which the file is written: signed tables have not changed since, and a relay that goes back to an
+earlier release, or comes from one, finds a table that it can read."""
 _MAGIC = b"tradewind table 1\n"
 _HEAD = struct.Struct(">32sd")
 
@@ -65,7 +68,7 @@ class Orders:
         self._mesh = mesh
         self._relay = relay
         self._authority = authority
-        self._codec = Codec(TO_RELAY)
+        self._codec = Codec(TO_RELAY, FILE_VERSION)
         self.table: RouteTable | None = None
         """In force."""
         self._bytes = b""

@@ -5,20 +5,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
+from relay import listing
+from relay.flows import FlowMeter
 from relay.node import Node
 from relay.placing import Placing
 from tradewind.contract.admission import admission_keys
-from tradewind.contract.messages import Answer, Command, Done, LinkReport, Origin, Question, Report, RouteTable
+from tradewind.contract.messages import (
+    Answer,
+    Command,
+    Done,
+    LinkReport,
+    Origin,
+    Question,
+    Report,
+    RouteTable,
+    StreamReport,
+)
 from tradewind.moqt.errors import SessionCode
 
 MOST_NAMESPACES = 20_000
 MOST_ANSWER_CHARACTERS = 4_000_000
+MOST_KICKS = 1024
+"""Remembered, so that the same one again gets the same answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,8 @@ class Steering:
         self._placing = placing
         self._capacity = capacity
         self._read = read
+        self._flows = FlowMeter(node)
+        self._kicked: OrderedDict[str, Done] = OrderedDict()
         self._last = (0.0, 0, 0.0)
         """When the last report was made, and bytes sent and processor time then."""
 
@@ -71,7 +87,9 @@ class Steering:
         used = max(egress / self._capacity.bytes_per_s, sessions / self._capacity.sessions, cpu)
         origins = node.forwarder.origins()
         own = {namespace for namespace, _ in origins}
-        carried = [name for name in Counter(node.forwarder.carried()) if name not in own]
+        counted = Counter(node.forwarder.carried())
+        carried = [name for name in counted if name not in own]
+        flows = self._flows.take(now)
         mesh = node.mesh
         return Report(
             sequence=sequence,
@@ -87,6 +105,9 @@ class Steering:
             carried=tuple(carried[:MOST_NAMESPACES]),
             rooms=() if node.rooms is None else node.rooms.rooms.reports(),
             overstayed=node.tally.overstayed,
+            tracks=counted.total(),
+            streams=None if flows is None else flows.rows,
+            streams_more=0 if flows is None else flows.more,
         )
 
     def apply_table(self, table: RouteTable, now: float) -> None:
@@ -112,10 +133,9 @@ class Steering:
                 node.stop_emptying(now)
                 node.cordon(now, cordoned=False)
             case "kick":
-                attachment = node.attachments.get(command.session)
-                if attachment is None:
-                    return Done(command.id, ok=False, detail="no such session")
-                attachment.session.close(SessionCode.UNAUTHORIZED, command.reason or "ended by an operator")
+                done = self._kick(command)
+                self._wake()
+                return done
         self._wake()
         return Done(command.id, ok=True)
 
@@ -124,31 +144,59 @@ class Steering:
         forwarder = self._node.forwarder
         found: list[dict[str, object]]
         match question.what:
+            case "sessions" if question.after is not None:
+                body = listing.page(self._node, question.after, question.limit, question.match, question.namespace, now)
+                return Answer(question.id, body)
             case "sessions":
-                found = [
-                    {
-                        "id": attachment.id,
-                        "address": str(attachment.connection.peer_address[0]),
-                        "protocol": attachment.connection.protocol,
-                        "open_s": round(now - attachment.opened_at, 1),
-                        "neighbour": None if attachment.neighbour is None else attachment.neighbour.id,
-                    }
-                    for attachment in self._node.attachments.values()
-                ]
+                found = [listing.describe(one, now, forwarder) for one in self._node.attachments.values()]
             case "tracks":
                 found = forwarder.describe_tracks()
             case "links":
                 found = [msgspec.to_builtins(link) for link in self._links(now)]
+            case "streams":
+                found = [_stream(row) for row in self._flows.of(question.namespace)]
             case _:
                 found = forwarder.describe_namespaces()
-        shown = [entry for entry in found if not question.match or question.match in str(entry)][: question.limit]
-        body = msgspec.json.encode(shown, enc_hook=str).decode()
+        chosen = [entry for entry in found if not question.match or question.match in str(entry)][: question.limit]
+        body = msgspec.json.encode(chosen, enc_hook=str).decode()
         return Answer(question.id, body if len(body) <= MOST_ANSWER_CHARACTERS else "[]")
 
     def controller_heard(self, now: float) -> None:
         """A controller said something just now."""
         self._node.controller_heard(now)
 
+    def _kick(self, command: Command) -> Done:
+        """End a session; the same command again ends nothing twice. It is no way to get rid of a neighbour."""
+        done = self._kicked.get(command.id)
+        if done is None:
+            attachment = self._node.attachments.get(command.session)
+            if attachment is None:
+                done = Done(command.id, ok=False, detail="no such session")
+            elif attachment.neighbour is not None:
+                done = Done(command.id, ok=False, detail=f"that is the session of the relay {attachment.neighbour.id}")
+            else:
+                attachment.session.close(
+                    SessionCode.UNAUTHORIZED, _ENDED + (f": {command.reason}" if command.reason else "")
+                )
+                done = Done(command.id, ok=True)
+            self._kicked[command.id] = done
+            if len(self._kicked) > MOST_KICKS:
+                self._kicked.popitem(last=False)
+        return done
+
     def _links(self, now: float) -> tuple[LinkReport, ...]:
         mesh = self._node.mesh
         return () if mesh is None else tuple(link.report(now) for link in mesh.neighbours.links())
+
+
+_ENDED = "ended by an operator"
+"""What the session is told, and what stands in the relay's log."""
+
+
+def _stream(row: StreamReport) -> dict[str, object]:
+    return {
+        "source": row.source,
+        "tracks": row.tracks,
+        "subscribers": row.subscribers,
+        "bytes_per_s": row.bytes_per_s,
+    }

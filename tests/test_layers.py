@@ -114,6 +114,8 @@ ROOMS = [
     Room("tradewind.http1", theirs=("trio", "h11")),
     Room("tradewind.http_get", theirs=("trio", "h11")),
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
+    Room("relay.listing", (*PLACING, "relay", "tradewind.moqt.model"), ("msgspec",)),
+    Room("relay.flows", (*PLACING, "relay")),
     Room("relay.steering", (*PLACING, "relay", "tradewind.moqt.errors"), ("msgspec",)),
     Room("relay.orders", ("tradewind.contract",)),
     Room("relay.helm", ("tradewind.contract", "tradewind.quic", "relay.conversation", "relay.orders"), ("msgspec",)),
@@ -130,11 +132,14 @@ ROOMS = [
     ),
     *(
         Room(f"control.{name}", (*CONTROL_PURE, "control.registry", "control.state"))
-        for name in ("events", "publishing", "homes")
+        for name in ("events", "homes", "streams")
     ),
+    Room("control.publishing", (*CONTROL_PURE, "control.topology")),
+    Room("control.outgoing", (*CONTROL_PURE, "control.state")),
+    Room("control.questions", (*CONTROL_PURE, "control.outgoing")),
     Room("control.state", CONTROL_PURE, ("msgspec",)),
     Room("control.commands", (*CONTROL_PURE, "control.state"), ("msgspec",)),
-    Room("control.plane", (*CONTROL_PURE, "control")),
+    Room("control.plane", (*CONTROL_PURE, "control"), ("msgspec",)),
     Room("control.members", (*CONTROL_PURE, "control.registry", "control.state"), ("msgspec",)),
     Room("control.rivals", CONTROL_PURE),
     Room("control.settling"),

@@ -203,6 +203,17 @@ def development_credentials(hosts: Sequence[str], wall_now: float) -> Credential
     )
 
 
+def credentials_pem(credentials: Credentials) -> tuple[bytes, bytes]:
+    """The certificate and its key, as files have them."""
+    certificate = credentials.certificate
+    return (
+        b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificate.chain),
+        certificate.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
+
+
 def _credentials(certificate: Certificate) -> Credentials:
     leaf = certificate.chain[0]
     return Credentials(certificate, leaf.fingerprint(hashes.SHA256()).hex(), leaf.not_valid_after_utc.timestamp())

@@ -11,27 +11,30 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from http.client import HTTPException
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 FAILED, WRONGLY_ASKED, REFUSED, UNREACHABLE = 1, 2, 3, 4
 TIMEOUT_S = 15.0
+MOST_COLUMNS = 4096
 
 
-class AskFailed(Exception):
-    """No answer, or a refusal; says why."""
+class CallError(Exception):
+    """A call that came to nothing; says why. `code` is the exit code for it."""
 
-    def __init__(self, why: str, exit_code: int) -> None:
-        super().__init__(why)
-        self.exit_code = exit_code
+    def __init__(self, why: object, code: int) -> None:
+        super().__init__(str(why))
+        self.code = code
 
 
-def ask(url: str, token: str, body: bytes | None = None) -> Any:
-    """The JSON document at a URL of a controller, or what it says to this body. Raises AskFailed."""
+def call(url: str, token: str, body: bytes | None = None) -> Any:
+    """The JSON document at a URL of a controller, or what it says to this body. Raises CallError."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     request = urllib.request.Request(url, body, headers)  # noqa: S310 - the operator's own URL
     try:
@@ -39,9 +42,9 @@ def ask(url: str, token: str, body: bytes | None = None) -> Any:
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
         with error:
-            raise AskFailed(_said(error.read()), _exit_code(error.code)) from error
-    except (OSError, ValueError) as error:
-        raise AskFailed(f"{url}: {getattr(error, 'reason', error)}", UNREACHABLE) from error
+            raise CallError(_said(error.read()), _exit_code(error.code)) from error
+    except (OSError, ValueError, HTTPException) as error:
+        raise CallError(f"{url}: {getattr(error, 'reason', error)}", UNREACHABLE) from error
 
 
 class Asker:
@@ -53,18 +56,25 @@ class Asker:
 
     def get(self, path: str, **query: object) -> Any:
         """The document at a path. Ends the program where there is none."""
+        try:
+            return self.ask(path, **query)
+        except CallError as error:
+            fail(error, error.code)
+
+    def ask(self, path: str, **query: object) -> Any:
+        """The document at a path; parameters that are None are left out. Raises CallError."""
         asked = {name: value for name, value in query.items() if value is not None}
         return self._call(path + (f"?{urlencode(asked)}" if asked else ""), None)
 
     def post(self, path: str, document: Mapping[str, Any]) -> Any:
         """What a change came to. Ends the program where it is refused."""
-        return self._call(path, json.dumps(document).encode())
+        try:
+            return self._call(path, json.dumps(document).encode())
+        except CallError as error:
+            fail(error, error.code)
 
     def _call(self, path: str, body: bytes | None) -> Any:
-        try:
-            return ask(self._url + path, self._token, body)
-        except AskFailed as error:
-            fail(error, error.exit_code)
+        return call(self._url + path, self._token, body)
 
 
 def fail(why: object, code: int) -> NoReturn:
@@ -104,12 +114,20 @@ def show(document: Any, output: str, columns: Sequence[str], rows: Sequence[Mapp
     if output == "json":
         click.echo(json.dumps(document))
         return
-    table = Table(box=None, pad_edge=False)
+    found = document if rows is None else rows
+    table([column.replace("_", " ") for column in columns], [[row.get(name) for name in columns] for row in found])
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table."""
+    drawn = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "))
-    for row in document if rows is None else rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console(soft_wrap=True).print(table)
+        drawn.add_column(column)
+    for row in rows:
+        # What peers said of themselves is text and nothing else.
+        drawn.add_row(*(Text(_printable(_cell(value))) for value in row))
+    # As wide as it is: a row that a narrow terminal wraps can be read, and a cell that was cut cannot.
+    Console(width=MOST_COLUMNS).print(drawn)
 
 
 def _cell(value: Any) -> str:
@@ -118,6 +136,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _said(body: bytes) -> str:

@@ -1,8 +1,8 @@
 """EDGE: `tradewind NOUN VERB`, the console script.
 
 Commands are found by name and imported when they are used, so that `--help` stays quick. What needs a relay starts its
-process (`python -m relay`): nothing here imports one. Exit codes: 0 done, 1 failed, 2 wrongly asked; those of a process
-that was started are its own.
+process (`python -m relay`): nothing here imports one. Exit codes: 0 done, 1 failed, 2 wrongly asked, 3 refused or no
+right, 4 no controller reached; those of a process that was started are its own.
 """
 
 from __future__ import annotations
@@ -21,18 +21,23 @@ from typing import Any, NoReturn
 import click
 
 COMMANDS = {
+    "audit": "control.cli.mesh:audit",
     "cert": "control.cli.cert:command",
     "control": "control.cli.main:control",
     "demo": "control.cli.demo:command",
     "events": "control.cli.mesh:events",
     "link": "control.cli.mesh:link",
     "node": "control.cli.mesh:node",
+    "place": "control.cli.place:place",
     "publish": "tradewind.client.tools.publish:command",
     "relay": "control.cli.main:relay",
     "room": "tradewind.client.tools.room:command",
     "route": "control.cli.mesh:route",
+    "session": "control.cli.session:session",
+    "stream": "control.cli.stream:stream",
     "subscribe": "tradewind.client.tools.subscribe:command",
     "token": "control.cli.token:command",
+    "top": "control.cli.top:top",
     "version": "control.cli.main:version",
 }
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}

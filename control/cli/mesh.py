@@ -1,19 +1,19 @@
-"""EDGE: `tradewind node`, `link`, `route`, `events`: look at a mesh and steer it, over a controller's API."""
+"""EDGE: `tradewind node`, `link`, `route`, `events`, `audit`: look at a mesh and steer it, over a controller's API."""
 
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from typing import Any
 
 import click
 
-from control.cli.asking import FAILED, Asker, asks, fail, show
+from control.cli.asking import Asker, asks, show
+from control.cli.orders import give_order
 
 FOLLOW_S = 0.5
-WAIT_S = 0.2
 NODE_COLUMNS = ("id", "region", "condition", "stage", "wanted", "sessions", "load_ratio", "generation", "heard_age_s")
+AUDIT_COLUMNS = ("number", "at", "who", "what", "target", "result")
 LINK_COLUMNS = ("sender", "receiver", "rtt_ms", "jitter_ms", "loss_ratio", "usable", "age_s")
 
 
@@ -56,15 +56,8 @@ def _steering(action: str, text: str) -> click.Command:
         asker: Asker,
         output: str,
     ) -> None:
-        order = {"id": id or f"cli-{secrets.token_hex(8)}", "relay": relay, "action": action}
-        found = asker.post("/v1/commands", {**order, "deadline_s": deadline_s, "reason": reason})
-        until = time.monotonic() + wait_s
-        while found["progress"] == "open" and time.monotonic() < until:
-            time.sleep(WAIT_S)
-            found = asker.get(f"/v1/commands/{order['id']}")
-        show(found, output, ("id", "relay", "action", "progress", "detail"), [found])
-        if found["progress"] == "failed" or (wait_s and found["progress"] != "done"):
-            fail(f"{action} {relay}: {found['progress']} {found['detail']}".rstrip(), FAILED)
+        order = {"relay": relay, "action": action, "deadline_s": deadline_s, "reason": reason}
+        give_order(asker, output, order, id, wait_s)
 
     return click.command(action, help=text)(steer)
 
@@ -135,10 +128,23 @@ def events(follow: bool, after: int | None, limit: int, asker: Asker, output: st
             time.sleep(FOLLOW_S)
 
 
+@click.command()
+@click.option("-n", "--last", "limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many.")
+@asks
+def audit(limit: int, asker: Asker, output: str) -> None:
+    """Who ordered what, and what came of it; takes an admin. Who only looked stands in the controller's log."""
+    found = asker.get("/v1/audit", limit=limit)
+    show(found, output, AUDIT_COLUMNS, [{**line, "at": _moment(line["at_wall"])} for line in found])
+
+
 def _event(line: dict[str, Any]) -> str:
     at = time.strftime("%H:%M:%S", time.localtime(line["at_wall"]))
     said = " ".join(filter(None, (line["relay"], line["other"], line["detail"])))
     return f"{line['number']} {at} {'ALARM ' if line['alarm'] else ''}{line['kind']} {said}".rstrip()
+
+
+def _moment(at_wall: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_wall))
 
 
 def _parts(parts: dict[str, Any]) -> str:

@@ -121,7 +121,8 @@ def create(
 def operator(key_file: Path, role: str, name: str, ttl: float) -> None:
     """Sign an operator's token for the control plane and print it.
 
-    A viewer looks, an operator drains and cordons, an admin also ends sessions. Use a key that signs nothing else.
+    A viewer looks, an operator drains, cordons and ends sessions, an admin also reads the audit. Use a key that signs
+    nothing else.
     """
     keys = [key for key in _keys(key_file) if key.can_sign]
     if len(keys) != 1:

@@ -8,8 +8,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
 from control.demo.world import MESH, RELAYS, prefixes
 from tradewind.contract.ids import Role
 from tradewind.contract.issuing import (
@@ -24,7 +22,7 @@ from tradewind.contract.issuing import (
 from tradewind.contract.roles import Operator, OperatorRole, sign_operator
 from tradewind.contract.token import Claims, parse_keys, sign
 from tradewind.contract.token import generate_key as generate_token_key
-from tradewind.keys import development_credentials
+from tradewind.keys import credentials_pem, development_credentials
 
 CONTROLLER = "control-1"
 LIFE_S = 7 * 86_400.0
@@ -79,10 +77,8 @@ def write_papers(directory: Path) -> Papers:
     (directory / "operators.jwk").write_text(json.dumps(operators))
     (directory / "prefixes.csv").write_text(prefixes())
     shown = development_credentials(("localhost", "127.0.0.1"), wall_now)
-    (directory / "tls.crt").write_bytes(shown.certificate.chain[0].public_bytes(Encoding.PEM))
-    (directory / "tls.key").write_bytes(
-        shown.certificate.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
+    for name, data in zip(("tls.crt", "tls.key"), credentials_pem(shown), strict=True):
+        (directory / name).write_bytes(data)
     (access_key,), (operator_key,) = parse_keys(json.dumps(access)), parse_keys(json.dumps(operators))
     return Papers(
         directory,

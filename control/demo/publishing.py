@@ -9,12 +9,13 @@ Where its relay is gone it goes to the next one, and goes on with the groups tha
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
-import click
 import trio
 
 from tradewind.client.connect import ClientSettings, State, connect
@@ -32,25 +33,29 @@ SILENCE_S = 1.5
 """The network says nothing of those who are gone: a relay that is silent for so long is one of them."""
 
 
-@click.command()
-@click.option("--relay", "relays", multiple=True, required=True, help="URL; those after the first are for its death.")
-@click.option("--namespace", default="live/demo")
-@click.option("--sha256", required=True)
-@click.option("--token", required=True)
-@click.option("--source", help="The local address that it has.")
-@click.argument("files", nargs=-1, required=True)
-def command(
-    relays: tuple[str, ...], namespace: str, sha256: str, token: str, source: str | None, files: tuple[str, ...]
-) -> None:
-    """Publish looping clips until SIGTERM."""
-    name: Namespace = tuple(part.encode() for part in namespace.split("/"))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Publish looping clips until SIGTERM; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="control.demo.publishing", description=__doc__.split("\n")[0])
+    parser.add_argument("--relay", action="append", required=True, help="URL; those after the first are for its death")
+    parser.add_argument("--namespace", default="live/demo")
+    parser.add_argument("--sha256", required=True)
+    parser.add_argument("--token", required=True)
+    parser.add_argument("--source", help="the local address that it has")
+    parser.add_argument("files", nargs="+")
+    given = parser.parse_args(arguments)
+    namespace: Namespace = tuple(part.encode() for part in given.namespace.split("/"))
     settings = ClientSettings(
-        trust=ServerTrust(pinned_sha256=bytes.fromhex(sha256)),
+        trust=ServerTrust(pinned_sha256=bytes.fromhex(given.sha256)),
         idle_timeout_s=SILENCE_S,
         keep_alive_s=SILENCE_S / 4,
-        source=source,
+        source=given.source,
     )
-    trio.run(_run, relays, name, token, settings, files)
+    try:
+        trio.run(_run, tuple(given.relay), namespace, given.token, settings, tuple(given.files))
+    except ToolError as error:
+        print(f"publishing: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 async def _run(
@@ -98,7 +103,4 @@ def _say(**line: object) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        command()
-    except ToolError as error:
-        sys.exit(f"publishing: {error}")
+    sys.exit(main())

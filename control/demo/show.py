@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 import trio
 
-from control.cli.asking import AskFailed, ask
+from control.cli.asking import CallError, call
 from control.demo.faults import CONTROL, Fault, Kind
 from control.demo.fronts import splice
 from control.demo.measuring import Record, Summary
@@ -256,7 +256,7 @@ class Show:
         seen = 0
         with trio.move_on_after(MESH_WITHIN_S):
             while True:
-                with contextlib.suppress(AskFailed):
+                with contextlib.suppress(CallError):
                     nodes = await self.ask("/v1/nodes")
                     seen = sum(node["condition"] == "alive" for node in nodes)
                     links = await self.ask("/v1/links")
@@ -267,9 +267,9 @@ class Show:
         raise ShowError(f"only {seen} of {wanted} relays found each other in {MESH_WITHIN_S:.0f} s")
 
     async def ask(self, path: str, body: bytes | None = None) -> Any:
-        """What the controller says to an operator. Raises AskFailed."""
+        """What the controller says to an operator. Raises CallError."""
         url = f"http://127.0.0.1:{self._control[1]}{path}"
-        return await trio.to_thread.run_sync(ask, url, self._papers.operator_token, body)
+        return await trio.to_thread.run_sync(call, url, self._papers.operator_token, body)
 
     async def _start_page(self, papers: Papers, nursery: trio.Nursery) -> None:
         port = next(port for port in PAGE_PORTS if _is_free(port, socket.SOCK_STREAM))
@@ -398,7 +398,7 @@ class Show:
         document = {"id": f"demo-{self._orders}", "relay": relay, "action": action, **more}
         try:
             return await self.ask("/v1/commands", json.dumps(document).encode())
-        except AskFailed as error:
+        except CallError as error:
             raise ShowError(f"{action} {relay}: {error}") from error
 
     async def media(self) -> dict[tuple[str, str], int]:

@@ -33,7 +33,7 @@ from relay.forwarding.egress_order import Outbox, ReadyQueue
 from relay.forwarding.fetching import Fetching
 from relay.forwarding.moving import Moving, Taken
 from relay.forwarding.peers import Peer, Sink
-from relay.forwarding.picture import ForwardingStatistics
+from relay.forwarding.picture import Carried, ForwardingStatistics
 from relay.forwarding.routes import Party, Way
 from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
@@ -477,6 +477,13 @@ class Forwarder:
     def publishes(self, session: int) -> bool:
         """Whether others in the mesh may be reading what this session publishes."""
         return picture.publishes(self._book, session)
+
+    def carried_now(self) -> list[Carried]:
+        """Every namespace that is published or fed here, with who feeds it, who reads it, and what came."""
+        return picture.carried(self._book, (namespace for namespace, _ in self.origins()))
+
+    def namespaces_of(self, session: int) -> set[Namespace]:
+        return picture.namespaces_of(self._book, session)
 
     def reads_and_feeds(self, session: int) -> tuple[int, int]:
         return picture.reads_and_feeds(self._book, session)

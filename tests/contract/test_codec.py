@@ -63,10 +63,10 @@ def test_what_is_sent_is_what_comes(direction: Direction[Any], data: st.DataObje
 
 
 def test_the_bytes_themselves() -> None:
-    """Version 1 does not change: keys by the alphabet, defaults written out, floats as floats."""
-    assert (
-        Codec(TO_CONTROLLER).encode(DONE).hex() == "920184a7636f6d6d616e64a26331a664657461696ca0a26f6bc3a174a4646f6e65"
-    )
+    """A version does not change: keys by the alphabet, defaults written out, floats as floats."""
+    said = "84a7636f6d6d616e64a26331a664657461696ca0a26f6bc3a174a4646f6e65"
+    assert Codec(TO_CONTROLLER, 1).encode(DONE).hex() == "9201" + said
+    assert Codec(TO_CONTROLLER, 2).encode(DONE).hex() == "9202" + said
     received = m.Received(
         highest=1, probes=2, lost=3, arrived=4, state="up", loss_ratio=0, echo=5, waited_us=6, lag_us=7
     )
@@ -77,7 +77,7 @@ def test_the_bytes_themselves() -> None:
 @given(data=st.binary(max_size=200))
 @settings(max_examples=200)
 def test_any_bytes(direction: Direction[Any], data: bytes) -> None:
-    for attempt in (data, b"\x92\x01" + data):
+    for attempt in (data, b"\x92\x02" + data):
         try:
             Codec(direction).decode(attempt)
         except ContractError as error:
@@ -164,11 +164,11 @@ def test_bytes_are_bytes() -> None:
 
 
 def test_a_key_stands_there_once() -> None:
-    data = b"\x92\x01\x84\xa1t\xa4done\xa2ok\xc3\xa7command\xa1a\xa2ok\xc2"
+    data = b"\x92\x02\x84\xa1t\xa4done\xa2ok\xc3\xa7command\xa1a\xa2ok\xc2"
     assert refused(Codec(TO_CONTROLLER).decode, data) is Reason.MALFORMED
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", True, 1.0, None, [1]])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", True, 2.0, None, [2]])
 def test_another_version(version: Any) -> None:
     data = envelope(msgspec.to_builtins(DONE), version)
     reason = Reason.VERSION if type(version) is int else Reason.MALFORMED
@@ -177,11 +177,11 @@ def test_another_version(version: Any) -> None:
 
 def test_memory_is_bounded() -> None:
     codec = Codec(TO_CONTROLLER)
-    many = b"\x92\x01" + b"\xdc\x4e\x20" + (b"\xdc\x00\xc8" + b"\x90" * 200) * 20_000
+    many = b"\x92\x02" + b"\xdc\x4e\x20" + (b"\xdc\x00\xc8" + b"\x90" * 200) * 20_000
     assert len(many) < TO_CONTROLLER.max_frame_bytes
     assert MAX_VALUES < 20_000 * 200
     assert refused(codec.decode, many) is Reason.TOO_LONG
-    assert refused(codec.decode, b"\x92\x01\xdd\x00\x00\x4e\x21") is Reason.MALFORMED
+    assert refused(codec.decode, b"\x92\x02\xdd\x00\x00\x4e\x21") is Reason.MALFORMED
     assert refused(Codec(ON_LINK).decode, envelope({"t": [0] * 16})) is Reason.SHAPE
     assert refused(Codec(ON_LINK).decode, envelope({"t": [0] * 17})) is Reason.MALFORMED
     assert refused(codec.decode, b"\x91" * 4000) is Reason.MALFORMED
@@ -308,13 +308,13 @@ def test_newer_fields_are_left_out_and_refused() -> None:
         {"t": "car", "gear": "d", "spare": {"size": 3}, "wheels": [{"size": 1}, {"size": 2}]},
     ]
     assert OLD.decode(old) == Car(wheels=(Wheel(1), Wheel(2)), gear="d", spare=Wheel(3))
-    assert OLD.decode(envelope(BARE)) == Car(wheels=(Wheel(1),), gear="d")
+    assert OLD.decode(envelope(BARE, 1)) == Car(wheels=(Wheel(1),), gear="d")
     for more in (
         {"colour": ""},
         {"wheels": [{"size": 1}, {"size": 1, "worn": 0.0}]},
         {"spare": {"size": 1, "worn": 1}},
     ):
-        assert refused(OLD.decode, envelope({**BARE, **more})) is Reason.TOO_NEW
+        assert refused(OLD.decode, envelope({**BARE, **more}, 1)) is Reason.TOO_NEW
         NEW.decode(envelope({**BARE, **more}, 2))
 
 
@@ -351,3 +351,18 @@ def test_the_table_of_versions() -> None:
     for direction in DIRECTIONS:
         for version in VERSIONS:
             Codec(direction, version)
+
+
+def test_version_1_knows_no_streams() -> None:
+    """What a release that speaks 1 says is taken, and what it cannot read is not sent to it."""
+    old, new = Codec(TO_CONTROLLER, 1), Codec(TO_CONTROLLER, 2)
+    plain = m.Report(1, "serving", 0.1, 2, 3.0, 0.1, 0.0, 4)
+    row = m.StreamReport((b"live",), "publisher", 2, 20, 1e5)
+    full = msgspec.structs.replace(plain, tracks=2, streams=(row,), streams_more=1)
+    assert old.decode(old.encode(full)) == plain and new.decode(new.encode(full)) == full
+    assert refused(old.decode, b"\x92\x01" + new.encode(full)[2:]) is Reason.TOO_NEW
+    asks = m.Question(1, "sessions", 10, "", after=5, namespace=(b"live",))
+    assert Codec(TO_RELAY, 1).decode(Codec(TO_RELAY, 1).encode(asks)) == m.Question(1, "sessions", 10)
+    assert refused(Codec(TO_RELAY, 1).encode, m.Question(1, "streams")) is Reason.TOO_NEW
+    many = msgspec.structs.replace(full, streams=(row,) * (m.MAX_STREAMS + 1))
+    assert refused(new.encode, many) is Reason.SHAPE

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.contract.mesh import CONTROLLER, DAY_S, MESH, NOW, OTHER_RELAY, RELAY, Node, key, make_mesh
 from tests.quic.pair import client_settings, make_pair, server_settings
 from tradewind.contract import proving
-from tradewind.contract.codec import Codec, ContractError, Frames, frame
+from tradewind.contract.codec import VERSION, Codec, ContractError, Frames, frame
 from tradewind.contract.identity import Authority, IdentityError, Reason, server_name
 from tradewind.contract.ids import Role
 from tradewind.contract.issuing import certificate_pem, key_pem
@@ -86,7 +86,7 @@ def test_both_know_each_other() -> None:
     at_acceptor, at_dialler = run(dialler, acceptor)
     assert (at_acceptor.peer.id, at_acceptor.peer.region, at_acceptor.peer.role) == ("fra-1", "fra", Role.RELAY)
     assert (at_dialler.peer.id, at_dialler.peer.role) == ("main", Role.CONTROLLER)
-    assert (at_acceptor.version, at_dialler.version) == (1, 1)
+    assert (at_acceptor.version, at_dialler.version) == (VERSION, VERSION)
     for end in (dialler, acceptor):
         assert end.next_deadline() is None
         assert end.bytes_to_send() == b""

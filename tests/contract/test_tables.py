@@ -14,7 +14,11 @@ from msgspec.structs import replace
 from tests.contract.values import any_of
 from tradewind.contract import messages as m
 from tradewind.contract.codec import (
+    TABLE,
+    TABLE_VERSION,
     TO_RELAY,
+    VERSION,
+    VERSIONS,
     Codec,
     ContractError,
     Reason,
@@ -75,7 +79,7 @@ def refused(data: bytes) -> Reason:
     return caught.value.reason
 
 
-def raw(found: m.RouteTable, version: int = 1, **changes: Any) -> bytes:
+def raw(found: m.RouteTable, version: int = TABLE_VERSION, **changes: Any) -> bytes:
     """A table with whatever stands in it, in whatever order."""
     tree = msgspec.to_builtins(found, builtin_types=(bytes,), order="sorted")
     data: bytes = msgpack.packb([version, {**tree, **changes}])
@@ -199,6 +203,18 @@ def test_out_of_order_is_refused(name: str) -> None:
 
 
 def test_a_table_says_its_version() -> None:
-    assert refused(raw(table(), version=2)) is Reason.VERSION
+    assert refused(raw(table(), version=VERSION + 1)) is Reason.VERSION
     assert refused(b"") is Reason.MALFORMED
     assert refused(Codec(TO_RELAY).encode(m.Welcome(controller="c"))) is Reason.SHAPE
+
+
+def test_a_table_has_the_same_bytes_whatever_else_is_spoken() -> None:
+    """Signed once for relays of every version: what came later than its version is in no table."""
+    assert msgpack.unpackb(encode_table(table()))[0] == TABLE_VERSION
+    later = Codec(TABLE, VERSION)
+    for version in VERSIONS:
+        assert encode_table(table(), version)[2:] == later.encode(table())[2:]
+    signed = m.SignedTable(encode_table(table()), b"c", b"s")
+    assert all(
+        Codec(TO_RELAY, version).encode(signed)[2:] == Codec(TO_RELAY).encode(signed)[2:] for version in VERSIONS
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from control.outgoing import Reply
 from control.placement import Placement
-from control.plane import Plane, PlaneSettings, Reply, Signing
+from control.plane import Plane, PlaneSettings
+from control.publishing import Signing
 from control.state import Batch, Order, State
 from tests.contract.mesh import CONTROLLER, MESH, NOW
 from tests.control.mesh import hello, link, report
@@ -45,6 +47,10 @@ class FakeRelay:
         self.hello = hello(number)
         self.stage: Any = "serving"
         self.rooms: tuple[RoomReport, ...] = ()
+        self.told: dict[str, Any] = {}
+        """What else it reports."""
+        self.body: str | None = None
+        """What it answers to every question."""
         self.link: int | None = None
         self.silent = False
         self.obeys = True
@@ -72,7 +78,7 @@ class FakeRelay:
                     self.stage = stages.get(action, "serving")
                 return Done(id, ok=True)
             case Question(id=number):
-                return Answer(number, f'{{"relay": "{self.id}"}}')
+                return Answer(number, self.body or f'{{"relay": "{self.id}"}}')
         return None
 
     def _take_table(self, signed: SignedTable) -> None:
@@ -175,7 +181,7 @@ class Fleet:
         assert relay.link is not None
         self._reported[relay.id] = self.now
         links = [link(o.id, state="bad" if o.silent else "up") for o in self.relays.values() if o is not relay]
-        told = report(links, stage=relay.stage, rooms=relay.rooms)
+        told = report(links, stage=relay.stage, rooms=relay.rooms, **relay.told)
         self.plane.receive_message(relay.link, told, self.now, self.wall_now)
 
     def order(self, id: str, relay: str, action: Any = "drain", by: str = "ops", **more: Any) -> Reply | None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from control.questions import MAX_QUESTIONS
 from control.state import State
+from control.streams import Told
 from tests.control.fleet import FakeRelay, Fleet
 from tests.control.mesh import hello, report
-from tradewind.contract.messages import Answer, Command, RoomReport, SignedTable, TableDelta, Welcome
+from tradewind.contract.messages import (
+    Answer,
+    Command,
+    Origin,
+    Question,
+    RoomReport,
+    SignedTable,
+    StreamReport,
+    TableDelta,
+    Welcome,
+)
 
 FOUR = {"a": "eu", "b": "eu", "c": "us", "d": "us"}
 ROOM = (b"live", b"r", b"one")
@@ -185,16 +197,115 @@ def test_operators_hear_of_those_who_did_not_move() -> None:
 def test_questions_are_answered_by_whom_they_were_put_to_or_time_out() -> None:
     fleet = Fleet(FOUR)
     fleet.run(1)
-    ticket = fleet.plane.ask("a", "sessions", 10, "", fleet.now)
+    ticket = fleet.plane.ask("a", Question(0, "sessions", 10), fleet.now)
     fleet.flush()
     assert fleet.replies[ticket][1:] == (200, '{"relay": "a"}')
     fleet.relays["b"].silent = True
-    late = fleet.plane.ask("b", "links", 10, "", fleet.now)
+    late = fleet.plane.ask("b", Question(0, "links", 10), fleet.now)
     fleet.run(5.1)
     assert fleet.replies[late].status == 504
-    nobody = fleet.plane.ask("z", "links", 10, "", fleet.now)
+    nobody = fleet.plane.ask("z", Question(0, "links", 10), fleet.now)
     fleet.flush()
     assert fleet.replies[nobody].status == 404
+
+
+def kick(fleet: Fleet, id: str, relay: str, session: int, reason: str = "") -> None:
+    fleet.order(id, relay, "kick", session=session, reason=reason)
+
+
+def test_a_session_is_ended_once_and_never_one_of_another_life() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    a, b = fleet.relays["a"], fleet.relays["b"]
+    kick(fleet, "x1", "a", 17, "spam")
+    fleet.run(1)
+    kick(fleet, "x1", "a", 17, "spam")
+    (sent,) = [m for m in a.received if isinstance(m, Command)]
+    assert (sent.action, sent.session, sent.reason) == ("kick", 17, "spam")
+    b.silent = True
+    kick(fleet, "x2", "b", 18)
+    fleet.run(3)
+    b.silent = False
+    b.received.clear()
+    fleet.reboot(b)
+    fleet.run(3)
+    assert not [m for m in b.received if isinstance(m, Command)], "session 18 is somebody else now"
+    order = fleet.plane.commands.order("x2")
+    assert order is not None and (order.progress, order.detail) == ("failed", "the relay has begun anew since")
+    lines = [(line.what, line.target, line.result) for batch in fleet.saved for line in batch.audit]
+    assert lines == [
+        ("kick x1", "a/17", "ordered: spam"),
+        ("kick x1", "a/17", "done"),
+        ("kick x2", "b/18", "ordered"),
+        ("kick x2", "b/18", "failed the relay has begun anew since"),
+    ]
+    assert [line.result for line in fleet.plane.commands.audit(2)] == [lines[2][2], lines[3][2]]
+
+
+def test_a_kick_outlives_its_controller_but_not_its_relay() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    for id in "ab":
+        fleet.relays[id].silent = True
+        kick(fleet, f"x-{id}", id, 3)
+    fleet.run(0.5)
+    fleet.restart(fleet.state(8))
+    for relay in fleet.relays.values():
+        relay.silent = False
+        relay.received.clear()
+    fleet.relays["b"].hello = hello(200)
+    for relay in fleet.relays.values():
+        fleet.connect(relay)
+    fleet.run(1)
+    assert fleet.relays["a"].obeyed == ["x-a"] and not fleet.relays["b"].obeyed
+    assert (fleet.progress("x-a"), fleet.progress("x-b")) == ("done", "failed")
+
+
+def test_a_question_that_a_relay_cannot_read_is_answered_at_once() -> None:
+    fleet = Fleet({"a": "eu"})
+    fleet.run(1)
+    fleet.relays["a"].silent = True
+    ticket = fleet.plane.ask("a", Question(0, "streams", 1), fleet.now)
+    fleet.flush()
+    (reply,) = fleet.plane.receive_unsent(Question(ticket, "streams"))
+    assert (reply.ticket, reply.status) == (ticket, 501)
+    assert fleet.plane.receive_unsent(Question(ticket, "streams")) == ()
+    for _ in range(MAX_QUESTIONS):
+        fleet.plane.ask("a", Question(0, "tracks", 1), fleet.now)
+    full = fleet.plane.ask("a", Question(0, "tracks", 1), fleet.now)
+    fleet.flush()
+    assert fleet.replies[full].status == 503
+
+
+# --- Streams ---
+
+
+def test_streams_are_what_relays_told_last() -> None:
+    fleet = Fleet({"a": "eu", "b": "us"})
+    a, b = fleet.relays["a"], fleet.relays["b"]
+    row = StreamReport((b"live",), "publisher", 2, 20, 1e5)
+    a.told = {"streams": (row,), "streams_more": 3}
+    b.told = {"origins": (Origin((b"old",), 1),), "carried": ((b"live",),)}
+    fleet.run(1.5)
+    streams = fleet.plane.streams
+
+    def at(relay: str) -> Told:
+        view = fleet.plane.registry.relay(relay, fleet.now)
+        assert view is not None
+        return streams.of(relay, view.report)
+
+    assert at("a") == ((row,), 3)
+    old = [(one.namespace, one.source, one.tracks) for one in at("b").rows]
+    assert old == [((b"old",), "publisher", 0), ((b"live",), "", 0)], "a relay of before tells names"
+    assert streams.tells("a") and not streams.tells("b")
+    a.told = {}
+    fleet.run(1.5)
+    assert at("a") == ((row,), 3), "None is as before"
+    a.told = {"streams": ()}
+    fleet.run(1.5)
+    assert at("a") == ((), 0)
+    fleet.reboot(a)
+    assert not streams.tells("a")
 
 
 # --- Rooms ---
@@ -293,7 +404,7 @@ def test_an_answer_from_another_relay_is_none() -> None:
     fleet = Fleet(FOUR)
     fleet.run(1)
     fleet.relays["a"].silent = True
-    ticket = fleet.plane.ask("a", "sessions", 10, "", fleet.now)
+    ticket = fleet.plane.ask("a", Question(0, "sessions", 10), fleet.now)
     fleet.flush()
     link = fleet.relays["b"].link
     assert link is not None

@@ -146,7 +146,7 @@ class FakeMesh:
         return Done(command.id, ok=True)
 
     def answer(self, question: Question, now: float) -> Answer:
-        return Answer(question.id, json.dumps([{"session": 1, "what": question.what}]))
+        return Answer(question.id, json.dumps([{"id": 1, "what": question.what}]))
 
     def controller_heard(self, now: float) -> None:
         self.heard.append(len(self.tables))
@@ -230,7 +230,11 @@ async def test_tables_arrive_orders_are_done_and_a_killed_controller_is_found_ag
             ("a", "draining", "draining"),
             ("b", "serving", "serving"),
         ]
-        assert (await ask("/v1/sessions?node=b", OperatorRole.VIEWER))[1] == [{"session": 1, "what": "sessions"}]
+        assert (await ask("/v1/sessions?node=b", OperatorRole.VIEWER))[1] == {
+            "sessions": [{"id": 1, "what": "sessions"}],
+            "next": None,
+            "total": 1,
+        }
         assert (await ask("/v1/routes?relay=a&origin=b", OperatorRole.VIEWER))[1]["cause"]
         assert (await ask("/v1/place?namespace=live/x"))[0] == 401
         assert "tradewind_control_tables_sent_total" in (await ask("/metrics"))[1]

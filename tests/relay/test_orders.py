@@ -131,3 +131,15 @@ def test_terms_and_generations_never_go_back(numbers: list[tuple[int, int]]) -> 
         assert (taken.fault is Fault.OLDER) == ((term, generation) < best)
         best = max(best, (term, generation))
         assert own.table is not None and (own.table.term, own.table.generation) == best
+
+
+def test_releases_around_this_one_read_the_file() -> None:
+    """The file stays in the version that both the release before and this one write."""
+    own = orders()
+    own.receive_table(signed(table()), NOW)
+    data = own.to_persist()
+    assert data is not None
+    envelope = data[len(b"tradewind table 1\n") + 40 :]
+    assert envelope[:2] == b"\x92\x01" and len(envelope) > 100
+    again = orders()
+    assert again.restore(data).fault is None and again.table == table()

@@ -15,8 +15,10 @@ from random import Random
 from typing import Any
 
 from control.links import Arrived, Left, Links, Said
+from control.outgoing import Reply
 from control.placement import Placement
-from control.plane import Plane, PlaneSettings, Reply, Signing
+from control.plane import Plane, PlaneSettings
+from control.publishing import Signing
 from control.state import Order
 from control.store import SqliteStore
 from relay.control_link import QUIC

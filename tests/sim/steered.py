@@ -6,7 +6,8 @@ import json
 from heapq import heappop, heappush
 
 from control.placement import Placement
-from control.plane import Plane, PlaneSettings, Signing
+from control.plane import Plane, PlaneSettings
+from control.publishing import Signing
 from control.registry.values import Condition
 from control.state import State
 from tests.contract.mesh import CONTROLLER

@@ -25,16 +25,35 @@ import msgpack  # type: ignore[import-untyped]
 import msgspec
 from msgspec import Struct, inspect
 
-from tradewind.contract.messages import OnLink, RouteTable, SignedTable, TableDelta, ToController, ToRelay
+from tradewind.contract.messages import (
+    OnLink,
+    Question,
+    Report,
+    RouteTable,
+    SignedTable,
+    TableDelta,
+    ToController,
+    ToRelay,
+)
 
 M = TypeVar("M")
 Since: TypeAlias = Mapping[type[Struct] | tuple[type[Struct], str] | tuple[type[Struct], str, str], int]
 """With which version came a message, a field of a struct, or a word that a field may hold."""
 
-VERSION: Final = 1
-VERSIONS: Final = (1,)
+VERSION: Final = 2
+VERSIONS: Final = (2, 1)
 """What we speak, newest first: the version of `messages` and, from 2 on, the one before it."""
-SINCE: Final[Since] = {}
+TABLE_VERSION: Final = 1
+"""The version in which route tables are written: that of their last change. The two ends of a link may speak different
+versions with others, but a table is signed once, and a difference has to end in the same bytes everywhere."""
+SINCE: Final[Since] = {
+    (Report, "tracks"): 2,
+    (Report, "streams"): 2,
+    (Report, "streams_more"): 2,
+    (Question, "what", "streams"): 2,
+    (Question, "after"): 2,
+    (Question, "namespace"): 2,
+}
 """What came after version 1. Entries go when the version before theirs is not spoken any more."""
 
 MAX_VALUES = 2_000_000
@@ -225,7 +244,7 @@ class Frames:
 # --- Route tables ---
 
 
-def encode_table(table: RouteTable, version: int = VERSION) -> bytes:
+def encode_table(table: RouteTable, version: int = TABLE_VERSION) -> bytes:
     """The bytes that a table is signed over: relays, routes and rooms by their keys. Raises ContractError."""
     return _table_codec(version).encode(_in_order(table))
 

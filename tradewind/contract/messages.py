@@ -29,6 +29,10 @@ StateName: TypeAlias = Literal["up", "suspect", "bad", "probation"]
 PlacementKey: TypeAlias = Annotated[bytes, Meta(max_length=32)]
 """A relay's public Ed25519 key for placement tokens, whose `kid` is the relay's id; empty: it signs none."""
 Score: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+PUBLISHER = "publisher"
+"""The source of a namespace at the relay that has its publisher's session."""
+MAX_STREAMS = 256
+"""Namespaces of which a report tells more than their names."""
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t"):
@@ -114,6 +118,19 @@ class RoomReport(Part, frozen=True):
     """It is the home and takes messages."""
 
 
+class StreamReport(Part, frozen=True):
+    """A namespace at one relay: where it comes from, and what becomes of it there."""
+
+    namespace: NamespaceFields
+    source: Annotated[str, Meta(max_length=40)]
+    """`PUBLISHER`, or the neighbour that it comes from; empty: nobody feeds it now."""
+    tracks: Count
+    subscribers: Count
+    """Sessions that subscribe to any of them; neighbours are not counted."""
+    bytes_per_s: Amount
+    """Payload that comes in, copies included."""
+
+
 class Report(Message, frozen=True, tag="report"):
     """What a relay tells every second, and at once when a link or its stage changes. Whole, never a difference."""
 
@@ -134,6 +151,12 @@ class Report(Message, frozen=True, tag="report"):
     rooms: Annotated[tuple[RoomReport, ...], Meta(max_length=20_000)] = ()
     overstayed: Count = 0
     """Sessions since its start that were asked to move, did not, and were closed when a drain was over."""
+    tracks: Count = 0
+    """All that it knows."""
+    streams: Annotated[tuple[StreamReport, ...], Meta(max_length=MAX_STREAMS)] | None = None
+    """The busiest namespaces, its own origins among them. None: as it said last; many are not told every second."""
+    streams_more: Count = 0
+    """How many others there are."""
 
 
 class Done(Message, frozen=True, tag="done"):
@@ -289,10 +312,14 @@ class Question(Message, frozen=True, tag="question"):
     """Something an operator wants to see of one relay."""
 
     id: Count
-    what: Literal["sessions", "tracks", "links", "rooms", "state"]
+    what: Literal["sessions", "tracks", "links", "rooms", "state", "streams"]
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     match: Text = ""
     """Only what contains this text."""
+    after: Count | None = None
+    """sessions: those with higher ids, in pages (`{"sessions": [...], "next": 17, "total": 4096}`); None: a list."""
+    namespace: NamespaceFields = ()
+    """sessions: those that publish or subscribe to something beneath it; streams: this one."""
 
 
 # --- Relay to relay ---

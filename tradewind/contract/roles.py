@@ -26,9 +26,9 @@ class OperatorRole(IntEnum):
     VIEWER = 1
     """Look."""
     OPERATOR = 2
-    """Drain, cordon, and undo it."""
+    """Drain, cordon, and undo it; end sessions."""
     ADMIN = 3
-    """End people's sessions."""
+    """See who did what."""
 
 
 ROLES = {role.name.lower(): role for role in OperatorRole}

@@ -168,6 +168,16 @@ class Desk:
         spot = self._locator.locate(request.address) if self._locator and request.address else None
         return Asked(request, namespace, path, claims.expires_at, digest, _seed(request, digest), spot or NO_SPOT)
 
+    def suppose(self, request: PlaceRequest, country: str | None = None) -> Asked:
+        """The same for a viewer that an operator thinks of: it shows no token, and may ask for everything.
+
+        `country`: where it is, if it has no address.
+        """
+        digest = viewer_digest(request.token)
+        spot = self._locator.locate(request.address) if self._locator and request.address else Spot(country)
+        seed = _seed(request, digest)
+        return Asked(request, split_path(request.namespace), "", None, digest, seed, spot or NO_SPOT)
+
     def place(
         self, asked: Asked, chosen: Sequence[Standing], edition: Edition, wall_now: float, *, panic: bool
     ) -> Placed:
