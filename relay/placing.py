@@ -100,6 +100,11 @@ class Placing:
         if self._table is not None:
             self._last.apply(self._table[0], now, self._table[1])
 
+    def replace_locator(self, locator: Locator | None) -> None:
+        """Look addresses up there from now on."""
+        self._locator = locator
+        self._last.replace_locator(locator)
+
     def answer(self, query: str, address: str, authorization: str | None, now: float, wall_now: float) -> PlaceAnswer:
         """Answer the question that came from `address` as the query of a URL, with its bearer if it had one."""
         answer = self._too_many(address, now) or self._answer(query, address, authorization, now, wall_now)

@@ -270,7 +270,7 @@ def test_plain_headers_go_a_shorter_way_to_the_same_answer(algorithm: str, part:
     text = parts[part]
     parts[part] = text[: place % len(text)] + other + text[place % len(text) + 1 :]
     token = ".".join(parts)
-    found = []
+    found: list[object] = []
     for shut in (False, True):
         with pytest.MonkeyPatch.context() as patch:
             if shut:
