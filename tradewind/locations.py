@@ -14,19 +14,20 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import maxminddb
+from typing import TYPE_CHECKING, Any
 
 from tradewind.keys import KeyMaterialError, Watched
 from tradewind.placing.locating import Address, Locator, PrefixTableError, Spot, parse_prefixes, plain_address
+
+if TYPE_CHECKING:
+    from maxminddb import Reader
 
 MAX_FILE_BYTES = 2**29
 """Of a table or database; the largest that is sold has a third of it."""
 _PROBES = tuple(ipaddress.IPv4Address(number << 24 | 0x010101) for number in range(1, 224))
 _FAULTS = (
-    *(maxminddb.InvalidDatabaseError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
-    *(OverflowError, MemoryError, RecursionError, struct.error),
+    *(RuntimeError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError),
+    struct.error,
 )
 """What the library raises at bytes that are no database. Each means the same to an operator."""
 
@@ -85,8 +86,10 @@ def _load(file: Path) -> Locator:
         raise KeyMaterialError(f"{file}: {reason}") from error
 
 
-def _open(data: bytes) -> maxminddb.Reader:
+def _open(data: bytes) -> Reader:
     """A reader of these bytes: the library's fast half where it is installed, which reads nothing but files."""
+    import maxminddb
+
     if not hasattr(os, "memfd_create"):
         return maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
     descriptor = os.memfd_create("locations")
