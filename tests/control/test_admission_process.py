@@ -113,6 +113,10 @@ def dial(port: int, target: str) -> int | None:
         viewer.close()
 
 
+def let_in(port: int, target: str) -> None:
+    soon(lambda: dial(port, target) is None, "who was placed is not let in")
+
+
 def soon(found: Callable[[], Any], what: str) -> Any:
     until = time.monotonic() + WAIT_S
     while not (value := found()):
@@ -185,7 +189,7 @@ def test_nobody_without_a_placement_token_and_everybody_with_one(shop: Shop) -> 
     ports = shop.ports
     early = shop.placed(shop.first, "early")
     for name in NAMES:
-        soon(lambda name=name: dial(ports[name], early[name]) is None, f"{name} does not let in who was placed on it")
+        let_in(ports[name], early[name])
         assert dial(ports[name], without(early[name], "place")) == SessionCode.UNAUTHORIZED
         assert dial(ports[name], without(early[name], "jwt")) == SessionCode.UNAUTHORIZED
     other = shop.placed(shop.first, "other")
@@ -213,6 +217,6 @@ def test_nobody_without_a_placement_token_and_everybody_with_one(shop: Shop) -> 
     second = shop.controller("second", shop.second_port)
     late = shop.placed(second, "late")
     for name in NAMES:
-        soon(lambda name=name: dial(ports[name], late[name]) is None, f"{name} does not know the second controller")
+        let_in(ports[name], late[name])
         assert dial(ports[name], without(late[name], "place")) == SessionCode.UNAUTHORIZED
     assert None in {dial(ports[name], early[name]) for name in NAMES}
