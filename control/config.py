@@ -2,7 +2,7 @@
 
     [control] listen = "0.0.0.0:4480"      TRADEWIND_CONTROL__LISTEN=0.0.0.0:4480      --control.listen 0.0.0.0:4480
 
-A change takes a restart, but for access and operators' keys.
+A change takes a restart, but for access and operators' keys and where addresses are.
 """
 
 from __future__ import annotations
@@ -87,7 +87,11 @@ class PlaceSection:
         None, values.file(), "JWK file, Ed25519: placement tokens are signed with it. None: a key made at each start."
     )
     policy: str | None = setting(None, values.file(), "TOML file: weights, markets and prices of placement.")
-    prefixes: str | None = setting(None, values.file(), "CSV file: where addresses are (prefix, country, lat, lon).")
+    prefixes: str | None = setting(
+        None,
+        values.file(),
+        "Where addresses are: a MaxMind database (.mmdb), or lines of PREFIX,COUNTRY,LATITUDE,LONGITUDE.",
+    )
     reload: str = setting("", values.text("a URL, or nothing", ".*"), "Where viewers ask again; none: where they did.")
 
 

@@ -97,6 +97,11 @@ class Placement:
         self._signing = signing
         self._desk = Desk(self._policy, signing, keys, self._locator, self._reload)
 
+    def replace_locator(self, locator: Locator | None) -> None:
+        """Look addresses up there from now on."""
+        self._locator = locator
+        self._desk.replace_locator(locator)
+
     def apply(
         self,
         relays: Sequence[RelayEntry],

@@ -44,8 +44,9 @@ from tradewind.contract.identity import (
 from tradewind.contract.ids import Role
 from tradewind.contract.token import Key, KeyFormatError, generate_key, parse_keys, public_key, split_path
 from tradewind.keys import KeyMaterialError, Watched, token_keys, watch
+from tradewind.locations import locations
 from tradewind.metering import Histogram
-from tradewind.placing.locating import Locator, PrefixTableError, parse_prefixes
+from tradewind.placing.locating import Locator
 from tradewind.placing.policy import Policy, PolicyError, parse_policy
 from tradewind.quic.config import Limits, QuicSettings, load_certificate
 from tradewind.quic.endpoint import Endpoint
@@ -88,7 +89,8 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     authority, me, signing, pems = _papers(config, wall_now)
     access_keys, operator_keys = token_keys(config.place.keys), token_keys(config.operators.keys)
     place_key, place_public = _place_key(config, me.id)
-    placement = _placement(config, place_key, access_keys.load(wall_now))
+    prefixes = locations(config.place.prefixes)
+    placement = _placement(config, place_key, access_keys.load(wall_now), prefixes.load(wall_now))
     quic = QuicSettings(protocols=(ALPN,), webtransport=False, certificate=load_certificate(*pems), limits=_LIMITS)
     sockets = [UdpSocket(address.host, address.port) for address in config.control.listen]
     operators = await _listen(config.http.ops)
@@ -116,6 +118,7 @@ async def _run(config: Config, logger: logging.Logger) -> int:
         nursery.start_soon(controller.keep_saving)
         nursery.start_soon(_measure_lag, metrics.turns.lag)
         _watch_keys(nursery, api, placement, place_key, access_keys, operator_keys)
+        nursery.start_soon(watch, prefixes, KEYS_POLL_S, partial(_use_locations, placement), _tell_failed)
         if operators:
             nursery.start_soon(ops_server.serve, operators)
         if public:
@@ -173,11 +176,17 @@ def _watch_keys(
         api.operator_keys = keys
         logger.info("operators' keys changed", extra={"keys": len(keys)})
 
-    def failed(error: KeyMaterialError) -> None:
-        logger.error("changed files cannot be used", extra={"reason": str(error)})
+    nursery.start_soon(watch, access_keys, KEYS_POLL_S, new_access, _tell_failed)
+    nursery.start_soon(watch, operator_keys, KEYS_POLL_S, new_operators, _tell_failed)
 
-    nursery.start_soon(watch, access_keys, KEYS_POLL_S, new_access, failed)
-    nursery.start_soon(watch, operator_keys, KEYS_POLL_S, new_operators, failed)
+
+def _use_locations(placement: Placement, locator: Locator | None) -> None:
+    placement.replace_locator(locator)
+    logging.getLogger("control").info("locations changed")
+
+
+def _tell_failed(error: KeyMaterialError) -> None:
+    logging.getLogger("control").error("changed files cannot be used", extra={"reason": str(error)})
 
 
 # --- What settings name ---
@@ -212,13 +221,7 @@ def _place_key(config: Config, id: str) -> tuple[Signer, str]:
     return made, json.dumps({**public, "x": _base64url(announced_key(made))})
 
 
-def _placement(config: Config, place_key: Signer, keys: tuple[Key, ...]) -> Placement:
-    locator: Locator | None = None
-    if config.place.prefixes is not None:
-        try:
-            locator = parse_prefixes(_read(config.place.prefixes).decode())
-        except (PrefixTableError, UnicodeDecodeError) as error:
-            raise SetupError(f"{config.place.prefixes}: {error}") from error
+def _placement(config: Config, place_key: Signer, keys: tuple[Key, ...], locator: Locator | None) -> Placement:
     return Placement(_policy(config), place_key, keys, locator, reload=config.place.reload)
 
 

@@ -154,7 +154,7 @@ class QuestionsSection:
     locations: str | None = setting(
         None,
         values.file(),
-        "Where viewers are: lines of PREFIX,COUNTRY,LATITUDE,LONGITUDE; without it market rules take them as unknown.",
+        "Where viewers are: a MaxMind database (.mmdb), or lines of PREFIX,COUNTRY,LATITUDE,LONGITUDE. None: unknown.",
     )
     per_s: float = setting(200.0, values.rate(), "Questions answered in a second, from everybody.")
     per_s_per_address: float = setting(

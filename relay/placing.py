@@ -118,6 +118,11 @@ class Placing:
         self._last = LastTable(self._own, self._signing, self._keys, locator=self._locator)
         self._apply(now)
 
+    def replace_locator(self, locator: Locator | None) -> None:
+        """Look addresses up there from now on."""
+        self._locator = locator
+        self._last.replace_locator(locator)
+
     def answer(self, query: str, address: str, authorization: str | None, now: float, wall_now: float) -> PlaceAnswer:
         """Answer the question that came from `address` as the query of a URL, with its bearer if it had one."""
         answer = self._too_many(address, now) or self._answer(query, address, authorization, now, wall_now)

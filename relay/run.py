@@ -51,9 +51,10 @@ from tradewind.contract.ids import hop_id
 from tradewind.contract.messages import Hello
 from tradewind.contract.token import Key
 from tradewind.keys import Credentials, KeyMaterialError, placement_seed, server_certificate, token_keys, watch
+from tradewind.locations import locations
 from tradewind.moqt.model import FullTrackName
 from tradewind.placing.answering import PlaceAnswer
-from tradewind.placing.locating import Locator, PrefixTableError, parse_prefixes
+from tradewind.placing.locating import Locator
 from tradewind.quic.udp import BATCH_DATAGRAMS, UdpSocket
 from tradewind.settings.values import Address
 
@@ -230,7 +231,8 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     observer = Observer(node, metrics, lambda: [socket.statistics() for socket in sockets])
     _describe_process(metrics, config, credentials.value)
     relay = Relay(node, sockets, observer, metrics, config.turn.budget_s)
-    placing = node.departures.placing = _placing(config, node)
+    places = locations(config.questions.locations)
+    placing = node.departures.placing = _placing(config, node, places.load(time.time()))
     metrics.refreshers.append(partial(_count_answers, metrics, placing))
     tls = _tls(config)
     if config.rooms.enabled:
@@ -268,6 +270,8 @@ async def _run(config: Config, logger: logging.Logger) -> int:
         nursery.start_soon(relay.keep_time)
         nursery.start_soon(watch, certificate, config.tls.poll_s, new_certificate, partial(failed, "certificate"))
         nursery.start_soon(watch, keys, config.tls.poll_s, new_keys, partial(failed, "keys"))
+        use = partial(_use_locations, placing, metrics)
+        nursery.start_soon(watch, places, config.tls.poll_s, use, partial(failed, "locations"))
         nursery.start_soon(ops.measure_lag, metrics.turns.loop_lag)
         if operators:
             views = ops.Views(observer.not_ready, observer.state, ops.versions(), metrics)
@@ -385,22 +389,17 @@ def _access(config: Config, keys: tuple[Key, ...]) -> Access:
     return Access(keys, access_settings(config))
 
 
-def _placing(config: Config, node: Node) -> Placing:
+def _placing(config: Config, node: Node, locator: Locator | None) -> Placing:
     """Answers to viewers' questions, from the key in the state directory. Raises KeyMaterialError."""
     own = config.node.id
     signing = relay_signer(own, placement_seed(config.node.state))
-    locator = _locations(config.questions.locations)
     return Placing(own, signing, node.access.keys, placing_settings(config), locator, node.forwarder.carried)
 
 
-def _locations(name: str | None) -> Locator | None:
-    """Where viewers are, by the operator's own table. Raises KeyMaterialError."""
-    if name is None:
-        return None
-    try:
-        return parse_prefixes(Path(name).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, PrefixTableError) as error:
-        raise KeyMaterialError(f"{name}: {error}") from error
+def _use_locations(placing: Placing, metrics: Metrics, fresh: Locator | None) -> None:
+    placing.replace_locator(fresh)
+    metrics.process.reload_ok.of("locations").set(1)
+    logging.getLogger("relay").info("locations changed")
 
 
 def _questions(config: Config, placing: Placing) -> ops.Questions | None:

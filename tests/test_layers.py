@@ -26,6 +26,7 @@ EDGES = {
     "tradewind.client",
     "relay.__main__",
     "tradewind.keys",
+    "tradewind.locations",
     "relay.control_link",
     "relay.ops",
     "relay.mesh.files",
@@ -111,6 +112,7 @@ ROOMS = [
     Room("relay.health", RELAY_PURE),
     Room("relay.drain", RELAY_PURE),
     Room("tradewind.keys", ("tradewind",), ("trio", "cryptography")),
+    Room("tradewind.locations", ("tradewind",), ("maxminddb",)),
     Room("tradewind.http1", theirs=("trio", "h11")),
     Room("tradewind.http_get", theirs=("trio", "h11")),
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
@@ -157,7 +159,7 @@ ROOMS = [
     Room("control.cli", ("tradewind", "control"), ("trio", "click", "rich", "h11", "msgspec")),
 ]
 NODE_MAY_NOT = (
-    *("tradewind.quic.udp", "tradewind.keys", "tradewind.http1"),
+    *("tradewind.quic.udp", "tradewind.keys", "tradewind.locations", "tradewind.http1"),
     *("relay.ops", "relay.run", "relay.control_link", "relay.mesh.files"),
 )
 

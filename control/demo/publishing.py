@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         trio.run(_run, tuple(given.relay), namespace, given.token, settings, tuple(given.files))
     except ToolError as error:
-        print(f"publishing: {error}", file=sys.stderr)
+        sys.stderr.write(f"publishing: {error}\n")
         return 1
     return 0
 

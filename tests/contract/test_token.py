@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tradewind.contract.token as token_module
 from tradewind.contract.token import (
     ALGORITHMS,
     CLOCK_SKEW_S,
@@ -257,3 +259,36 @@ def test_any_payload_is_read_or_refused(payload: bytes) -> None:
 )
 def test_paths(text: str, fields: tuple[bytes, ...]) -> None:
     assert split_path(text) == fields
+
+
+@pytest.mark.parametrize("algorithm", ["EdDSA", "HS256"])
+@given(part=st.integers(0, 2), place=st.integers(0, 400), other=st.sampled_from("AQgwZz09-_=.+/\n"))
+def test_plain_headers_go_a_shorter_way_to_the_same_answer(algorithm: str, part: int, place: int, other: str) -> None:
+    """The general way, with the short one shut, is the twin; only what is no base64url at all may differ."""
+    key = PLAIN_KEYS[algorithm]
+    parts = sign(Claims("live", (), ("",), 2e9, subject="x"), key).split(".")
+    text = parts[part]
+    parts[part] = text[: place % len(text)] + other + text[place % len(text) + 1 :]
+    token = ".".join(parts)
+    found: list[object] = []
+    for shut in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            if shut:
+                patch.setattr(token_module, "_PLAIN_ALGORITHMS", ())
+            try:
+                found.append(verify(token, [key], 1e9))
+            except TokenError as error:
+                found.append(error.fault)
+    assert found[0] == found[1] or (other in "+/=\n" and found[0] is Fault.BAD_SIGNATURE)
+
+
+def test_a_plain_header_of_another_algorithm_opens_nothing() -> None:
+    secret, pair = PLAIN_KEYS["HS256"], PLAIN_KEYS["EdDSA"]
+    token = sign(Claims("live", (), ("",), 2e9), secret)
+    for key in (pair, replace(secret, algorithm="HS384")):
+        with pytest.raises(TokenError) as raised:
+            verify(token, [key], 1e9)
+        assert raised.value.fault is Fault.BAD_SIGNATURE
+
+
+PLAIN_KEYS = {name: parse_keys(json.dumps(generate_key(name, "k")))[0] for name in ("EdDSA", "HS256")}

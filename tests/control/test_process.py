@@ -50,8 +50,7 @@ class Town:
         self._authority = make_authority("shop", mesh.key(1), self._terms(1))
         self.authority = Authority([self._authority])
         self.write("ca.crt", certificate_pem(self._authority))
-        self.write("control.crt", certificate_pem(self._issue(Role.CONTROLLER, "eu", "main", 2)))
-        self.write("control.key", key_pem(mesh.key(2)))
+        self.write_node("main", "eu", 2, Role.CONTROLLER)
         self.write("operators.jwk", json.dumps(OPERATORS).encode())
         (signing,) = parse_keys(json.dumps(OPERATORS))
         self.tokens = {
@@ -62,6 +61,10 @@ class Town:
     def write(self, name: str, data: bytes) -> None:
         (self.directory / name).write_bytes(data)
 
+    def write_node(self, id: str, region: str, number: int, role: Role = Role.RELAY) -> None:
+        self.write(f"{id}.crt", certificate_pem(self._issue(role, region, id, number)))
+        self.write(f"{id}.key", key_pem(mesh.key(number)))
+
     def _issue(self, role: Role, region: str, id: str, number: int) -> bytes:
         order = Order("shop", role, region, id)
         return issue(order, mesh.key(number).public_key(), self._authority, mesh.key(1), self._terms(number))
@@ -71,19 +74,21 @@ class Town:
 
 
 class Control:
-    """A controller process. The second start takes the port that the first one got."""
+    """A controller process. The second start takes the port that the first one got. `id`: of which papers."""
 
-    def __init__(self, town: Town) -> None:
+    def __init__(self, town: Town, id: str = "main", flags: tuple[str, ...] = (), port: int = 0) -> None:
         self.town = town
-        self.port = self.ops = 0
+        self.id = id
+        self.flags = flags
+        self.port, self.ops = port, 0
         self.starts = 0
         self.start()
 
     def start(self) -> None:
         self.starts += 1
-        self.log = self.town.directory / f"control-{self.starts}.log"
-        flags = ["--cert", "control.crt", "--key", "control.key", "--ca", "ca.crt", "--state", "control.sqlite"]
-        flags += ["--operator-key", "operators.jwk"]
+        self.log = self.town.directory / f"{self.id}-{self.starts}.log"
+        flags = ["--cert", f"{self.id}.crt", "--key", f"{self.id}.key", "--ca", "ca.crt"]
+        flags += ["--state", f"{self.id}.sqlite", "--operator-key", "operators.jwk", *self.flags]
         listen = ["--listen", f"127.0.0.1:{self.port}", "--ops", f"127.0.0.1:{self.ops}"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -94,7 +99,9 @@ class Control:
                 stdout=log,
                 stderr=log,
             )
-        pattern = r"ready: controller main of shop on udp 127\.0\.0\.1:(\d+), ops http://127\.0\.0\.1:(\d+), term (\d+)"
+        pattern = (
+            rf"ready: controller {self.id} of shop on udp 127\.0\.0\.1:(\d+), ops http://127\.0\.0\.1:(\d+), term (\d+)"
+        )
         until = time.monotonic() + WAIT_S
         while not (found := re.search(pattern, self.log.read_text())):
             assert self.process.poll() is None and time.monotonic() < until, self.log.read_text()

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from joserfc import jwk, jws
 from joserfc.errors import JoseError
@@ -41,6 +44,8 @@ _MIN_RSA_BITS = 2048
 _CURVES = {"P-256": "ES256", "P-384": "ES384", "Ed25519": "EdDSA"}
 _PRIVATE_PARAMETERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
 _MAX_TIME = float(2**53)
+_PLAIN_ALGORITHMS = ("EdDSA", "HS256")
+_PLAIN_HEADER = frozenset({"alg", "kid", "typ"})
 
 
 class Fault(Enum):
@@ -162,7 +167,11 @@ def open_signed(token: str, keys: Sequence[Key]) -> tuple[bytes, Key]:
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise TokenError(Fault.MALFORMED, f"longer than {MAX_TOKEN_BYTES} bytes")
-    key = _choose(keys, _key_id(token))
+    parts = token.split(".")
+    header = _parse_payload(_decode_part(parts[0]))
+    key = _choose(keys, _text(header, "kid"))
+    if len(parts) == 3 and key.algorithm in _PLAIN_ALGORITHMS and header.keys() <= _PLAIN_HEADER:
+        return _plainly_verified(parts, header, key), key
     return _verified_payload(token, key), key
 
 
@@ -335,11 +344,6 @@ def _parse_scope(document: Any) -> Scope | None:
     return Scope(_rooted(root, put), _rooted(root, get))
 
 
-def _key_id(token: str) -> str | None:
-    header = _parse_payload(_decode_part(token.partition(".")[0]))
-    return _text(header, "kid")
-
-
 def _choose(keys: Sequence[Key], key_id: str | None) -> Key:
     usable = [key for key in keys if key.can_verify]
     if len(usable) == 1:
@@ -350,6 +354,27 @@ def _choose(keys: Sequence[Key], key_id: str | None) -> Key:
         if key.id == key_id:
             return key
     raise TokenError(Fault.UNKNOWN_KEY, "no key has the kid it names")
+
+
+def _plainly_verified(parts: Sequence[str], header: Mapping[str, Any], key: Key) -> bytes:
+    """The payload of a token whose header has nothing to think about: most are such, and cost half of the general way.
+
+    Raises TokenError.
+    """
+    refusal = TokenError(Fault.BAD_SIGNATURE, "the signature is not this key's")
+    if header.get("alg") != key.algorithm or not isinstance(header.get("typ", ""), str):
+        raise refusal
+    signed = f"{parts[0]}.{parts[1]}".encode()
+    secret = key.material.get_op_key("verify")
+    try:
+        payload, signature = _decode_part(parts[1]), _decode_part(parts[2])
+        if isinstance(secret, Ed25519PublicKey):
+            secret.verify(signature, signed)
+        elif not isinstance(secret, bytes) or not hmac.compare_digest(hmac.digest(secret, signed, "sha256"), signature):
+            raise refusal
+    except (TokenError, InvalidSignature) as error:
+        raise refusal from error
+    return payload
 
 
 def _verified_payload(token: str, key: Key) -> bytes:

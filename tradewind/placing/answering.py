@@ -149,6 +149,10 @@ class Desk:
         self._reload = reload
         self._verified: OrderedDict[str, Claims] = OrderedDict()
 
+    def replace_locator(self, locator: Locator | None) -> None:
+        """Look addresses up there from now on."""
+        self._locator = locator
+
     def admit(self, request: PlaceRequest, wall_now: float) -> Asked | Refused:
         """Check the caller's token and what it may ask for."""
         if not request.token:

@@ -82,6 +82,11 @@ class LastTable:
         self._atlas.apply(table.relays)
         self._fleet.apply(table.relays, now, suspects)
 
+    def replace_locator(self, locator: Locator | None) -> None:
+        """Look addresses up there from now on."""
+        self._locator = locator
+        self._desk.replace_locator(locator)
+
     def answer(self, request: PlaceRequest, now: float, wall_now: float, *, carries: bool = False) -> PlaceAnswer:
         """Answer a question. `carries`: this relay has a track at or beneath the namespace that is asked for."""
         asked = self._desk.admit(request, wall_now)
