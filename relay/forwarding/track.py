@@ -464,15 +464,15 @@ class Track:
     def _reborn(self, source: Source) -> bool:
         """Whether a source took over from others of which none has sent anything since.
 
-        A neighbour says so in its way (another publisher), and resumes where we stopped.
+        From the same publisher, by another way, there is no new life.
         """
-        since = source.established_at
-        return (
-            source.way is None
-            and source.inherits
-            and since is not None
-            and all(other is source or other.last_at < since for other in self.sources.values())
-        )
+        since, way = source.established_at, source.way
+        others = [other for other in self.sources.values() if other is not source]
+        if since is None or not source.inherits or any(other.last_at >= since for other in others):
+            return False
+        if way is None:
+            return True
+        return bool(others) and all(other.way is None or other.way.publisher != way.publisher for other in others)
 
     def _effective(self, priority: int | None) -> int:
         return self.default_priority if priority is None else priority

@@ -39,7 +39,7 @@ def relays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relays]:
 
 @pytest.fixture(scope="session")
 def meshes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meshes]:
-    """`meshes(20, 16)` are two relays, each other's neighbours, that offer these drafts alone; as `relays` otherwise."""
+    """`meshes(20, 16)` are two relays, each other's neighbours, that offer these drafts alone; else as `relays`."""
     if STAND_IN:
         pytest.skip("the stand-in has no neighbours")
     running: dict[object, tuple[RelayProcess, RelayProcess]] = {}

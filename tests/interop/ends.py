@@ -46,7 +46,7 @@ class Ends:
         return self._since("objects_received_total")
 
     def assert_crossed(self) -> None:
-        """Objects came to the subscribers' relay from its neighbour, where subscribing is what that relay alone does."""
+        """Objects came to the subscribers' relay, and the publishers' was asked for them, as only its neighbour may."""
         if self.are_two:
             assert self.asked("subscribe")[0] > 0, self.tail()
             assert self.objects()[1] > 0, self.tail()

@@ -6,6 +6,7 @@ all go to the relay that its first one was sent to.
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import threading
@@ -101,7 +102,5 @@ def _udp() -> socket.socket:
 
 
 def _send(through: socket.socket, data: bytes) -> None:
-    try:
+    with contextlib.suppress(OSError):  # lost, as datagrams are
         through.send(data)
-    except OSError:
-        pass  # lost, as datagrams are

@@ -141,7 +141,9 @@ def start_mesh(
             found.append(start(directory / name, drafts, (*papers, *place, *beside, *kept, *flags), ports[name]))
         deadline = time.monotonic() + READY_WITHIN_S
         while not all(_has_neighbour(relay) for relay in found):
-            assert time.monotonic() < deadline, "the relays did not meet:\n" + "\n--\n".join(map(RelayProcess.tail, found))
+            assert time.monotonic() < deadline, "the relays did not meet:\n" + "\n--\n".join(
+                map(RelayProcess.tail, found)
+            )
             time.sleep(0.05)
     except BaseException:
         for relay in found:
