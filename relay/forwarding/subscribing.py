@@ -529,14 +529,20 @@ class Subscribing:
                 self._book.peer(party).update(party.request, Parameters(new_group=wish))
 
     def reconsider(self, track: Track, now: float) -> None:
-        """Somebody left: if nobody is left, the upstream subscription goes after the linger time."""
+        """Somebody left: if nobody is left, the upstream subscription goes after the linger time.
+
+        That to a neighbour goes at once: it lingers there, and who comes next begins where the publisher is by then.
+        """
         if self.wanted(track):
             return
         if not track.established:
             self._cancel_unanswered(track)
             self._book.forget_if_unused(track)
             return
-        self._book.timers.at(now + self._book.settings.linger_s, lambda _: self._release(track))
+        if track.sources and all(source.way is not None for source in track.sources.values()):
+            self._release(track)
+        else:
+            self._book.timers.at(now + self._book.settings.linger_s, lambda _: self._release(track))
 
     def _release(self, track: Track) -> None:
         if self.wanted(track) or self._book.tracks.get(track.name) is not track:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.interop import clip
 from tests.interop.clip import Frame
-from tests.interop.conftest import Relays
+from tests.interop.conftest import Between
 from tests.interop.peer_process import PeerProcess, Words
 from tests.interop.relay_process import STAND_IN
 
@@ -28,9 +28,10 @@ def path() -> str:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_every_frame_arrives_in_order(relays: Relays, path: str, draft: int, transport: str) -> None:
-    url = relays(draft).url(transport)
-    with publisher(url, path, 0, GROUPS) as publishes, subscriber(url, path) as plays:
+def test_every_frame_arrives_in_order(between: Between, path: str, draft: int, transport: str) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url(transport), ends.playing.url(transport)
+    with publisher(to, path, 0, GROUPS) as publishes, subscriber(at, path) as plays:
         plays.wait_for(lambda words: "subscribed" in words)
         publishes.order("write")
         publishes.order("close")
@@ -39,15 +40,16 @@ def test_every_frame_arrives_in_order(relays: Relays, path: str, draft: int, tra
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_a_late_subscriber_begins_with_the_current_group(relays: Relays, path: str, draft: int) -> None:
-    url = relays(draft).url("quic")
-    with publisher(url, path, 0, GROUPS) as publishes, subscriber(url, path) as first:
+def test_a_late_subscriber_begins_with_the_current_group(between: Between, path: str, draft: int) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
+    with publisher(to, path, 0, GROUPS) as publishes, subscriber(at, path) as first:
         first.wait_for(lambda words: "subscribed" in words)
         publishes.order("partial")
         expected = clip.frames(0, GROUPS, FRAMES_A_GROUP)
         stopped_at = publishes.wait_for(lambda words: "written" in words)["written"]
         first.wait_for(lambda words: words.get("sha256") == expected[stopped_at - 2].digest)
-        with subscriber(url, path) as late:
+        with subscriber(at, path) as late:
             group_begin = stopped_at // FRAMES_A_GROUP * FRAMES_A_GROUP
             assert group_begin < stopped_at - 2, "the publisher stopped inside a group"
             # The picture is there before the publisher writes another byte.
@@ -62,11 +64,12 @@ def test_a_late_subscriber_begins_with_the_current_group(relays: Relays, path: s
 
 @pytest.mark.parametrize("ending", ["drop", "kill"])
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_a_publisher_that_comes_back_goes_on(relays: Relays, path: str, draft: int, ending: str) -> None:
-    url = relays(draft).url("quic")
+def test_a_publisher_that_comes_back_goes_on(between: Between, path: str, draft: int, ending: str) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
     expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
-    with subscriber(url, path) as plays:
-        with publisher(url, path, 0, GROUPS) as publishes:
+    with subscriber(at, path) as plays:
+        with publisher(to, path, 0, GROUPS) as publishes:
             plays.wait_for(lambda words: "subscribed" in words)
             publishes.order("write")
             plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
@@ -75,7 +78,7 @@ def test_a_publisher_that_comes_back_goes_on(relays: Relays, path: str, draft: i
             else:
                 publishes.order("drop")
                 publishes.wait_for(lambda words: "dropped" in words)
-        with publisher(url, path, GROUPS, GROUPS) as publishes:
+        with publisher(to, path, GROUPS, GROUPS) as publishes:
             publishes.order("write")
             publishes.order("close")
             plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
@@ -88,21 +91,21 @@ def test_a_publisher_that_comes_back_goes_on(relays: Relays, path: str, draft: i
 
 @pytest.mark.skipif(STAND_IN, reason="the stand-in has no setting for it")
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_the_end_of_a_publishers_dead_session_ends_nothing(relays: Relays, path: str, draft: int) -> None:
-    relay = relays(draft, flags=("--quic.idle_timeout_s", "2s"))
-    url = relay.url("quic")
+def test_the_end_of_a_publishers_dead_session_ends_nothing(between: Between, path: str, draft: int) -> None:
+    ends = between(draft, flags=("--quic.idle_timeout_s", "2s"))
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
     expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
-    with subscriber(url, path) as plays:
-        with publisher(url, path, 0, GROUPS) as publishes:
+    with subscriber(at, path) as plays:
+        with publisher(to, path, 0, GROUPS) as publishes:
             plays.wait_for(lambda words: "subscribed" in words)
             publishes.order("write")
             plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
             publishes.kill()
-        with publisher(url, path, GROUPS, GROUPS) as publishes:
+        with publisher(to, path, GROUPS, GROUPS) as publishes:
             publishes.order("partial")
             publishes.wait_for(lambda words: "written" in words)
             # Only now does the relay find out that the first publisher is gone.
-            relay.wait_for_log("Idle timeout")
+            ends.publishing.wait_for_log("Idle timeout")
             publishes.order("write")
             publishes.order("close")
             plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
@@ -111,18 +114,19 @@ def test_the_end_of_a_publishers_dead_session_ends_nothing(relays: Relays, path:
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_a_new_subscriber_is_served_by_the_publisher_that_lives(relays: Relays, path: str, draft: int) -> None:
-    url = relays(draft).url("quic")
+def test_a_new_subscriber_is_served_by_the_publisher_that_lives(between: Between, path: str, draft: int) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
     expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
-    with publisher(url, path, 0, GROUPS) as publishes:
-        with subscriber(url, path) as first:
+    with publisher(to, path, 0, GROUPS) as publishes:
+        with subscriber(at, path) as first:
             first.wait_for(lambda words: "subscribed" in words)
             publishes.order("partial")
             first.wait_for(lambda words: words.get("sha256") == expected[FRAMES_A_GROUP].digest)
             first.leave()
         # The relay may keep the subscription to this publisher, which is silent from now on and not known to be dead.
         publishes.kill()
-    with publisher(url, path, GROUPS, GROUPS) as publishes, subscriber(url, path) as second:
+    with publisher(to, path, GROUPS, GROUPS) as publishes, subscriber(at, path) as second:
         second.wait_for(lambda words: "subscribed" in words)
         publishes.order("write")
         publishes.order("close")
@@ -130,10 +134,11 @@ def test_a_new_subscriber_is_served_by_the_publisher_that_lives(relays: Relays, 
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_a_new_subscriber_sees_nothing_of_a_former_life(relays: Relays, path: str, draft: int) -> None:
-    url = relays(draft).url("quic")
-    with publisher(url, path, 0, GROUPS) as publishes:
-        with subscriber(url, path) as first:
+def test_a_new_subscriber_sees_nothing_of_a_former_life(between: Between, path: str, draft: int) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
+    with publisher(to, path, 0, GROUPS) as publishes:
+        with subscriber(at, path) as first:
             first.wait_for(lambda words: "subscribed" in words)
             publishes.order("partial")
             publishes.wait_for(lambda words: "written" in words)
@@ -141,7 +146,7 @@ def test_a_new_subscriber_sees_nothing_of_a_former_life(relays: Relays, path: st
         publishes.kill()
     # The same group ids again, with other frames: what the relay holds of them is of no use to anyone.
     anew = clip.frames(0, GROUPS, FRAMES_A_GROUP - 3)
-    with publisher(url, path, 0, GROUPS, FRAMES_A_GROUP - 3) as publishes, subscriber(url, path) as second:
+    with publisher(to, path, 0, GROUPS, FRAMES_A_GROUP - 3) as publishes, subscriber(at, path) as second:
         second.wait_for(lambda words: "subscribed" in words)
         publishes.order("write")
         publishes.order("close")
@@ -150,16 +155,17 @@ def test_a_new_subscriber_sees_nothing_of_a_former_life(relays: Relays, path: st
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_a_publisher_that_starts_anew_is_a_new_life_of_the_track(relays: Relays, path: str, draft: int) -> None:
-    url = relays(draft).url("quic")
+def test_a_publisher_that_starts_anew_is_a_new_life_of_the_track(between: Between, path: str, draft: int) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
     again = clip.frames(0, GROUPS, FRAMES_A_GROUP)
-    with subscriber(url, path) as plays:
-        with publisher(url, path, 0, GROUPS) as publishes:
+    with subscriber(at, path) as plays:
+        with publisher(to, path, 0, GROUPS) as publishes:
             plays.wait_for(lambda words: "subscribed" in words)
             publishes.order("write")
             publishes.order("close")
             plays.wait_for(lambda words: "ended" in words)
-        with publisher(url, path, 0, GROUPS) as publishes:
+        with publisher(to, path, 0, GROUPS) as publishes:
             life = plays.wait_for(lambda words: words.get("life", 0) > 0 and "subscribed" in words)["life"]
             publishes.order("write")
             publishes.order("close")
