@@ -8,7 +8,8 @@ import pytest
 
 from tests.interop import clip
 from tests.interop.clip import Frame
-from tests.interop.conftest import Between
+from tests.interop.conftest import Between, Meshes
+from tests.interop.ends import Ends
 from tests.interop.peer_process import PeerProcess, Words
 from tests.interop.relay_process import STAND_IN
 
@@ -37,6 +38,7 @@ def test_every_frame_arrives_in_order(between: Between, path: str, draft: int, t
         publishes.order("close")
         plays.wait_for(lambda words: "ended" in words)
         assert received(plays, life=0) == sent(clip.frames(0, GROUPS, FRAMES_A_GROUP))
+    ends.assert_crossed()
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
@@ -60,6 +62,7 @@ def test_a_late_subscriber_begins_with_the_current_group(between: Between, path:
             assert received(late, life=0) == sent(expected[group_begin:])
         first.wait_for(lambda words: "ended" in words)
         assert received(first, life=0) == sent(expected)
+    ends.assert_crossed()
 
 
 @pytest.mark.parametrize("ending", ["drop", "kill"])
@@ -87,6 +90,7 @@ def test_a_publisher_that_comes_back_goes_on(between: Between, path: str, draft:
             in_flight = GROUPS * FRAMES_A_GROUP - 1
             wanted = [frame.digest for index, frame in enumerate(expected) if index != in_flight]
             assert [digest for digest in arrived if digest != expected[in_flight].digest] == wanted
+    ends.assert_crossed()
 
 
 @pytest.mark.skipif(STAND_IN, reason="the stand-in has no setting for it")
@@ -111,6 +115,7 @@ def test_the_end_of_a_publishers_dead_session_ends_nothing(between: Between, pat
             plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
         lives = {words["life"] for words in plays.heard if "sha256" in words}
         assert lives == {0}
+    ends.assert_crossed()
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
@@ -131,6 +136,7 @@ def test_a_new_subscriber_is_served_by_the_publisher_that_lives(between: Between
         publishes.order("write")
         publishes.order("close")
         second.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
+    ends.assert_crossed()
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
@@ -152,6 +158,7 @@ def test_a_new_subscriber_sees_nothing_of_a_former_life(between: Between, path: 
         publishes.order("close")
         second.wait_for(lambda words: "ended" in words)
         assert received(second, life=0) == sent(anew)
+    ends.assert_crossed()
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
@@ -172,6 +179,37 @@ def test_a_publisher_that_starts_anew_is_a_new_life_of_the_track(between: Betwee
             plays.wait_for(lambda words: words.get("ended") == life)
         assert received(plays, life=0) == sent(again)
         assert received(plays, life=life) == sent(again)
+    ends.assert_crossed()
+
+
+@pytest.mark.parametrize("ending", ["drop", "kill"])
+@pytest.mark.parametrize("there_first", [True, False])
+def test_a_publisher_may_come_back_at_the_other_relay(
+    meshes: Meshes, path: str, there_first: bool, ending: str
+) -> None:
+    ends = Ends(*meshes(20))
+    here, there = ends.playing.url("quic"), ends.publishing.url("quic")
+    first_at, then_at = (there, here) if there_first else (here, there)
+    expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
+    with subscriber(here, path) as plays:
+        with publisher(first_at, path, 0, GROUPS) as publishes:
+            plays.wait_for(lambda words: "subscribed" in words)
+            publishes.order("write")
+            plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
+            if ending == "kill":
+                publishes.kill()
+            else:
+                publishes.order("drop")
+                publishes.wait_for(lambda words: "dropped" in words)
+        with publisher(then_at, path, GROUPS, GROUPS) as publishes:
+            publishes.order("write")
+            publishes.order("close")
+            plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
+            arrived = [words["sha256"] for words in plays.heard if "sha256" in words]
+            in_flight = GROUPS * FRAMES_A_GROUP - 1
+            wanted = [frame.digest for index, frame in enumerate(expected) if index != in_flight]
+            assert [digest for digest in arrived if digest != expected[in_flight].digest] == wanted
+    ends.assert_crossed()
 
 
 def publisher(url: str, path: str, first_group: int, groups: int, frames_a_group: int = FRAMES_A_GROUP) -> PeerProcess:
