@@ -87,9 +87,7 @@ class Moving:
             return
         fed = [source for source in track.sources.values() if source.way is not None]
         if len(fed) < len(track.sources):
-            # Somebody publishes it here now: once it does, we need nobody else.
-            if any(source.way is None and source.established for source in track.sources.values()):
-                self._let_go(track, fed)
+            # Somebody publishes it here: `several` lets neighbours go once it is seen to.
             return
         if self._has_double(track, fed, now):
             return
