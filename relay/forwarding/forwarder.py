@@ -267,6 +267,8 @@ class Forwarder:
                 self._fetching.refused(role, RequestCode.INTERNAL_ERROR, "the publisher went away")
             case Asked():
                 self._status.cancelled(role, party)
+            case Offered():
+                self._subscribing.reconsider(role.track, now)
             case _:
                 pass
 
@@ -312,6 +314,8 @@ class Forwarder:
                 self._fetching.refused(role, code, reason)
             case Asked():
                 self._status.refused(role, code, reason)
+            case Offered():
+                self._subscribing.reconsider(role.track, now)
             case _:
                 self._upstreams.refused(session, request)
 

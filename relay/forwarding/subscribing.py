@@ -162,7 +162,7 @@ class Subscribing:
             return
         track = book.track(name)
         source = Source(party, published=True, forward=parameters.forward is not False)
-        track.sources[party] = source
+        track.add_source(source)
         book.give(party, Feeding(track, source))
         self._revive(track, source, properties, now)
         track.knows_largest(parameters.largest)
@@ -425,7 +425,7 @@ class Subscribing:
             return None
         party = Party(session, request)
         source = Source(party, published=False, forward=forward, way=way, claim=claim)
-        track.sources[party] = source
+        track.add_source(source)
         book.give(party, Feeding(track, source))
         return source
 
@@ -514,7 +514,9 @@ class Subscribing:
         for party, source in track.sources.items():
             if source.is_live and not source.forward:
                 source.forward = True
-                self._book.peer(party).update(party.request, Parameters(forward=True))
+                # A neighbour holds what came meanwhile; who has paused goes on with the next object.
+                start = None if source.way is None else NEXT_OBJECT
+                self._book.peer(party).update(party.request, Parameters(forward=True, filter=start))
 
     def _pass_new_group(self, track: Track, wish: int) -> None:
         """NEW_GROUP_REQUEST of an established subscription ("NEW GROUP REQUEST Parameter", Relay Handling)."""
@@ -533,7 +535,7 @@ class Subscribing:
 
         That to a neighbour goes at once: it lingers there, and who comes next begins where the publisher is by then.
         """
-        if self.wanted(track):
+        if self.wanted(track) or track.offers:
             return
         if not track.established:
             self._cancel_unanswered(track)
@@ -545,7 +547,7 @@ class Subscribing:
             self._book.timers.at(now + self._book.settings.linger_s, lambda _: self._release(track))
 
     def _release(self, track: Track) -> None:
-        if self.wanted(track) or self._book.tracks.get(track.name) is not track:
+        if self.wanted(track) or track.offers or self._book.tracks.get(track.name) is not track:
             return
         for party, source in tuple(track.sources.items()):
             if not source.published:
@@ -599,7 +601,7 @@ class Subscribing:
         if is_told:
             self._upstreams.published(old.name)
         fresh = book.track(old.name)
-        fresh.sources[source.party] = source
+        fresh.add_source(source)
         feeding.track = fresh
         self._revive(fresh, source, old.properties, now)
         self._discovery.flip(old.name.namespace, now)

@@ -51,8 +51,8 @@ class MalformedTrack(Exception):
 class Source:
     """One upstream subscription, or one PUBLISH, that feeds the track."""
 
-    __slots__ = ("claim", "done", "doubles", "established_at", "forward", "inherits", "last_at", "party", "published",
-                 "streams_closed", "streams_open", "succeeds", "way")  # fmt: skip
+    __slots__ = ("claim", "done", "doubles", "established_at", "forward", "inherits", "is_stranger", "last_at",
+                 "party", "published", "streams_closed", "streams_open", "succeeds", "way")  # fmt: skip
 
     def __init__(self, party: Party, *, published: bool, forward: bool, way: Way | None = None, claim: int = 0) -> None:
         self.party = party
@@ -64,6 +64,8 @@ class Source:
         """It sends what another sends too, while that one's link is suspect."""
         self.succeeds: Location | None = None
         """It takes the place of others once it has reached this."""
+        self.is_stranger = False
+        """It is by a neighbour, and from a publisher that the track has not come from before."""
         self.published = published
         """It came as a PUBLISH of theirs, not as a SUBSCRIBE of ours."""
         self.established_at: float | None = None
@@ -125,9 +127,10 @@ class FetchInlet:
 class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
-    __slots__ = ("_fan", "_ready", "alias", "bytes_in", "cache", "children", "drops", "established", "established_at",
-                 "fetching", "largest", "lingers_until", "max_lag_s", "moved_at", "name", "objects_in", "offers",
-                 "properties", "sources", "subscriptions", "warming", "wished_group")  # fmt: skip
+    __slots__ = ("_fan", "_publishers", "_ready", "alias", "bytes_in", "cache", "children", "drops", "established",
+                 "established_at", "fetching", "largest", "lingers_until", "max_lag_s", "moved_at", "name",
+                 "objects_in", "offers", "properties", "sources", "subscriptions", "warming",
+                 "wished_group")  # fmt: skip
 
     def __init__(
         self, name: FullTrackName, alias: int, budget: CacheBudget, max_lag_s: float, ready: ReadyQueue
@@ -150,6 +153,8 @@ class Track:
         """Fetches that wait for a new upstream subscription to bring its current group."""
         self.largest: Location | None = None
         self.sources: dict[Party, Source] = {}
+        self._publishers: set[int | None] = set()
+        """Hop IDs of all that it has come from; None: publishers here."""
         self.subscriptions: dict[Party, Subscription] = {}
         self.children: dict[Party, int] = {}
         """What neighbours claimed whose subscriptions wait or are served: see `ranks`."""
@@ -422,6 +427,13 @@ class Track:
         """What it means that a source contradicts what is here: its publisher's new life, or a malformed track."""
         return NewLife() if self._reborn(source) else problem
 
+    def add_source(self, source: Source) -> None:
+        """A SUBSCRIBE of ours, or a PUBLISH of theirs, that is to feed the track."""
+        self.sources[source.party] = source
+        publisher = None if source.way is None else source.way.publisher
+        source.is_stranger = publisher not in self._publishers
+        self._publishers.add(publisher)
+
     # --- Housekeeping ---
 
     def subscribe(self, party: Party, subscription: Subscription, now: float) -> None:
@@ -466,13 +478,13 @@ class Track:
 
         From the same publisher, by another way, there is no new life.
         """
-        since, way = source.established_at, source.way
-        others = [other for other in self.sources.values() if other is not source]
-        if since is None or not source.inherits or any(other.last_at >= since for other in others):
-            return False
-        if way is None:
-            return True
-        return bool(others) and all(other.way is None or other.way.publisher != way.publisher for other in others)
+        since = source.established_at
+        return (
+            (source.way is None or source.is_stranger)
+            and source.inherits
+            and since is not None
+            and all(other is source or other.last_at < since for other in self.sources.values())
+        )
 
     def _effective(self, priority: int | None) -> int:
         return self.default_priority if priority is None else priority
