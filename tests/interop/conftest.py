@@ -33,8 +33,7 @@ def relays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relays]:
         return running[key]
 
     yield relay
-    for process in running.values():
-        process.stop()
+    relay_process.stop_all(running.values())
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +52,7 @@ def meshes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meshes]:
         return running[key]
 
     yield mesh
-    for pair in running.values():
-        for process in pair:
-            process.stop()
+    relay_process.stop_all(process for pair in running.values() for process in pair)
 
 
 @pytest.fixture(params=["one relay", "two relays"])

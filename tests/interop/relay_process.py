@@ -18,6 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ HOST = "127.0.0.1"
 READY_WITHIN_S = 20.0
 STOPS_WITHIN_S = 10.0
 MESH, NEIGHBOURS = "interop", ("fra-1", "hkg-1")
+ALL_ACROSS = bool(os.environ.get("TRADEWIND_INTEROP_ALL"))
+"""Run across two relays whatever runs at one, and not only the drafts and transports that differ most."""
 STAND_IN = os.environ.get("TRADEWIND_INTEROP_RELAY") == "aiomoqt"
 
 
@@ -86,6 +89,10 @@ class RelayProcess:
     def stop(self) -> int:
         """Ask the relay to go, as an operator would, and return its exit code; one that stays is killed and told on."""
         self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until a relay that was asked to go has gone."""
         try:
             return self.process.wait(STOPS_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -152,6 +159,15 @@ def start_mesh(
         raise
     here, there = found
     return here, there
+
+
+def stop_all(relays: Iterable[RelayProcess]) -> None:
+    """Ask all to go, then wait for each."""
+    asked = list(relays)
+    for relay in asked:
+        relay.process.send_signal(signal.SIGTERM)
+    for relay in asked:
+        relay.wait()
 
 
 def our_command(port: int, ops_port: int | None, drafts: tuple[int, ...]) -> list[str]:

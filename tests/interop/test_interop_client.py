@@ -15,7 +15,7 @@ import pytest
 from tests.interop.conftest import Meshes, Relays
 from tests.interop.ends import Ends
 from tests.interop.front import Front
-from tests.interop.relay_process import url
+from tests.interop.relay_process import ALL_ACROSS, url
 from tests.interop.tap import outcomes
 
 pytestmark = pytest.mark.interop
@@ -37,6 +37,7 @@ TESTS = (
     "publish-track-subscribe",
 )
 CONNECTIONS = ((20, "quic"), (20, "webtransport"), (16, "quic"), (16, "webtransport"), (22, "quic"), (18, "quic"))
+CONNECTIONS_ACROSS = CONNECTIONS if ALL_ACROSS else ((20, "quic"), (16, "webtransport"), (18, "quic"))
 # The client's own words for what a draft does not have; anything else it skips would hide something.
 HAS_NO_TEST = {(16, "rendezvous-timeout"): "RENDEZVOUS_TIMEOUT is draft-18; negotiated draft-16"}
 LONGEST_TEST_S = 30.0
@@ -90,7 +91,7 @@ def test_passes(relays: Relays, aiomoqt: Path, draft: int, transport: str, test:
 
 
 @pytest.mark.parametrize("crossing", CROSSINGS, ids=str)
-@pytest.mark.parametrize(("draft", "transport"), CONNECTIONS, ids=str)
+@pytest.mark.parametrize(("draft", "transport"), CONNECTIONS_ACROSS, ids=str)
 def test_passes_between_two_relays(
     meshes: Meshes, aiomoqt: Path, draft: int, transport: str, crossing: Crossing
 ) -> None:

@@ -88,8 +88,8 @@ def media(client: Client) -> list[str]:
     return sorted(map(repr, (*objects, *streams, *ends)))
 
 
-def play(scene: Scene, at: str, draft: int) -> tuple[list[Any], list[str], Any]:
-    mesh = Mesh(["fra", "hkg"])
+def play(scene: Scene, at: str, draft: int, *, between: bool = False) -> tuple[list[Any], list[str], Any]:
+    mesh = Mesh(["fra", "sin", "hkg"], [("fra", "sin"), ("hkg", "sin")]) if between else Mesh(["fra", "hkg"])
     viewer = mesh.client(at, draft)
     extra = scene(mesh, viewer)
     return told(viewer), media(viewer), extra
@@ -97,10 +97,12 @@ def play(scene: Scene, at: str, draft: int) -> tuple[list[Any], list[str], Any]:
 
 def same(scene: Scene, draft: int = 20) -> tuple[list[Any], list[str]]:
     """Play a scene with the viewer beside the publisher (at hkg), and elsewhere; returns what he saw."""
-    beside, elsewhere = play(scene, "hkg", draft), play(scene, "fra", draft)
-    assert elsewhere[0] == beside[0]
-    assert elsewhere[1] == beside[1]
-    assert elsewhere[2] == beside[2]
+    beside = play(scene, "hkg", draft)
+    for between in (False, True):
+        elsewhere = play(scene, "fra", draft, between=between)
+        assert elsewhere[0] == beside[0]
+        assert elsewhere[1] == beside[1]
+        assert elsewhere[2] == beside[2]
     return beside[0], beside[1]
 
 
