@@ -14,7 +14,7 @@ from relay.forwarding.egress_order import Outbox
 from relay.forwarding.forwarder import Forwarder
 from relay.leaving import Dialled, dialled
 from relay.limits import Allowance, Limit, Limits
-from relay.neighbour import EVERYTHING, Neighbour, session_settings
+from relay.neighbour import EVERYTHING, Neighbour, session_settings, way_of
 from relay.neighbour import allowance as free_allowance
 from relay.peer import SessionPeer
 from relay.quota import Quota
@@ -304,19 +304,19 @@ class Attachment:
             self._reject(event.request, RequestCode.EXCESSIVE_LOAD, TOO_MANY_PROPERTIES)
         elif namespace is not None and self._count(event.request):
             track = FullTrackName(namespace, event.track.name)
+            private = self._meet_writer(namespace, event.parameters)
             self._forwarder.receive_publish(
-                self.id, event.request, track, event.parameters, event.properties, self._now
+                self.id, event.request, track, event.parameters, event.properties, self._now, private=private
             )
-            self._meet_writer(namespace, event.parameters)
 
     def on_publish_namespace(self, event: e.PublishNamespaceRequested) -> None:
         self.unanswered.received(event.request, "publish_namespace")
         if self.neighbour is not None:
-            hops = event.parameters.hop_path
-            if hops is None:
+            way = way_of(event.parameters)
+            if way is None:
                 self.session.close(SessionCode.PROTOCOL_VIOLATION, "a namespace without its way")
             else:
-                self._forwarder.receive_way(self.id, event.request, event.namespace, hops, self._now)
+                self._forwarder.receive_way(self.id, event.request, event.namespace, way, self._now)
             return
         namespace = self._writing(event.request, event.namespace, event.parameters)
         if namespace is not None and self._count(event.request, namespace=True):
@@ -325,11 +325,11 @@ class Attachment:
             self._forwarder.receive_publish_namespace(self.id, event.request, namespace, self._now, private=private)
 
     def on_readvertised(self, event: e.NamespaceReadvertised) -> None:
-        hops = event.parameters.hop_path
-        if hops is None:
+        way = way_of(event.parameters)
+        if way is None:
             self.session.close(SessionCode.PROTOCOL_VIOLATION, "a namespace without its way")
         else:
-            self._forwarder.receive_other_way(self.id, event.request, hops, self._now)
+            self._forwarder.receive_other_way(self.id, event.request, way, self._now)
 
     def on_subscribe_namespace(self, event: e.SubscribeNamespaceRequested) -> None:
         self.unanswered.received(event.request, "subscribe_namespace")

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from relay.forwarding.cache import CachedObject
 from relay.forwarding.forwarder import Forwarder
+from relay.forwarding.routes import Way
 from tradewind.moqt.model import (
     NO_PARAMETERS,
     FetchObject,
@@ -317,10 +318,10 @@ class LocalParty:
     def update(self, request: int, parameters: Parameters) -> int | None:
         return None
 
-    def publish_namespace(self, namespace: Namespace, hops: tuple[int, ...]) -> int | None:
+    def publish_namespace(self, namespace: Namespace, way: Way) -> int | None:
         return None
 
-    def readvertise(self, request: int, hops: tuple[int, ...]) -> None:
+    def readvertise(self, request: int, way: Way) -> None:
         """Only neighbours hear of ways."""
 
     def accept_fetch(

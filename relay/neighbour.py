@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from relay.access import Grant
+from relay.forwarding.routes import Way
 from relay.limits import Allowance, Limits, LimitSettings
-from tradewind.moqt.model import TokenUse
+from tradewind.moqt.model import Parameters, TokenUse
 from tradewind.moqt.parameters import RawToken, SetupOptions
 from tradewind.moqt.settings import SessionSettings
 
@@ -31,6 +32,28 @@ class Neighbour:
         """The SETUP that we begin with where we dialled it."""
         token = RawToken(TokenUse.USE_VALUE, None, TICKET_TYPE, self.ticket)
         return SetupOptions(path="/", authority=self.id, tokens=(token,), implementation=implementation)
+
+
+def parameters_of(way: Way) -> Parameters:
+    """How a way is said in PUBLISH_NAMESPACE: what is as usual is left out."""
+    return Parameters(
+        hop_path=way.hops,
+        route_cost=way.cost or None,
+        tracks=way.tracks or None,
+        announced=None if way.announced else False,
+    )
+
+
+def way_of(parameters: Parameters) -> Way | None:
+    """The way that a PUBLISH_NAMESPACE says; None where it says none."""
+    if parameters.hop_path is None:
+        return None
+    return Way(
+        parameters.hop_path,
+        parameters.route_cost or 0,
+        parameters.tracks or frozenset(),
+        parameters.announced is not False,
+    )
 
 
 def session_settings(settings: SessionSettings) -> SessionSettings:

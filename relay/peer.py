@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relay import neighbour
 from relay.access import Grant
+from relay.forwarding.routes import Way
 from relay.quota import Quota
 from relay.tally import Unanswered
 from relay.wording import can_fetch, can_name, nameable, properties_for
@@ -96,11 +98,11 @@ class SessionPeer:
         name = self._local(track)
         return None if name is None else self._session.track_status(name, parameters)
 
-    def publish_namespace(self, namespace: Namespace, hops: tuple[int, ...]) -> int | None:
-        return self._session.publish_namespace(namespace, Parameters(hop_path=hops))
+    def publish_namespace(self, namespace: Namespace, way: Way) -> int | None:
+        return self._session.publish_namespace(namespace, neighbour.parameters_of(way))
 
-    def readvertise(self, request: int, hops: tuple[int, ...]) -> None:
-        self._session.readvertise(request, Parameters(hop_path=hops))
+    def readvertise(self, request: int, way: Way) -> None:
+        self._session.readvertise(request, neighbour.parameters_of(way))
 
     def update(self, request: int, parameters: Parameters) -> int | None:
         return self._session.update(request, parameters)

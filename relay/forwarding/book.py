@@ -17,7 +17,7 @@ from relay.forwarding.cache import CacheBudget, CacheLimits
 from relay.forwarding.egress_order import Outbox, ReadyQueue
 from relay.forwarding.fetch_cursor import FetchCursor, Frontier
 from relay.forwarding.peers import DropReason, Peer
-from relay.forwarding.routes import Party, Routes
+from relay.forwarding.routes import Party, Routes, Way
 from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import FetchInlet, Inlet, Source, Track
 from tradewind.moqt.model import FullTrackName, LocationFilter, Namespace, Parameters, Range
@@ -105,7 +105,7 @@ class Told:
     """A PUBLISH_NAMESPACE of ours to a neighbour, and the way that it names."""
 
     request: int
-    hops: tuple[int, ...]
+    way: Way
 
 
 @dataclass(slots=True)
@@ -145,6 +145,19 @@ class Waiting:
     parameters: Parameters
     since: float
     timer: Timer | None = None
+    joins: list[Joining] = field(default_factory=list)
+    """FETCHes of theirs that join this subscription."""
+
+
+@dataclass(slots=True)
+class Joining:
+    """A joining FETCH of theirs whose subscription is not established yet."""
+
+    party: Party
+    waiting: Waiting
+    start: int | None
+    back: int | None
+    parameters: Parameters
 
 
 @dataclass(slots=True)
@@ -243,7 +256,18 @@ class Ending:
 
 
 Role: TypeAlias = (
-    Waiting | Offered | Asked | Question | Unanswered | Answering | Announced | Interested | Feeding | Serving | Ending
+    Waiting
+    | Joining
+    | Offered
+    | Asked
+    | Question
+    | Unanswered
+    | Answering
+    | Announced
+    | Interested
+    | Feeding
+    | Serving
+    | Ending
 )
 
 

@@ -39,10 +39,10 @@ class Discovery:
         """
         book = self._book
         book.give(party, Announced(party))
+        before = self._is_told(namespace)
         fresh = book.routes.announce(party, namespace, way, private=private)
         book.peer(party).accept(party.request)
-        if fresh:
-            self._tell(namespace)
+        self._retell(namespace, before)
         self._upstreams.tell_of(namespace)
         return fresh
 
@@ -54,8 +54,10 @@ class Discovery:
         namespace = self._book.routes.namespace_of(party)
         if namespace is None:
             return None
+        told = self._is_told(namespace)
         ways = self._book.routes.announced[namespace].ways
         before, ways[party] = ways[party].publisher, way
+        self._retell(namespace, told)
         self._upstreams.tell_of(namespace)
         return namespace, before
 
@@ -64,13 +66,14 @@ class Discovery:
         book = self._book
         linger = book.settings.linger_s
         namespace = book.routes.namespace_of(party)
+        if namespace is None:
+            return
+        before = self._is_told(namespace)
         gone = book.routes.withdraw(party, now + linger if lost and linger > 0 else None)
-        if gone is not None:
-            self._untell(gone)
-        elif lost:
+        self._retell(namespace, before)
+        if gone is None and lost:
             book.timers.at(now + linger, self._expire)
-        if namespace is not None:
-            self._upstreams.tell_of(namespace)
+        self._upstreams.tell_of(namespace)
 
     def flip(self, namespace: Namespace, now: float) -> None:
         """Say that a namespace is gone and here again: who reads its tracks must find them anew. Once a second."""
@@ -80,8 +83,9 @@ class Discovery:
                 found.flipped_at = now
                 self._book.routes.renew(namespace[:length])
                 self._upstreams.tell_of(namespace[:length])
-                self._untell(namespace[:length])
-                self._tell(namespace[:length])
+                if found.is_told:
+                    self._untell(namespace[:length])
+                    self._tell(namespace[:length])
 
     def listen_namespaces(self, party: Party, prefix: Namespace, now: float) -> None:
         """SUBSCRIBE_NAMESPACE: accept, and tell what is published under the prefix."""
@@ -110,7 +114,7 @@ class Discovery:
         book.routes.tracks_interests[party] = interest
         book.peer(party).accept(party.request)
         for track in tuple(book.tracks.values()):
-            if track.name.namespace[: len(prefix)] == prefix and published(track):
+            if track.name.namespace[: len(prefix)] == prefix and self._is_published(track):
                 self._offer(track, party, interest)
 
     def update_prefix(self, party: Party, role: Interested, update: int, parameters: Parameters, now: float) -> None:
@@ -134,9 +138,11 @@ class Discovery:
             known = [name for name in routes.under(parameters.prefix) if self._told(name, party)]
             self._enumerate(party, parameters.prefix, known, now)
 
-    def stop_listening(self, party: Party) -> None:
+    def stop_listening(self, party: Party) -> Namespace | None:
+        """A namespace subscription is over; returns its prefix where it was one for tracks."""
         self._book.routes.namespace_interests.pop(party, None)
-        self._book.routes.tracks_interests.pop(party, None)
+        interest = self._book.routes.tracks_interests.pop(party, None)
+        return None if interest is None else interest.prefix
 
     def offer_everywhere(self, track: Track, waiting: set[int]) -> None:
         """A PUBLISH came: pass it to every SUBSCRIBE_TRACKS that matches, but not to its own publisher, nor to a
@@ -191,6 +197,24 @@ class Discovery:
             return True
         return any(other.session != party.session for other in book.routes.announced[namespace].parties)
 
+    def _is_published(self, track: Track) -> bool:
+        """Whether somebody sent PUBLISH for the track: to us, or to the relay that we have it from."""
+        if any(source.published for source in track.sources.values()):
+            return True
+        return track.established and self._book.routes.is_published_elsewhere(track.name)
+
+    def _is_told(self, namespace: Namespace) -> bool:
+        found = self._book.routes.announced.get(namespace)
+        return found is not None and found.is_told
+
+    def _retell(self, namespace: Namespace, before: bool) -> None:
+        """Whether a namespace is one that subscribers hear of may have changed."""
+        after = self._is_told(namespace)
+        if after and not before:
+            self._tell(namespace)
+        elif before and not after:
+            self._untell(namespace)
+
     def _tell(self, namespace: Namespace) -> None:
         book = self._book
         for party in book.routes.interested_in(namespace):
@@ -206,8 +230,3 @@ class Discovery:
         for namespace in self._book.routes.expire(now):
             self._untell(namespace)
             self._upstreams.tell_of(namespace)
-
-
-def published(track: Track) -> bool:
-    """Whether somebody sent PUBLISH for the track."""
-    return any(source.published for source in track.sources.values())

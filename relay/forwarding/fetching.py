@@ -30,6 +30,8 @@ from tradewind.moqt.model import (
     resolve,
 )
 
+NOBODY = -1
+"""No session."""
 WARMING_S = 0.25
 """How long a new upstream subscription may take to bring its current group before that is fetched."""
 
@@ -54,7 +56,7 @@ class Fetching:
         """FETCH of a range."""
         book = self._book
         track = book.tracks.get(name)
-        if track is not None and (track.established or track.largest is not None):
+        if track is not None and self._is_known(track, chosen):
             self._answer(party, track, fetch_range(chosen, track.largest), parameters, now)
             return
         if track is None and len(book.tracks) >= book.settings.max_tracks:
@@ -172,6 +174,27 @@ class Fetching:
             self._drop(question, RequestRejected(RequestCode.INTERNAL_ERROR, "the publisher gave it up"))
 
     # --- Private ---
+
+    def _is_known(self, track: Track, chosen: LocationFilter) -> bool:
+        """Whether the answer can be told from here: of a track that was only fetched, what was fetched, no more.
+
+        All that is left of it where nobody can be asked.
+        """
+        largest = track.largest
+        if track.established:
+            return True
+        if largest is None:
+            return False
+        if not any(self._upstreams.who_knows(track.name.namespace, NOBODY, None)):
+            return True
+        wanted = resolve(chosen, largest)
+        end = wanted.end
+        return (
+            chosen.kind is FilterKind.ABSOLUTE
+            and end is not None
+            and end <= largest
+            and track.cache.first_unknown(wanted.start, end) is None
+        )
 
     def _over(self, question: Question) -> None:
         """Nothing more comes of a FETCH of ours."""

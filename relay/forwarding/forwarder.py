@@ -19,6 +19,7 @@ from relay.forwarding.book import (
     Feeding,
     ForwardingSettings,
     Interested,
+    Joining,
     Member,
     Offered,
     Question,
@@ -35,6 +36,7 @@ from relay.forwarding.moving import Moving, Taken
 from relay.forwarding.peers import Peer, Sink
 from relay.forwarding.picture import Carried, ForwardingStatistics
 from relay.forwarding.routes import Party, Way
+from relay.forwarding.seeking import Seeking
 from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Inlet, MalformedTrack, NewLife, Source, Track
@@ -61,7 +63,8 @@ LONGEST_TIMEOUT_S = 60.0
 class Forwarder:
     """All tracks of one relay."""
 
-    __slots__ = ("_book", "_discovery", "_fetching", "_moving", "_status", "_subscribing", "_upstreams")
+    __slots__ = ("_book", "_discovery", "_fetching", "_moving", "_seeking", "_status", "_subscribing",
+                 "_upstreams")  # fmt: skip
 
     def __init__(self, settings: ForwardingSettings) -> None:
         self._book = Book(settings)
@@ -70,6 +73,7 @@ class Forwarder:
         self._fetching = Fetching(self._book, self._upstreams)
         self._subscribing = Subscribing(self._book, self._discovery, self._fetching, self._upstreams)
         self._moving = Moving(self._book, self._upstreams, self._subscribing)
+        self._seeking = Seeking(self._book, self._discovery, self._subscribing)
         self._status = Status(self._book, self._upstreams)
 
     @property
@@ -141,9 +145,12 @@ class Forwarder:
 
     def receive_publish(
         self, session: int, request: int, track: FullTrackName, parameters: Parameters, properties: Properties,
-        now: float,
+        now: float, *, private: bool = False,
     ) -> None:  # fmt: skip
+        """PUBLISH; `private`: neighbours do not hear of it."""
         self._subscribing.offered(Party(session, request), track, parameters, properties, now)
+        if not private and self._book.tracks.get(track) is not None:
+            self._upstreams.published(track)
 
     def receive_fetch(
         self, session: int, request: int, track: FullTrackName, chosen: LocationFilter, parameters: Parameters,
@@ -159,6 +166,9 @@ class Forwarder:
         """A joining FETCH (drafts up to 18) of the subscription with request number `joined`."""
         party = Party(session, request)
         serving = self._book.roles.get(Party(session, joined))
+        if isinstance(serving, Waiting):
+            self._subscribing.join(Joining(party, serving, start, back, parameters))
+            return
         if not isinstance(serving, Serving):
             self._book.peer(party).reject(request, RequestCode.INVALID_JOINING_REQUEST_ID, "no such subscription")
             return
@@ -172,20 +182,22 @@ class Forwarder:
     ) -> None:
         self._status.request(Party(session, request), name, parameters, now)
 
-    def receive_way(self, session: int, request: int, namespace: Namespace, hops: tuple[int, ...], now: float) -> None:
+    def receive_way(self, session: int, request: int, namespace: Namespace, way: Way, now: float) -> None:
         """PUBLISH_NAMESPACE of a neighbour: it has the namespace by this way."""
         book = self._book
-        party, way = Party(session, request), Way(hops)
+        party = Party(session, request)
         if self._upstreams.leads_here(way, session):
             book.peer(party).reject(request, RequestCode.UNINTERESTED, "that way leads through us")
             return
         if self._discovery.announce(party, namespace, way):
             self._subscribing.end_former_lives(namespace, now)
+        self._subscribing.appeared(party, way, namespace, now)
         self._moving.reconsider(namespace, now)
+        self._seeking.look(namespace, now)
 
-    def receive_other_way(self, session: int, request: int, hops: tuple[int, ...], now: float) -> None:
+    def receive_other_way(self, session: int, request: int, way: Way, now: float) -> None:
         """A neighbour has a namespace of before by another way."""
-        party, way = Party(session, request), Way(hops)
+        party = Party(session, request)
         if self._upstreams.leads_here(way, session):
             self._discovery.withdraw(party, now, lost=False)
             self._book.cancel(party)
@@ -197,6 +209,7 @@ class Forwarder:
             self._moving.readvertised(session, namespace, now)
             if publisher != way.publisher:
                 self._discovery.flip(namespace, now)
+            self._seeking.look(namespace, now)
 
     def receive_publish_namespace(
         self, session: int, request: int, namespace: Namespace, now: float, *, private: bool = False
@@ -206,7 +219,7 @@ class Forwarder:
         fresh = self._discovery.announce(party, namespace, private=private)
         if fresh:
             self._subscribing.end_former_lives(namespace, now)
-        self._subscribing.announced(party, namespace)
+        self._subscribing.announced(party, namespace, now)
 
     def receive_subscribe_namespace(self, session: int, request: int, prefix: Namespace, now: float) -> None:
         self._discovery.listen_namespaces(Party(session, request), prefix, now)
@@ -215,6 +228,7 @@ class Forwarder:
         self, session: int, request: int, prefix: Namespace, parameters: Parameters, now: float
     ) -> None:
         self._discovery.listen_tracks(Party(session, request), prefix, parameters)
+        self._seeking.look_under(prefix, now)
 
     def receive_update(self, session: int, request: int, update: int, parameters: Parameters, now: float) -> None:
         """REQUEST_UPDATE of any request of theirs, or of a PUBLISH of ours."""
@@ -244,19 +258,20 @@ class Forwarder:
         match role:
             case Serving():
                 self._subscribing.end(party, role, now)
-                if self._book.members[session].hop is not None and not lost:
-                    # Who was below us may be asked from now on.
-                    self._moving.reconsider(role.track.name.namespace, now)
+                self._another_way(session, role.track.name.namespace, now, lost=lost)
             case Waiting():
                 self._subscribing.cancel_waiting(role, now)
             case Feeding():
                 self._subscribing.lost(party, role, now)
             case Announced():
                 self._discovery.withdraw(party, now, lost=lost)
-                if not lost and self._book.members[session].hop is not None:
-                    self._moving.reconsider(None, now)
+                self._another_way(session, None, now, lost=lost)
             case Interested():
-                self._discovery.stop_listening(party)
+                prefix = self._discovery.stop_listening(party)
+                if prefix is not None:
+                    self._seeking.leave(prefix, now)
+            case Joining():
+                role.waiting.joins.remove(role)
             case Ending():
                 role.subscription.close(ResetCode.CANCELLED)
             case Answering() | Unanswered():
@@ -265,6 +280,8 @@ class Forwarder:
                 self._fetching.refused(role, RequestCode.INTERNAL_ERROR, "the publisher went away")
             case Asked():
                 self._status.cancelled(role, party)
+            case Offered():
+                self._subscribing.reconsider(role.track, now)
             case _:
                 pass
 
@@ -312,6 +329,8 @@ class Forwarder:
                 self._fetching.refused(role, code, reason)
             case Asked():
                 self._status.refused(role, code, reason)
+            case Offered():
+                self._subscribing.reconsider(role.track, now)
             case _:
                 self._upstreams.refused(session, request)
 
@@ -447,6 +466,11 @@ class Forwarder:
 
     def handle_deadline(self, now: float) -> None:
         self._book.timers.run(now)
+
+    def _another_way(self, session: int, namespace: Namespace | None, now: float, *, lost: bool) -> None:
+        """A neighbour has one way less, or is below us no longer and may be asked from now on."""
+        if not lost and self._book.members[session].hop is not None:
+            self._moving.reconsider(namespace, now)
 
     def keep_limits(self, now: float) -> None:
         """Bring the cache within its bounds of bytes and age; call it now and then."""

@@ -15,7 +15,6 @@ from relay.forwarding.routes import Party, Way
 from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Source, Track
 from relay.forwarding.upstreams import Upstreams
-from tradewind.moqt.errors import DoneCode
 from tradewind.moqt.model import FullTrackName, Location, Namespace
 
 RETURN_S = 2.0
@@ -66,22 +65,15 @@ class Moving:
                 self._reconsider(track, now)
 
     def readvertised(self, session: int, namespace: Namespace, now: float) -> None:
-        """A neighbour has the namespace by another way: from another publisher, what it fed us does not go on."""
+        """A neighbour has the namespace by another way: what it feeds us goes on, or it says itself what has ended."""
         book = self._book
         for track in tuple(book.tracks.values()):
             if track.name.namespace[: len(namespace)] != namespace:
                 continue
             fed = next((source for source in track.sources.values() if source.party.session == session), None)
             new = self._upstreams.way_of(session, track.name.namespace)
-            if fed is None or fed.way is None or new is None:
-                continue
-            if new.publisher == fed.way.publisher:
+            if fed is not None and fed.way is not None and new is not None:
                 fed.way = new
-            elif not any(way.publisher == fed.way.publisher for _, way in book.routes.ways(track.name.namespace)):
-                for party in tuple(track.sources):
-                    book.cancel(party)
-                track.sources.clear()
-                self._subscribing.end_track(track, DoneCode.TRACK_ENDED, "its namespace has another publisher", now)
         self.reconsider(namespace, now)
 
     def arrived(self, track: Track, source: Source) -> None:
@@ -121,9 +113,7 @@ class Moving:
         here = [source for source in track.sources.values() if source.way is None and not self._is_leaving(source)]
         fed = [source for source in track.sources.values() if source not in here]
         if here:
-            # Somebody publishes it here now: once it does, we need nobody else.
-            if any(source.established for source in here):
-                self._let_go(track, fed)
+            # Somebody publishes it here: `several` lets neighbours go once it is seen to.
             return
         if self._has_double(track, fed, now):
             return

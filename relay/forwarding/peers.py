@@ -25,6 +25,7 @@ from tradewind.moqt.model import (
 
 if TYPE_CHECKING:
     from relay.forwarding.cache import CachedObject
+    from relay.forwarding.routes import Way
 
 
 class DropReason(Enum):
@@ -66,10 +67,10 @@ class Peer(Protocol):
     ) -> int | None: ...
     def fetch(self, track: FullTrackName, chosen: LocationFilter, parameters: Parameters) -> int | None: ...
     def track_status(self, track: FullTrackName, parameters: Parameters) -> int | None: ...
-    def publish_namespace(self, namespace: Namespace, hops: tuple[int, ...]) -> int | None:
+    def publish_namespace(self, namespace: Namespace, way: Way) -> int | None:
         """Tell a neighbour of a namespace, and by which way we have it."""
 
-    def readvertise(self, request: int, hops: tuple[int, ...]) -> None:
+    def readvertise(self, request: int, way: Way) -> None:
         """The same namespace by another way."""
 
     def update(self, request: int, parameters: Parameters) -> int | None: ...

@@ -26,6 +26,11 @@ class Way(NamedTuple):
     hops: tuple[int, ...]
     """Hop IDs: the Original Publisher's, the origin relay's, and so on to the neighbour's own."""
     cost: int = 0
+    """1 where the publisher has gone and may come back."""
+    tracks: frozenset[bytes] = frozenset()
+    """Names of tracks there that came with PUBLISH."""
+    announced: bool = True
+    """False: the namespace is there only because those tracks are."""
 
     @property
     def publisher(self) -> int:
@@ -55,12 +60,31 @@ class Announcement:
     """Of those parties that are neighbours."""
     epoch: int = 0
     """Which life of the namespace at this relay it is."""
-    publisher: int = 0
-    """The Hop ID that its publisher had elsewhere when it came here; 0: it began here."""
     lingers_until: float | None = None
+    was_here: bool = False
+    """Whether the publisher that may come back was one of ours."""
     flipped_at: float = float("-inf")
     private: bool = False
     """Neighbours are not told of it: who publishes below it is of this relay's concern alone."""
+
+    @property
+    def is_told(self) -> bool:
+        """Whether who listens for namespaces hears of it: not where it is only the place of published tracks."""
+        return len(self.parties) > len(self.ways) or not self.ways or any(way.announced for way in self.ways.values())
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is published at this relay, or was so lately that its publisher may come back."""
+        return len(self.parties) > len(self.ways) or (not self.parties and self.was_here)
+
+
+@dataclass(slots=True)
+class Published:
+    """A namespace in which tracks came with PUBLISH, here."""
+
+    epoch: int
+    """Which life of the namespace at this relay it is."""
+    names: dict[bytes, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,7 @@ class Routes:
 
     def __init__(self) -> None:
         self.announced: dict[Namespace, Announcement] = {}
+        self.published: dict[Namespace, Published] = {}
         self.namespace_interests: dict[Party, Namespace] = {}
         self.tracks_interests: dict[Party, TracksInterest] = {}
         self._announced_by: dict[Party, Namespace] = {}
@@ -89,10 +114,7 @@ class Routes:
         found = self.announced.get(namespace)
         fresh = found is None
         if found is None:
-            self._epochs += 1
-            found = self.announced[namespace] = Announcement(epoch=self._epochs)
-        if way is None and found.ways and len(found.ways) == len(found.parties):
-            found.publisher = self.known_publisher(namespace)
+            found = self.announced[namespace] = Announcement(epoch=self._epoch_of(namespace))
         found.parties.append(party)
         if way is not None:
             found.ways[party] = way
@@ -111,31 +133,45 @@ class Routes:
             return None
         found = self.announced[namespace]
         found.parties.remove(party)
-        found.ways.pop(party, None)
-        if found.parties and len(found.ways) == len(found.parties):
-            found.publisher = 0
+        way = found.ways.pop(party, None)
         if found.parties:
             return None
-        if lingers_until is not None:
-            found.lingers_until = lingers_until
+        if lingers_until is not None and (way is None or way.announced):
+            found.lingers_until, found.was_here = lingers_until, way is None
             return None
         del self.announced[namespace]
         return namespace
-
-    def known_publisher(self, namespace: Namespace) -> int:
-        """The Hop ID of who publishes a namespace elsewhere; 0: nobody.
-
-        One that moves here, or begins here beside another, publishes the same: relays go on with what they have.
-        """
-        found = self.announced.get(namespace)
-        ways = () if found is None else found.ways.values()
-        return min(((way.relays, way.hops) for way in ways), default=(0, (0,)))[1][0]
 
     def renew(self, namespace: Namespace) -> None:
         """What is published under this name from now on has nothing to do with what was."""
         self._epochs += 1
         self.announced[namespace].epoch = self._epochs
-        self.announced[namespace].publisher = 0
+        if namespace in self.published:
+            self.published[namespace].epoch = self._epochs
+
+    def publish(self, track: FullTrackName) -> bool:
+        """A track came with PUBLISH, here; returns whether that is new."""
+        found = self.published.get(track.namespace)
+        if found is None:
+            found = self.published[track.namespace] = Published(self._epoch_of(track.namespace))
+        fresh = track.name not in found.names
+        found.names[track.name] = None
+        return fresh
+
+    def unpublish(self, track: FullTrackName) -> bool:
+        """A track that came with PUBLISH is here no longer; returns whether it was."""
+        found = self.published.get(track.namespace)
+        if found is None or track.name not in found.names:
+            return False
+        del found.names[track.name]
+        if not found.names:
+            del self.published[track.namespace]
+        return True
+
+    def is_published_elsewhere(self, track: FullTrackName) -> bool:
+        """Whether a neighbour says that somebody sent PUBLISH for the track."""
+        found = self.announced.get(track.namespace)
+        return found is not None and any(track.name in way.tracks for way in found.ways.values())
 
     def expire(self, now: float) -> list[Namespace]:
         """Remove and return the namespaces whose linger time is over."""
@@ -154,6 +190,14 @@ class Routes:
 
     def namespace_of(self, party: Party) -> Namespace | None:
         return self._announced_by.get(party)
+
+    def is_nearer_elsewhere(self, namespace: Namespace) -> bool:
+        """Whether a neighbour has a longer prefix of `namespace` than any publisher here."""
+        for length in range(len(namespace), -1, -1):
+            found = self.announced.get(namespace[:length])
+            if found is not None and found.parties:
+                return len(found.parties) == len(found.ways)
+        return False
 
     def publishers(self, namespace: Namespace) -> Iterator[Party]:
         """Whom a SUBSCRIBE to a track in `namespace` goes to: publishers here of it or of a prefix of it."""
@@ -199,8 +243,20 @@ class Routes:
         )
 
     def under(self, prefix: Namespace) -> list[Namespace]:
-        """Published namespaces with this prefix."""
-        return [namespace for namespace in self.announced if namespace[: len(prefix)] == prefix]
+        """Published namespaces with this prefix, but for those that are only the place of published tracks."""
+        return [
+            namespace
+            for namespace, found in self.announced.items()
+            if namespace[: len(prefix)] == prefix and found.is_told
+        ]
+
+    def _epoch_of(self, namespace: Namespace) -> int:
+        """The epoch of a namespace that is now announced, or published in, too; else the next one."""
+        known = self.announced.get(namespace) or self.published.get(namespace)
+        if known is not None:
+            return known.epoch
+        self._epochs += 1
+        return self._epochs
 
     def check_invariants(self) -> None:
         for party, namespace in self._announced_by.items():
@@ -209,3 +265,4 @@ class Routes:
             assert found.parties or found.lingers_until is not None
             assert all(self._announced_by[party] == namespace for party in found.parties)
             assert found.ways.keys() <= set(found.parties)
+        assert all(found.names for found in self.published.values())

@@ -10,15 +10,16 @@ from dataclasses import replace
 from functools import partial
 
 from relay.forwarding import ranks
-from relay.forwarding.book import Book, Ending, Feeding, Member, Offered, Serving, Waiting
+from relay.forwarding.book import Book, Ending, Feeding, Joining, Member, Offered, Serving, Waiting
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.fetching import Fetching
 from relay.forwarding.range_filters import updated
-from relay.forwarding.routes import Party, Way
+from relay.forwarding.routes import Party, TracksInterest, Way
+from relay.forwarding.several import Several
 from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import DYNAMIC_GROUPS, OBJECT_TIMEOUT, SUBGROUP_TIMEOUT, Source, Track
 from relay.forwarding.upstreams import Upstreams
-from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode
+from tradewind.moqt.errors import DoneCode, RequestCode, RequestRejected, ResetCode
 from tradewind.moqt.model import (
     NEXT_OBJECT,
     NO_FILTER,
@@ -42,6 +43,7 @@ class Subscribing:
         self._upstreams = upstreams
         self._discovery = discovery
         self._fetching = fetching
+        self._several = Several(book)
 
     # --- Theirs to us ---
 
@@ -63,7 +65,7 @@ class Subscribing:
             return
         waiting = Waiting(party, track, parameters, now)
         book.wait(waiting)
-        asked = any(not source.established for source in track.sources.values()) or self._ask_somebody(track)
+        asked = any(not source.established for source in track.sources.values()) or self._ask_somebody(track, now)
         if asked:
             waiting.timer = book.timers.at(now + book.settings.answer_timeout_s, lambda _: self._give_up(waiting))
             return
@@ -102,12 +104,18 @@ class Subscribing:
         track = serving.track
         serving.subscription.close(ResetCode.CANCELLED)
         track.subscriptions.pop(party, None)
-        self._reconsider(track, now)
+        self.reconsider(track, now)
 
     def cancel_waiting(self, waiting: Waiting, now: float) -> None:
         """A subscriber left before it was answered."""
         self._book.stop_waiting(waiting)
-        self._reconsider(waiting.track, now)
+        self._refuse_joins(waiting)
+        self.reconsider(waiting.track, now)
+
+    def join(self, joining: Joining) -> None:
+        """A joining FETCH of a subscription that is not established: it is answered once that is."""
+        joining.waiting.joins.append(joining)
+        self._book.give(joining.party, joining)
 
     # --- Ours to publishers ---
 
@@ -118,7 +126,11 @@ class Subscribing:
         track, source = feeding.track, feeding.source
         self._revive(track, source, properties, now)
         track.knows_largest(parameters.largest)
+        sessions = {entry.party.session for entry in self._book.waiting.get(track, ())}
         self._settle_waiting(track, now)
+        if self._book.routes.is_published_elsewhere(track.name):
+            self._discovery.offer_everywhere(track, sessions)
+        self._several.watch(track, now)
 
     def refused(self, party: Party, feeding: Feeding, code: int, reason: str, now: float) -> None:
         """A publisher refused: when none is left to answer, so do we."""
@@ -128,12 +140,12 @@ class Subscribing:
             return
         if track.established:
             return
-        if feeding.source.way is not None:
-            if self._ask_next_neighbour(track, party.session):
-                return
-            if code == RequestCode.UNINTERESTED:
-                # Relays change places: another way is advertised soon, or those who wait run out of patience.
-                return
+        asked = feeding.source.way is not None
+        if self.wanted(track) and self._ask_next_neighbour(track, party.session if asked else None):
+            return
+        if asked and code == RequestCode.UNINTERESTED:
+            # Relays change places: another way is advertised soon, or those who wait run out of patience.
+            return
         for waiting in tuple(self._book.waiting.get(track, ())):
             if waiting.parameters.rendezvous_timeout_ms and code == RequestCode.DOES_NOT_EXIST:
                 continue
@@ -150,7 +162,7 @@ class Subscribing:
             return
         track = book.track(name)
         source = Source(party, published=True, forward=parameters.forward is not False)
-        track.sources[party] = source
+        track.add_source(source)
         book.give(party, Feeding(track, source))
         self._revive(track, source, properties, now)
         track.knows_largest(parameters.largest)
@@ -158,10 +170,8 @@ class Subscribing:
         waiting = book.waiting.get(track, ())
         sessions = {entry.party.session for entry in waiting}
         for entry in tuple(waiting):
-            book.stop_waiting(entry)
-            self._establish(entry.party, track, entry.parameters, entry.since, now)
+            self._settle(entry, now)
         self._discovery.offer_everywhere(track, sessions)
-        self._upstreams.published(name.namespace)
         self._match_forward(track)
 
     def offer_accepted(self, party: Party, offered: Offered, parameters: Parameters, now: float) -> None:
@@ -182,7 +192,7 @@ class Subscribing:
             self._book.take(party)
             self._book.peer(party).publish_done(party.request, DoneCode.TRACK_ENDED, 0, "the track has ended")
 
-    def announced(self, party: Party, namespace: Namespace) -> None:
+    def announced(self, party: Party, namespace: Namespace, now: float) -> None:
         """A publisher appeared: ask it for every track under its namespace that somebody reads or waits for.
 
         Tracks that are held and nobody reads are let go: their source may be dead and not known to be, what it left is
@@ -193,8 +203,28 @@ class Subscribing:
                 continue
             if self.wanted(track):
                 self._ask(track, party)
+                self._several.watch(track, now)
             else:
                 self.release(track)
+
+    def appeared(self, party: Party, way: Way, namespace: Namespace, now: float) -> None:
+        """The same at a neighbour: what is fed by another publisher is asked for there as well."""
+        for track in tuple(self._book.tracks.values()):
+            if track.name.namespace[: len(namespace)] != namespace or not self.wanted(track):
+                continue
+            others = [source for source in track.sources.values() if source.party.session != party.session]
+            if len(others) < len(track.sources) or not others:
+                continue
+            if any(source.way is not None and source.way.publisher == way.publisher for source in others):
+                continue
+            if any(candidate == party for candidate, _ in self._upstreams.candidates(track)):
+                self._subscribe(track, party.session, way, ranks.claim(way.relays, track.children.values()) or 0)
+                self._several.watch(track, now)
+
+    def seek(self, track: Track, now: float) -> None:
+        """Have a track here that somebody wants to be told of, and nobody has asked for by name."""
+        if not self._ask_somebody(track, now):
+            self._book.forget_if_unused(track)
 
     def end_former_lives(self, namespace: Namespace, now: float) -> None:
         """A namespace that was gone is published again: tracks that a former publisher of it still feeds are over.
@@ -249,7 +279,7 @@ class Subscribing:
 
     def release(self, track: Track) -> None:
         """Let go what feeds a track that nobody reads."""
-        if self.wanted(track) or self._book.tracks.get(track.name) is not track:
+        if self.wanted(track) or track.offers or self._book.tracks.get(track.name) is not track:
             return
         for party, source in tuple(track.sources.items()):
             if not source.published:
@@ -336,10 +366,18 @@ class Subscribing:
         track.children[party] = claim
         return True
 
-    def _ask_somebody(self, track: Track) -> bool:
-        """SUBSCRIBE to every publisher here of the namespace, or else to the best neighbour; whether any was asked."""
-        asked = [self._ask(track, party) for party in tuple(self._book.routes.publishers(track.name.namespace))]
-        return any(asked) or self._ask_next_neighbour(track)
+    def _ask_somebody(self, track: Track, now: float) -> bool:
+        """SUBSCRIBE to every publisher here of the namespace, or else to the best neighbour; whether any was asked.
+
+        To both where the neighbour has a longer prefix of it than anybody here.
+        """
+        namespace = track.name.namespace
+        publishers = tuple(self._book.routes.publishers(namespace))
+        asked = sum(self._ask(track, party) for party in publishers) > 0
+        if not asked or self._book.routes.is_nearer_elsewhere(namespace):
+            asked |= self._ask_next_neighbour(track)
+            self._several.watch(track, now)
+        return asked
 
     def _ask_next_neighbour(self, track: Track, after: int | None = None) -> bool:
         """SUBSCRIBE to the best neighbour, or the one that comes after session `after`."""
@@ -383,6 +421,8 @@ class Subscribing:
         forward = any(sub.forward for sub in track.subscriptions.values()) or any(
             entry.parameters.forward is not False for entry in waiting
         )
+        if way is not None and not forward:
+            forward = any(wish.forward for wish in self._seekers(track))
         wishes = [entry.parameters.new_group for entry in waiting if entry.parameters.new_group is not None]
         request = peer.subscribe(
             track.name,
@@ -398,7 +438,7 @@ class Subscribing:
             return None
         party = Party(session, request)
         source = Source(party, published=False, forward=forward, way=way, claim=claim)
-        track.sources[party] = source
+        track.add_source(source)
         book.give(party, Feeding(track, source))
         return source
 
@@ -414,12 +454,36 @@ class Subscribing:
     def _settle_waiting(self, track: Track, now: float) -> None:
         """Accept everybody who waits for a track that is established."""
         for waiting in tuple(self._book.waiting.get(track, ())):
-            self._book.stop_waiting(waiting)
-            self._establish(waiting.party, track, waiting.parameters, waiting.since, now)
+            self._settle(waiting, now)
+
+    def _settle(self, waiting: Waiting, now: float) -> None:
+        """The track is established: accept one who waits for it, and the FETCHes that join."""
+        book = self._book
+        book.stop_waiting(waiting)
+        self._establish(waiting.party, waiting.track, waiting.parameters, waiting.since, now)
+        serving = book.roles.get(waiting.party)
+        for one in waiting.joins:
+            assert isinstance(serving, Serving)
+            try:
+                self._fetching.join(
+                    one.party, serving.subscription, waiting.track, one.start, one.back, one.parameters, now
+                )
+            except RequestRejected as refusal:
+                book.take(one.party)
+                book.peer(one.party).reject(one.party.request, refusal.code, refusal.reason, refusal.retry_ms)
+
+    def _refuse_joins(self, waiting: Waiting) -> None:
+        for one in waiting.joins:
+            self._book.take(one.party)
+            self._book.peer(one.party).reject(
+                one.party.request, RequestCode.INVALID_JOINING_REQUEST_ID, "no such subscription"
+            )
+        waiting.joins.clear()
 
     def _refuse(self, waiting: Waiting, code: int, reason: str) -> None:
         book = self._book
         book.stop_waiting(waiting)
+        self._refuse_joins(waiting)
         book.take(waiting.party)
         book.peer(waiting.party).reject(waiting.party.request, code, reason)
         self._cancel_unanswered(waiting.track)
@@ -446,8 +510,15 @@ class Subscribing:
             subscription.default_priority = track.default_priority
 
     def wanted(self, track: Track) -> bool:
-        """Whether somebody reads the track or waits for it."""
-        return bool(track.subscriptions) or bool(self._book.waiting.get(track))
+        """Whether somebody reads the track or waits for it, or is to be told of it."""
+        return bool(track.subscriptions) or bool(self._book.waiting.get(track)) or any(self._seekers(track))
+
+    def _seekers(self, track: Track) -> list[TracksInterest]:
+        """The SUBSCRIBE_TRACKS of theirs that match, where a neighbour says that the track is published there."""
+        routes = self._book.routes
+        if not routes.tracks_interests or not routes.is_published_elsewhere(track.name):
+            return []
+        return [interest for _, interest in routes.interested_in_track(track.name)]
 
     def _match_forward(self, track: Track) -> None:
         """Ask sources to send if somebody wants objects ("Forward Handling")."""
@@ -456,7 +527,9 @@ class Subscribing:
         for party, source in track.sources.items():
             if source.is_live and not source.forward:
                 source.forward = True
-                self._book.peer(party).update(party.request, Parameters(forward=True))
+                # A neighbour holds what came meanwhile; who has paused goes on with the next object.
+                start = None if source.way is None else NEXT_OBJECT
+                self._book.peer(party).update(party.request, Parameters(forward=True, filter=start))
 
     def _pass_new_group(self, track: Track, wish: int) -> None:
         """NEW_GROUP_REQUEST of an established subscription ("NEW GROUP REQUEST Parameter", Relay Handling)."""
@@ -470,15 +543,21 @@ class Subscribing:
             if source.is_live:
                 self._book.peer(party).update(party.request, Parameters(new_group=wish))
 
-    def _reconsider(self, track: Track, now: float) -> None:
-        """Somebody left: if nobody is left, the upstream subscription goes after the linger time."""
-        if self.wanted(track):
+    def reconsider(self, track: Track, now: float) -> None:
+        """Somebody left: if nobody is left, the upstream subscription goes after the linger time.
+
+        That to a neighbour goes at once: it lingers there, and who comes next begins where the publisher is by then.
+        """
+        if self.wanted(track) or track.offers:
             return
         if not track.established:
             self._cancel_unanswered(track)
             self._book.forget_if_unused(track)
             return
-        self._book.timers.at(now + self._book.settings.linger_s, lambda _: self.release(track))
+        if track.sources and all(source.way is not None for source in track.sources.values()):
+            self.release(track)
+        else:
+            self._book.timers.at(now + self._book.settings.linger_s, lambda _: self.release(track))
 
     def _withdraw_offers(self, track: Track, status: int, reason: str) -> None:
         """Take back the PUBLISH messages of ours that nobody has answered."""
@@ -517,9 +596,13 @@ class Subscribing:
         for party in [party for party, other in old.sources.items() if other is not source]:
             book.cancel(party)
         old.sources.clear()
+        was_told = book.routes.published.get(old.name.namespace)
+        is_told = was_told is not None and old.name.name in was_told.names
         self.end_track(old, DoneCode.TRACK_ENDED, "the publisher began anew", now)
+        if is_told:
+            self._upstreams.published(old.name)
         fresh = book.track(old.name)
-        fresh.sources[source.party] = source
+        fresh.add_source(source)
         feeding.track = fresh
         self._revive(fresh, source, old.properties, now)
         self._discovery.flip(old.name.namespace, now)
@@ -529,6 +612,7 @@ class Subscribing:
         """No source is left: end every subscription after what is here has been sent, and forget the track."""
         track.established = False
         track.lingers_until = None
+        self._upstreams.unpublished(track.name)
         track.abandon_orphans(ResetCode.CANCELLED)
         for party, subscription in tuple(track.subscriptions.items()):
             del track.subscriptions[party]

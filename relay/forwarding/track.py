@@ -51,8 +51,8 @@ class MalformedTrack(Exception):
 class Source:
     """One upstream subscription, or one PUBLISH, that feeds the track."""
 
-    __slots__ = ("claim", "done", "doubles", "established_at", "forward", "inherits", "last_at", "party", "published",
-                 "streams_closed", "streams_open", "succeeds", "way")  # fmt: skip
+    __slots__ = ("claim", "done", "doubles", "established_at", "forward", "inherits", "is_stranger", "last_at",
+                 "party", "published", "streams_closed", "streams_open", "succeeds", "way")  # fmt: skip
 
     def __init__(self, party: Party, *, published: bool, forward: bool, way: Way | None = None, claim: int = 0) -> None:
         self.party = party
@@ -64,6 +64,8 @@ class Source:
         """It sends what another sends too, while that one's link is suspect."""
         self.succeeds: Location | None = None
         """It takes the place of others once it has reached this."""
+        self.is_stranger = False
+        """It is by a neighbour, and from a publisher that the track has not come from before."""
         self.published = published
         """It came as a PUBLISH of theirs, not as a SUBSCRIBE of ours."""
         self.established_at: float | None = None
@@ -125,7 +127,8 @@ class FetchInlet:
 class Track:
     """A track that somebody publishes, subscribes to or fetches here."""
 
-    __slots__ = ("_fan", "_ready", "alias", "bytes_in", "cache", "children", "declined", "drops", "established",
+    __slots__ = ("_fan", "_publishers", "_ready", "alias", "bytes_in", "cache", "children", "declined", "drops",
+                 "established",
                  "established_at", "fetching", "largest", "lingers_until", "max_lag_s", "moved_at", "name",
                  "objects_in", "offers", "properties", "sources", "subscriptions", "warming",
                  "wished_group")  # fmt: skip
@@ -151,11 +154,13 @@ class Track:
         """Fetches that wait for a new upstream subscription to bring its current group."""
         self.largest: Location | None = None
         self.sources: dict[Party, Source] = {}
+        self._publishers: set[int | None] = set()
+        """Hop IDs of all that it has come from; None: publishers here."""
         self.subscriptions: dict[Party, Subscription] = {}
         self.children: dict[Party, int] = {}
+        """What neighbours claimed whose subscriptions wait or are served: see `ranks`."""
         self.declined: set[int] = set()
         """Neighbours' sessions that would not serve us a moment ago: see `moving`."""
-        """What neighbours claimed whose subscriptions wait or are served: see `ranks`."""
         self.moved_at = float("-inf")
         """When it last began to move from one neighbour to another."""
         self.offers: dict[Party, None] = {}
@@ -425,6 +430,13 @@ class Track:
         """What it means that a source contradicts what is here: its publisher's new life, or a malformed track."""
         return NewLife() if self._reborn(source) else problem
 
+    def add_source(self, source: Source) -> None:
+        """A SUBSCRIBE of ours, or a PUBLISH of theirs, that is to feed the track."""
+        self.sources[source.party] = source
+        publisher = None if source.way is None else source.way.publisher
+        source.is_stranger = publisher not in self._publishers
+        self._publishers.add(publisher)
+
     # --- Housekeeping ---
 
     def subscribe(self, party: Party, subscription: Subscription, now: float) -> None:
@@ -467,11 +479,11 @@ class Track:
     def _reborn(self, source: Source) -> bool:
         """Whether a source took over from others of which none has sent anything since.
 
-        A neighbour says so in its way (another publisher), and resumes where we stopped.
+        From the same publisher, by another way, there is no new life.
         """
         since = source.established_at
         return (
-            source.way is None
+            (source.way is None or source.is_stranger)
             and source.inherits
             and since is not None
             and all(other is source or other.last_at < since for other in self.sources.values())

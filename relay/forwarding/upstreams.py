@@ -9,13 +9,16 @@ Selection"; the ranking by measured links is ours.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from relay.forwarding import ranks
 from relay.forwarding.book import Book, Member, Standing, Told
 from relay.forwarding.routes import Party, Way
 from relay.forwarding.track import Track
-from tradewind.moqt.model import Namespace
+from tradewind.moqt.model import FullTrackName, Namespace
 
+MOST_TRACKS, MOST_NAMES_BYTES = 256, 16_384
+"""How many published tracks of a namespace neighbours are told of."""
 MOST_RELAYS = 3
 """On the way of an advertisement: with ourselves behind it, two stand between the origin and us."""
 WITHHELD_S = 10.0
@@ -29,8 +32,6 @@ class Upstreams:
 
     def __init__(self, book: Book) -> None:
         self._book = book
-        self._published: dict[Namespace, int] = {}
-        """Namespaces that nobody announced here, of tracks that came with PUBLISH, and their publishers' Hop IDs."""
 
     # --- Choosing ---
 
@@ -86,24 +87,27 @@ class Upstreams:
     def tell_all(self, session: int) -> None:
         """A neighbour is here: tell it of every namespace."""
         member = self._book.members[session]
-        for namespace in (*self._book.routes.announced, *self._published):
+        for namespace in {**self._book.routes.announced, **self._book.routes.published}:
             self._tell(member, namespace)
 
-    def published(self, namespace: Namespace) -> None:
-        """A track came with PUBLISH: neighbours hear of its namespace as if it had been announced."""
-        if namespace not in self._published and not any(self._book.routes.publishers(namespace)):
-            known = self._book.routes.known_publisher(namespace)
-            self._published[namespace] = known or publisher_hop(self._book.settings.hop, namespace, 0)
-            self.tell_of(namespace)
+    def published(self, track: FullTrackName) -> None:
+        """A track came with PUBLISH: neighbours hear of its namespace and of its name."""
+        if self._book.routes.publish(track):
+            self.tell_of(track.namespace)
+
+    def unpublished(self, track: FullTrackName) -> None:
+        """A track is published no longer, if it was."""
+        if self._book.routes.unpublish(track):
+            self.tell_of(track.namespace)
 
     def origins(self) -> list[tuple[Namespace, int]]:
         """Namespaces that are published here, with their publishers' Hop IDs."""
-        here = self._book.settings.hop
-        found = list(self._published.items())
-        for name, one in self._book.routes.announced.items():
+        here, routes = self._book.settings.hop, self._book.routes
+        epochs = {name: one.epoch for name, one in routes.published.items()}
+        for name, one in routes.announced.items():
             if len(one.parties) > len(one.ways):
-                found.append((name, one.publisher or publisher_hop(here, name, one.epoch)))
-        return found
+                epochs[name] = one.epoch
+        return [(name, publisher_hop(here, name, epoch)) for name, epoch in epochs.items()]
 
     def withhold(self, track: Track, now: float) -> None:
         """What feeds a track is bad, and so is all else but what lies below us: have those below us find other ways.
@@ -121,20 +125,20 @@ class Upstreams:
                 self._tell(member, namespace)
 
     def keep_house(self, now: float) -> None:
-        """Forget the namespaces of tracks that are published no longer; tell again what was withheld."""
+        """Forget tracks that are published no longer; tell again what was withheld."""
         for member in self._book.members.values():
             for namespace, until in tuple(member.withheld.items()):
                 if now >= until or not self._all_bad(member, namespace):
                     del member.withheld[namespace]
                     self._tell(member, namespace)
-        if self._published:
-            tracks = self._book.tracks.items()
-            here = {name.namespace for name, track in tracks if any(feed.published for feed in track.sources.values())}
-            gone = self._published.keys() - here
-            for namespace in gone:
-                del self._published[namespace]
-            for namespace in gone:
-                self.tell_of(namespace)
+        for namespace, one in tuple(self._book.routes.published.items()):
+            for name in tuple(one.names):
+                track = self._book.tracks.get(FullTrackName(namespace, name))
+                kept = track is not None and (
+                    track.lingers_until is not None or any(feed.published for feed in track.sources.values())
+                )
+                if not kept:
+                    self.unpublished(FullTrackName(namespace, name))
 
     def refused(self, session: int, request: int) -> None:
         """A neighbour does not want to hear of a namespace."""
@@ -144,15 +148,11 @@ class Upstreams:
 
     # --- Private ---
 
-    def _merit(self, entry: tuple[Party, Way]) -> tuple[int, int, int, int]:
+    def _merit(self, entry: tuple[Party, Way]) -> tuple[int, int, int, int, int]:
         party, way = entry
         book = self._book
-        return (
-            book.members[party.session].worth,
-            book.positions.get((way.origin, way.neighbour), UNRANKED),
-            way.relays,
-            way.neighbour,
-        )
+        worth = book.members[party.session].worth
+        return way.cost, worth, book.positions.get((way.origin, way.neighbour), UNRANKED), way.relays, way.neighbour
 
     def _all_bad(self, member: Member, namespace: Namespace) -> bool:
         """Whether every way that this neighbour might be told of is bad."""
@@ -163,40 +163,57 @@ class Upstreams:
         return all(self._book.members[party.session].standing is Standing.BAD for party in ways)
 
     def _tell(self, member: Member, namespace: Namespace) -> None:
-        hops = None if namespace in member.withheld else self._best_for(member, namespace)
+        way = None if namespace in member.withheld else self._best_for(member, namespace)
         told = member.told.get(namespace)
-        if hops is None:
+        if way is None:
             if told is not None:
                 del member.told[namespace]
                 member.peer.cancel(told.request)
         elif told is None:
-            request = member.peer.publish_namespace(namespace, hops)
+            request = member.peer.publish_namespace(namespace, way)
             if request is not None:
-                member.told[namespace] = Told(request, hops)
-        elif told.hops != hops:
-            told.hops = hops
-            member.peer.readvertise(told.request, hops)
+                member.told[namespace] = Told(request, way)
+        elif told.way != way:
+            told.way = way
+            member.peer.readvertise(told.request, way)
 
-    def _best_for(self, member: Member, namespace: Namespace) -> tuple[int, ...] | None:
+    def _best_for(self, member: Member, namespace: Namespace) -> Way | None:
         """The way by which we have a namespace, ours included, that does not lead through this neighbour."""
         book = self._book
-        found = book.routes.announced.get(namespace)
+        found, published = book.routes.announced.get(namespace), book.routes.published.get(namespace)
         here = book.settings.hop
-        if namespace in self._published:
-            return (self._published[namespace], here)
-        if found is None or found.private:
+        if found is not None and found.private:
             return None
-        if len(found.parties) > len(found.ways):
-            return (found.publisher or publisher_hop(here, namespace, found.epoch), here)
+        announced = found is not None and found.is_here
+        if announced or published is not None:
+            life = found if published is None else published
+            assert life is not None
+            names = frozenset() if published is None else _few(published.names)
+            cost = int(found is not None and found.lingers_until is not None and published is None)
+            return Way((publisher_hop(here, namespace, life.epoch), here), cost, names, announced)
+        if found is None:
+            return None
         ways = sorted(found.ways.items(), key=self._merit)
         return next(
             (
-                (*way.hops, here)
+                way._replace(hops=(*way.hops, here))
                 for _, way in ways
                 if way.relays < MOST_RELAYS and member.hop not in way.hops and here not in way.hops
             ),
             None,
         )
+
+
+def _few(names: Iterable[bytes]) -> frozenset[bytes]:
+    """As many of these as a neighbour is told of, the first ones."""
+    found: list[bytes] = []
+    size = 0
+    for name in names:
+        size += len(name)
+        if len(found) == MOST_TRACKS or size > MOST_NAMES_BYTES:
+            break
+        found.append(name)
+    return frozenset(found)
 
 
 def publisher_hop(relay: int, namespace: Namespace, epoch: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.chromium import HERE, ROOT, Browser, Site
-from tests.interop.conftest import Relays, moq_rs, relays  # noqa: F401 fixtures
+from tests.interop.conftest import Relays, between, meshes, moq_rs, relays  # noqa: F401 fixtures
 from tests.interop.peer_process import PeerProcess
 from tests.interop.relay_process import STAND_IN, RelayProcess
 
@@ -99,12 +99,15 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def publish(moq_rs: None, relay: RelayProcess, clips: dict[str, Path]) -> Iterator[Publish]:  # noqa: F811 the fixture
-    """`publish()` starts a publisher of the broadcast, or of another one, and returns when it is announced."""
+    """`publish()` starts a publisher of the broadcast, or of another one, and returns when it is announced.
+
+    It goes to `relay`, or to the one that is named.
+    """
     running: list[PeerProcess] = []
 
-    def start(namespace: str = NAMESPACE) -> PeerProcess:
+    def start(namespace: str = NAMESPACE, to: RelayProcess = relay) -> PeerProcess:
         script = str(HERE / "peers/publish.py")
-        peer = PeerProcess(script, relay.url("quic"), namespace, str(clips["high"]), str(clips["low"]))
+        peer = PeerProcess(script, to.url("quic"), namespace, str(clips["high"]), str(clips["low"]))
         running.append(peer)
         peer.wait_for(lambda words: "announced" in words)
         return peer

@@ -13,9 +13,10 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.browser.chromium import HERE, ROOT, Browser, Page, Site
-from tests.browser.conftest import Publish
+from tests.browser.conftest import CLIPS, Publish
 from tests.browser.watching import wait_until
-from tests.interop.conftest import Relays
+from tests.interop.conftest import Meshes, Relays
+from tests.interop.ends import Ends
 from tests.interop.peer_process import PeerProcess
 from tests.interop.relay_process import STAND_IN, RelayProcess
 
@@ -57,6 +58,24 @@ def test_shows_the_picture_and_says_how_it_goes(
         assert page.evaluate("document.getElementById('status-text').textContent") == "Live"
         keep(page, tmp_path, "viewer.png")
         assert [line for line in page.console() if " pageerror: " in line] == []
+
+
+@pytest.mark.skipif(STAND_IN, reason="the stand-in has no neighbours")
+def test_plays_from_another_relay(chromium: Browser, site: Site, publish: Publish, meshes: Meshes) -> None:
+    ends = Ends(*meshes())
+    publisher = publish(to=ends.publishing)
+    query = urlencode({"relay": ends.playing.url("https"), "certificate": ends.playing.certificate_sha256()})
+    with chromium.open(site.url(f"/?{query}")) as page:
+        now = wait_until(page, SNAPSHOT, lambda now: now["state"] == "live" and now["frames"] > 50, within_s=10)
+        assert len(now["renditions"]) == len(CLIPS), now
+        assert now["rendition"] == now["renditions"][-1], now
+        assert 0 <= now["latency_ms"] < 1000, now
+        publisher.kill()
+        wait_until(page, SNAPSHOT, lambda now: now["state"] != "live", within_s=10)
+        frames = page.evaluate(SNAPSHOT)["frames"]
+        publish(to=ends.publishing)
+        wait_until(page, SNAPSHOT, lambda now: now["state"] == "live" and now["frames"] > frames + 25, within_s=10)
+    ends.assert_crossed()
 
 
 def test_a_late_viewer_has_a_picture_within_a_second(chromium: Browser, site: Site, publish: Publish) -> None:

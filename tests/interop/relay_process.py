@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,19 +18,27 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.sim import pki
+from tradewind.moqt.profiles import NEIGHBOUR
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 AIOMOQT_BIN = ROOT / ".venv-aiomoqt/bin"
 HOST = "127.0.0.1"
 READY_WITHIN_S = 20.0
 STOPS_WITHIN_S = 10.0
+MESH, NEIGHBOURS = "interop", ("fra-1", "hkg-1")
+ALL_ACROSS = bool(os.environ.get("TRADEWIND_INTEROP_ALL"))
+"""Run across two relays whatever runs at one, and not only the drafts and transports that differ most."""
 STAND_IN = os.environ.get("TRADEWIND_INTEROP_RELAY") == "aiomoqt"
 
 
@@ -43,7 +53,7 @@ class RelayProcess:
 
     def url(self, transport: str, path: str = "/") -> str:
         """The address to give to a client: raw QUIC is `moqt:`, WebTransport `https:`."""
-        return f"{'moqt' if transport == 'quic' else 'https'}://{HOST}:{self.port}{path}"
+        return url(transport, self.port, path)
 
     def certificate_sha256(self) -> str:
         """The hash of its certificate, in hexadecimal, as browsers and players ask for it."""
@@ -59,6 +69,19 @@ class RelayProcess:
             assert time.monotonic() < deadline, f"no {words!r} within {within_s:g} s:\n{self.tail()}"
             time.sleep(0.05)
 
+    def state(self) -> dict[str, Any]:
+        """What it shows operators of itself."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.ops_port}/state", timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    def metrics(self) -> dict[str, float]:
+        """Its numbers, by name and labels as they are written, without what they all begin with."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.ops_port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        found = (re.match(r"tradewind_([^ ]+) ([^ ]+)$", line) for line in lines)
+        return {one[1]: float(one[2]) for one in found if one is not None}
+
     def tail(self, lines: int = 40) -> str:
         """The last lines of the relay's log, for the message of a failed assertion."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -66,6 +89,10 @@ class RelayProcess:
     def stop(self) -> int:
         """Ask the relay to go, as an operator would, and return its exit code; one that stays is killed and told on."""
         self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until a relay that was asked to go has gone."""
         try:
             return self.process.wait(STOPS_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -74,14 +101,21 @@ class RelayProcess:
             raise AssertionError(f"still there {STOPS_WITHIN_S:g} s after SIGTERM:\n{self.tail()}") from None
 
 
-def start(directory: Path, drafts: tuple[int, ...] = (), flags: tuple[str, ...] = ()) -> RelayProcess:
+def url(transport: str, port: int, path: str = "/") -> str:
+    """The address of what listens there, as clients are given it."""
+    return f"{'moqt' if transport == 'quic' else 'https'}://{HOST}:{port}{path}"
+
+
+def start(
+    directory: Path, drafts: tuple[int, ...] = (), flags: tuple[str, ...] = (), port: int | None = None
+) -> RelayProcess:
     """Start a relay on free loopback ports and wait until it is ready.
 
     `drafts` restricts what it offers, `flags` go to it as they are; its log and, for the stand-in, its certificate go
     to `directory`.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    port, ops_port = free_port(), None if STAND_IN else free_port()
+    port, ops_port = port or free_port(), None if STAND_IN else free_port()
     command = stand_in_command(directory, port, drafts) if STAND_IN else our_command(port, ops_port, drafts)
     log = directory / "relay.log"
     with log.open("wb") as output:
@@ -97,6 +131,43 @@ def start(directory: Path, drafts: tuple[int, ...] = (), flags: tuple[str, ...] 
             raise AssertionError(f"the relay did not become ready (exit code {process.returncode}):\n{relay.tail()}")
         time.sleep(0.02)
     return relay
+
+
+def start_mesh(
+    directory: Path, drafts: tuple[int, ...] = (), flags: tuple[str, ...] = ()
+) -> tuple[RelayProcess, RelayProcess]:
+    """Start two relays that are each other's only neighbours, and wait until they have a session with each other."""
+    ports = dict(zip(NEIGHBOURS, (free_port(), free_port()), strict=True))
+    found: list[RelayProcess] = []
+    try:
+        for name, other in zip(NEIGHBOURS, NEIGHBOURS[::-1], strict=True):
+            papers = pki.write_files(directory / name, MESH, name)
+            place = ("--mesh.name", MESH, "--mesh.public_uri", f"https://{HOST}:{ports[name]}")
+            beside = ("--mesh.neighbours", f"{other}={HOST}:{ports[other]}")
+            kept = ("--mesh.state", str(directory / name), "--rooms.path", str(directory / name / "rooms.db"))
+            found.append(start(directory / name, drafts, (*papers, *place, *beside, *kept, *flags), ports[name]))
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not all(_has_neighbour(relay) for relay in found):
+            assert time.monotonic() < deadline, "the relays did not meet:\n" + "\n--\n".join(
+                map(RelayProcess.tail, found)
+            )
+            time.sleep(0.05)
+    except BaseException:
+        for relay in found:
+            relay.process.kill()
+            relay.process.wait()
+        raise
+    here, there = found
+    return here, there
+
+
+def stop_all(relays: Iterable[RelayProcess]) -> None:
+    """Ask all to go, then wait for each."""
+    asked = list(relays)
+    for relay in asked:
+        relay.process.send_signal(signal.SIGTERM)
+    for relay in asked:
+        relay.wait()
 
 
 def our_command(port: int, ops_port: int | None, drafts: tuple[int, ...]) -> list[str]:
@@ -159,6 +230,11 @@ def certificate_sha256(directory: Path) -> str:
     """The hash, in hexadecimal, of the certificate that `write_certificate` left in `directory`."""
     certificate = x509.load_pem_x509_certificate((directory / "cert.pem").read_bytes())
     return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def _has_neighbour(relay: RelayProcess) -> bool:
+    """Whether a session with another relay is there, and set up at both ends."""
+    return any(one["protocol"] == NEIGHBOUR.name and one["implementation"] for one in relay.state()["sessions"])
 
 
 def _is_ready(relay: RelayProcess) -> bool:

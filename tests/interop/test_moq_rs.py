@@ -8,15 +8,21 @@ import pytest
 
 from tests.interop import clip
 from tests.interop.clip import Frame
-from tests.interop.conftest import Relays
+from tests.interop.conftest import Between, Meshes
+from tests.interop.ends import Ends
 from tests.interop.peer_process import PeerProcess, Words
-from tests.interop.relay_process import STAND_IN
+from tests.interop.relay_process import ALL_ACROSS, STAND_IN
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("moq_rs")]
 
 GROUPS, FRAMES_A_GROUP = 10, 12
 DRAFTS = (20, 16)
 TRANSPORTS = ("quic", "webtransport")
+BETWEEN = [
+    *(("one relay", draft) for draft in DRAFTS),
+    *(("two relays", draft) for draft in (DRAFTS if ALL_ACROSS else DRAFTS[:1])),
+]
+at_one_and_two = pytest.mark.parametrize(("between", "draft"), BETWEEN, indirect=["between"])
 _names = itertools.count()
 
 
@@ -28,26 +34,29 @@ def path() -> str:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_every_frame_arrives_in_order(relays: Relays, path: str, draft: int, transport: str) -> None:
-    url = relays(draft).url(transport)
-    with publisher(url, path, 0, GROUPS) as publishes, subscriber(url, path) as plays:
+def test_every_frame_arrives_in_order(between: Between, path: str, draft: int, transport: str) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url(transport), ends.playing.url(transport)
+    with publisher(to, path, 0, GROUPS) as publishes, subscriber(at, path) as plays:
         plays.wait_for(lambda words: "subscribed" in words)
         publishes.order("write")
         publishes.order("close")
         plays.wait_for(lambda words: "ended" in words)
         assert received(plays, life=0) == sent(clip.frames(0, GROUPS, FRAMES_A_GROUP))
+    ends.assert_crossed()
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
-def test_a_late_subscriber_begins_with_the_current_group(relays: Relays, path: str, draft: int) -> None:
-    url = relays(draft).url("quic")
-    with publisher(url, path, 0, GROUPS) as publishes, subscriber(url, path) as first:
+@at_one_and_two
+def test_a_late_subscriber_begins_with_the_current_group(between: Between, path: str, draft: int) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
+    with publisher(to, path, 0, GROUPS) as publishes, subscriber(at, path) as first:
         first.wait_for(lambda words: "subscribed" in words)
         publishes.order("partial")
         expected = clip.frames(0, GROUPS, FRAMES_A_GROUP)
         stopped_at = publishes.wait_for(lambda words: "written" in words)["written"]
         first.wait_for(lambda words: words.get("sha256") == expected[stopped_at - 2].digest)
-        with subscriber(url, path) as late:
+        with subscriber(at, path) as late:
             group_begin = stopped_at // FRAMES_A_GROUP * FRAMES_A_GROUP
             assert group_begin < stopped_at - 2, "the publisher stopped inside a group"
             # The picture is there before the publisher writes another byte.
@@ -58,15 +67,17 @@ def test_a_late_subscriber_begins_with_the_current_group(relays: Relays, path: s
             assert received(late, life=0) == sent(expected[group_begin:])
         first.wait_for(lambda words: "ended" in words)
         assert received(first, life=0) == sent(expected)
+    ends.assert_crossed()
 
 
 @pytest.mark.parametrize("ending", ["drop", "kill"])
-@pytest.mark.parametrize("draft", DRAFTS)
-def test_a_publisher_that_comes_back_goes_on(relays: Relays, path: str, draft: int, ending: str) -> None:
-    url = relays(draft).url("quic")
+@at_one_and_two
+def test_a_publisher_that_comes_back_goes_on(between: Between, path: str, draft: int, ending: str) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
     expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
-    with subscriber(url, path) as plays:
-        with publisher(url, path, 0, GROUPS) as publishes:
+    with subscriber(at, path) as plays:
+        with publisher(to, path, 0, GROUPS) as publishes:
             plays.wait_for(lambda words: "subscribed" in words)
             publishes.order("write")
             plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
@@ -75,7 +86,7 @@ def test_a_publisher_that_comes_back_goes_on(relays: Relays, path: str, draft: i
             else:
                 publishes.order("drop")
                 publishes.wait_for(lambda words: "dropped" in words)
-        with publisher(url, path, GROUPS, GROUPS) as publishes:
+        with publisher(to, path, GROUPS, GROUPS) as publishes:
             publishes.order("write")
             publishes.order("close")
             plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
@@ -84,56 +95,61 @@ def test_a_publisher_that_comes_back_goes_on(relays: Relays, path: str, draft: i
             in_flight = GROUPS * FRAMES_A_GROUP - 1
             wanted = [frame.digest for index, frame in enumerate(expected) if index != in_flight]
             assert [digest for digest in arrived if digest != expected[in_flight].digest] == wanted
+    ends.assert_crossed()
 
 
 @pytest.mark.skipif(STAND_IN, reason="the stand-in has no setting for it")
-@pytest.mark.parametrize("draft", DRAFTS)
-def test_the_end_of_a_publishers_dead_session_ends_nothing(relays: Relays, path: str, draft: int) -> None:
-    relay = relays(draft, flags=("--quic.idle_timeout_s", "2s"))
-    url = relay.url("quic")
+@at_one_and_two
+def test_the_end_of_a_publishers_dead_session_ends_nothing(between: Between, path: str, draft: int) -> None:
+    ends = between(draft, flags=("--quic.idle_timeout_s", "2s"))
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
     expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
-    with subscriber(url, path) as plays:
-        with publisher(url, path, 0, GROUPS) as publishes:
+    with subscriber(at, path) as plays:
+        with publisher(to, path, 0, GROUPS) as publishes:
             plays.wait_for(lambda words: "subscribed" in words)
             publishes.order("write")
             plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
             publishes.kill()
-        with publisher(url, path, GROUPS, GROUPS) as publishes:
+        with publisher(to, path, GROUPS, GROUPS) as publishes:
             publishes.order("partial")
             publishes.wait_for(lambda words: "written" in words)
             # Only now does the relay find out that the first publisher is gone.
-            relay.wait_for_log("Idle timeout")
+            ends.publishing.wait_for_log("Idle timeout")
             publishes.order("write")
             publishes.order("close")
             plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
         lives = {words["life"] for words in plays.heard if "sha256" in words}
         assert lives == {0}
+    ends.assert_crossed()
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
-def test_a_new_subscriber_is_served_by_the_publisher_that_lives(relays: Relays, path: str, draft: int) -> None:
-    url = relays(draft).url("quic")
+@at_one_and_two
+def test_a_new_subscriber_is_served_by_the_publisher_that_lives(between: Between, path: str, draft: int) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
     expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
-    with publisher(url, path, 0, GROUPS) as publishes:
-        with subscriber(url, path) as first:
+    with publisher(to, path, 0, GROUPS) as publishes:
+        with subscriber(at, path) as first:
             first.wait_for(lambda words: "subscribed" in words)
             publishes.order("partial")
             first.wait_for(lambda words: words.get("sha256") == expected[FRAMES_A_GROUP].digest)
             first.leave()
         # The relay may keep the subscription to this publisher, which is silent from now on and not known to be dead.
         publishes.kill()
-    with publisher(url, path, GROUPS, GROUPS) as publishes, subscriber(url, path) as second:
+    with publisher(to, path, GROUPS, GROUPS) as publishes, subscriber(at, path) as second:
         second.wait_for(lambda words: "subscribed" in words)
         publishes.order("write")
         publishes.order("close")
         second.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
+    ends.assert_crossed()
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
-def test_a_new_subscriber_sees_nothing_of_a_former_life(relays: Relays, path: str, draft: int) -> None:
-    url = relays(draft).url("quic")
-    with publisher(url, path, 0, GROUPS) as publishes:
-        with subscriber(url, path) as first:
+@at_one_and_two
+def test_a_new_subscriber_sees_nothing_of_a_former_life(between: Between, path: str, draft: int) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
+    with publisher(to, path, 0, GROUPS) as publishes:
+        with subscriber(at, path) as first:
             first.wait_for(lambda words: "subscribed" in words)
             publishes.order("partial")
             publishes.wait_for(lambda words: "written" in words)
@@ -141,31 +157,57 @@ def test_a_new_subscriber_sees_nothing_of_a_former_life(relays: Relays, path: st
         publishes.kill()
     # The same group ids again, with other frames: what the relay holds of them is of no use to anyone.
     anew = clip.frames(0, GROUPS, FRAMES_A_GROUP - 3)
-    with publisher(url, path, 0, GROUPS, FRAMES_A_GROUP - 3) as publishes, subscriber(url, path) as second:
+    with publisher(to, path, 0, GROUPS, FRAMES_A_GROUP - 3) as publishes, subscriber(at, path) as second:
         second.wait_for(lambda words: "subscribed" in words)
         publishes.order("write")
         publishes.order("close")
         second.wait_for(lambda words: "ended" in words)
         assert received(second, life=0) == sent(anew)
+    ends.assert_crossed()
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
-def test_a_publisher_that_starts_anew_is_a_new_life_of_the_track(relays: Relays, path: str, draft: int) -> None:
-    url = relays(draft).url("quic")
+@at_one_and_two
+def test_a_publisher_that_starts_anew_is_a_new_life_of_the_track(between: Between, path: str, draft: int) -> None:
+    ends = between(draft)
+    to, at = ends.publishing.url("quic"), ends.playing.url("quic")
     again = clip.frames(0, GROUPS, FRAMES_A_GROUP)
-    with subscriber(url, path) as plays:
-        with publisher(url, path, 0, GROUPS) as publishes:
+    with subscriber(at, path) as plays:
+        with publisher(to, path, 0, GROUPS) as publishes:
             plays.wait_for(lambda words: "subscribed" in words)
             publishes.order("write")
             publishes.order("close")
             plays.wait_for(lambda words: "ended" in words)
-        with publisher(url, path, 0, GROUPS) as publishes:
+        with publisher(to, path, 0, GROUPS) as publishes:
             life = plays.wait_for(lambda words: words.get("life", 0) > 0 and "subscribed" in words)["life"]
             publishes.order("write")
             publishes.order("close")
             plays.wait_for(lambda words: words.get("ended") == life)
         assert received(plays, life=0) == sent(again)
         assert received(plays, life=life) == sent(again)
+    ends.assert_crossed()
+
+
+@pytest.mark.parametrize("there_first", [True, False])
+def test_a_publisher_may_come_back_at_the_other_relay(meshes: Meshes, path: str, there_first: bool) -> None:
+    ends = Ends(*meshes(20))
+    here, there = ends.playing.url("quic"), ends.publishing.url("quic")
+    first_at, then_at = (there, here) if there_first else (here, there)
+    expected = clip.frames(0, 2 * GROUPS, FRAMES_A_GROUP)
+    with subscriber(here, path) as plays:
+        with publisher(first_at, path, 0, GROUPS) as publishes:
+            plays.wait_for(lambda words: "subscribed" in words)
+            publishes.order("write")
+            plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
+            publishes.kill()
+        with publisher(then_at, path, GROUPS, GROUPS) as publishes:
+            publishes.order("write")
+            publishes.order("close")
+            plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
+            arrived = [words["sha256"] for words in plays.heard if "sha256" in words]
+            in_flight = GROUPS * FRAMES_A_GROUP - 1
+            wanted = [frame.digest for index, frame in enumerate(expected) if index != in_flight]
+            assert [digest for digest in arrived if digest != expected[in_flight].digest] == wanted
+    ends.assert_crossed()
 
 
 def publisher(url: str, path: str, first_group: int, groups: int, frames_a_group: int = FRAMES_A_GROUP) -> PeerProcess:

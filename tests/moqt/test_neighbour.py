@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,8 @@ from tests.moqt.pair import Pair, made
 from tradewind.moqt import events as e
 from tradewind.moqt import messages as m
 from tradewind.moqt.errors import ProtocolViolation, RequestCode, SessionCode
+from tradewind.moqt.fields import Reader
+from tradewind.moqt.kinds import NAMES
 from tradewind.moqt.model import FullTrackName, Parameters
 from tradewind.moqt.parameters import RawParameters
 from tradewind.moqt.profiles import NEIGHBOUR
@@ -40,6 +44,35 @@ def test_another_way_replaces_it_on_the_same_stream(answered: bool) -> None:
     pair.client.session.readvertise(number, Parameters(hop_path=(7, 2, 1)))
     pair.run()
     assert pair.server.take() == [e.NamespaceReadvertised(number, Parameters(hop_path=(7, 2, 1)))]
+
+
+def test_a_namespace_says_which_of_its_tracks_are_published() -> None:
+    pair, number = advertised((7, 1))
+    pair.take()
+    now = Parameters(hop_path=(7, 1), tracks=frozenset((b"", b"video", b"\xff" * 4096)), announced=False)
+    pair.client.session.readvertise(number, now)
+    pair.run()
+    assert pair.server.take() == [e.NamespaceReadvertised(number, now)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[b"video", b"video"], [b"%d" % number for number in range(257)], [b"x" * 4097]],
+    ids=["twice", "too many", "too long"],
+)
+def test_names_that_cannot_be_are_violations(names: list[bytes]) -> None:
+    encode = NEIGHBOUR.varint.encode
+    value = b"".join(encode(len(name)) + name for name in names)
+    with pytest.raises(ProtocolViolation):
+        NAMES.read(Reader(NEIGHBOUR, encode(len(value)) + value))
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_names_or_a_violation(value: bytes) -> None:
+    data = NEIGHBOUR.varint.encode(len(value)) + value
+    with contextlib.suppress(ProtocolViolation):
+        found = NAMES.read(Reader(NEIGHBOUR, data))
+        assert NAMES.read(Reader(NEIGHBOUR, NAMES.write(NEIGHBOUR, found) or b"")) == found
 
 
 def test_what_crosses_a_refusal_is_late() -> None:

@@ -16,25 +16,11 @@ import pytest
 
 from tests.relay.test_run import ROOT, Running
 from tests.sim import pki
-from tradewind.contract.issuing import certificate_pem, key_pem
 
 pytestmark = pytest.mark.slow
 
 CLIP = ROOT / "control/demo/clip-180p.mp4"
 NAMES = ("fra-1", "hkg-1", "sin-1")
-
-
-def write_identity(directory: Path, mesh: str, name: str) -> tuple[str, ...]:
-    """Files of a relay's place in a mesh, and the flags that name them."""
-    directory.mkdir(exist_ok=True)
-    files = {
-        "ca": pki.trusted(mesh),
-        "cert": certificate_pem(pki.node(mesh, name, name.partition("-")[0])),
-        "key": key_pem(pki.key_of(name)),
-    }
-    for kind, pem in files.items():
-        (directory / kind).write_bytes(pem)
-    return tuple(flag for kind in files for flag in (f"--mesh.{kind}", str(directory / kind)))
 
 
 def free_ports(count: int) -> list[int]:
@@ -48,7 +34,7 @@ def free_ports(count: int) -> list[int]:
 def start(tmp_path: Path, name: str, ports: dict[str, int], mesh: str = "shop") -> Running:
     directory = tmp_path / name
     others = ",".join(f"{other}=127.0.0.1:{port}" for other, port in ports.items() if other != name)
-    identity = write_identity(directory, mesh, name)
+    identity = pki.write_files(directory, mesh, name)
     here = f"127.0.0.1:{ports[name]}"
     where = ("--listen", here, "--mesh.public_uri", f"https://{here}", "--mesh.neighbours", others)
     return Running(directory, "--dev", "--mesh.name", mesh, *where, "--log-level", "info", *identity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -47,3 +48,18 @@ def served(mesh: str, name: str, region: str, role: Role = Role.RELAY) -> Certif
 def trusted(mesh: str) -> bytes:
     """The authority, PEM."""
     return certificate_pem(authority(mesh))
+
+
+def write_files(directory: Path, mesh: str, name: str) -> tuple[str, ...]:
+    """Files of a relay's place in a mesh, and the flags that name them; what stands before the first hyphen of its
+    name is its region.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {
+        "ca": trusted(mesh),
+        "cert": certificate_pem(node(mesh, name, name.partition("-")[0])),
+        "key": key_pem(key_of(name)),
+    }
+    for kind, pem in files.items():
+        (directory / kind).write_bytes(pem)
+    return tuple(flag for kind in files for flag in (f"--mesh.{kind}", str(directory / kind)))

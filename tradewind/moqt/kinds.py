@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tradewind.moqt.errors import ProtocolViolation, SessionCode
 from tradewind.moqt.fields import (
+    MAX_TRACK_NAME_BYTES,
     Reader,
     read_location,
     read_namespace,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 MAX_HOPS = 32
 """Far more relays than any path here has."""
+MAX_NAMES = 256
+"""Of tracks, in TRACKS."""
 
 _FILL = frozenset({Scope.FILL})
 
@@ -207,6 +210,22 @@ def _write_hops(profile: Profile, hops: tuple[int, ...]) -> bytes:
     return write_prefixed(profile, b"".join(map(profile.varint.encode, hops)))
 
 
+def _read_names(reader: Reader) -> frozenset[bytes]:
+    """TRACKS (ours): names of tracks, each once."""
+    inner = reader.nested("TRACKS")
+    names: set[bytes] = set()
+    while inner.offset < inner.end:
+        name = inner.prefixed(MAX_TRACK_NAME_BYTES, "a track's name")
+        if name in names or len(names) == MAX_NAMES:
+            raise violation("TRACKS with a name twice, or with too many")
+        names.add(name)
+    return frozenset(names)
+
+
+def _write_names(profile: Profile, names: frozenset[bytes]) -> bytes:
+    return write_prefixed(profile, b"".join(write_prefixed(profile, name) for name in sorted(names)))
+
+
 def _range_kind(subject: FilterSubject) -> Kind:
     return Kind(lambda reader: read_range_filter(reader, subject), write_range_filter)
 
@@ -230,4 +249,5 @@ TYPED_FILTER = Kind(read_typed_filter, write_typed_filter)
 FILL = Kind(_read_fill, _write_fill)
 PREFIX = Kind(_read_prefix, write_namespace)
 HOPS = Kind(_read_hops, _write_hops)
+NAMES = Kind(_read_names, _write_names)
 RANGE_FILTERS = {subject: _range_kind(subject) for subject in FilterSubject}

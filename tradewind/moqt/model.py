@@ -209,6 +209,10 @@ class Parameters:
     hop_path: tuple[int, ...] | None = None
     """Between relays: the Hop IDs that a namespace came by, the Original Publisher's first."""
     route_cost: int | None = None
+    tracks: frozenset[bytes] | None = None
+    """Between relays: the names of a namespace's tracks that came with PUBLISH."""
+    announced: bool | None = None
+    """Between relays: False where a namespace is here only because tracks of it are."""
     rank: int | None = None
     """Between relays: of a SUBSCRIBE, below whom its sender stays; of others, how many relays may still be asked."""
 

@@ -112,7 +112,9 @@ BETWEEN_RELAYS = _table(
     # MoQ Cluster, "Namespace Advertisements".
     _row(0x40B57, "HOP_PATH", "hop_path", p.HOPS, "PUBLISH_NAMESPACE"),
     _row(0x40B58, "ROUTE_COST", "route_cost", p.VARINT, "PUBLISH_NAMESPACE"),
-    # Ours: docs/wire.md, "Ranks".
+    # Ours: docs/wire.md, "Neighbours' sessions" and "Ranks".
     _row(0x54571, "RANK", "rank", p.VARINT, "SUBSCRIBE FETCH TRACK_STATUS"),
+    _row(0x54573, "TRACKS", "tracks", p.NAMES, "PUBLISH_NAMESPACE"),
+    _row(0x54575, "ANNOUNCED", "announced", p.FLAG, "PUBLISH_NAMESPACE"),
 )
 DRAFT_22 = _from_20(p.TYPED_FILTER)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.cache import CachedObject
 from relay.forwarding.forwarder import Forwarder
+from relay.forwarding.routes import Way
 from tradewind.moqt.model import (
     NO_PARAMETERS,
     FullTrackName,
@@ -158,11 +159,11 @@ class FakePeer:
     def track_status(self, track: FullTrackName, parameters: Parameters) -> int | None:
         return self._request("track_status", track, parameters)
 
-    def publish_namespace(self, namespace: Namespace, hops: tuple[int, ...]) -> int | None:
-        return self._request("publish_namespace", namespace, hops)
+    def publish_namespace(self, namespace: Namespace, way: Way) -> int | None:
+        return self._request("publish_namespace", namespace, way)
 
-    def readvertise(self, request: int, hops: tuple[int, ...]) -> None:
-        self.said.append(("readvertise", request, hops))
+    def readvertise(self, request: int, way: Way) -> None:
+        self.said.append(("readvertise", request, way))
 
     def update(self, request: int, parameters: Parameters) -> int | None:
         self.said.append(("update", request, parameters))
