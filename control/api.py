@@ -3,7 +3,7 @@
     GET  /livez /readyz /metrics /state /version              the operators' listener alone, without a token
     GET  /v1/place?namespace=...                              viewers, with their access token
     GET  /v1/nodes /v1/nodes/ID /v1/links /v1/rooms
-    GET  /v1/streams[?namespace=...]                          what is published where, a row for each relay that has it
+    GET  /v1/streams[?namespace=...][&limit=]                 what is published where, a row for each relay that has it
     GET  /v1/sessions?node=ID[&after=][&limit=][&namespace=][&match=]    in pages, asked of that relay
     GET  /v1/tracks?node=ID[&match=][&limit=]                 the same, all at once
     GET  /v1/routes?relay=ID&origin=ID                        why a route is what it is
@@ -55,7 +55,11 @@ PUBLIC_LIMITS = HttpLimits(connections=1024, requests=100, body_bytes=16_384, he
 MAX_EVENTS = MAX_AUDIT = 1000
 MAX_ASKED = 64
 """Relays that are asked for one answer."""
-ASKABLE: tuple[Literal["tracks", "rooms", "state"], ...] = ("tracks", "rooms", "state")
+MAX_ROWS = 10_000
+"""Of streams, in one answer."""
+STRANGERS_S = 1.0
+"""How often a call by somebody we do not know is worth a line."""
+ASKABLE: tuple[Literal["tracks", "state"], ...] = ("tracks", "state")
 _JSON = "application/json"
 _PACKAGES = ("tradewind", "aioquic", "trio")
 
@@ -85,6 +89,10 @@ class Api:
 
     controller: Controller
     operator_keys: tuple[Key, ...] = ()
+    strangers: int = 0
+    """Calls by nobody we know, of which no line tells yet."""
+    strangers_at: float = float("-inf")
+    """When the next of them gets one."""
 
     def servers(self) -> tuple[HttpServer, HttpServer]:
         """The operators' listener, and the public one."""
@@ -132,10 +140,31 @@ class Api:
                 status = stop.status
                 raise
             finally:
-                _leave_line(request, operator, status)
+                self._leave_line(request, operator, status)
             return response
 
         return answer
+
+    def _leave_line(self, request: Request, operator: Operator | None, status: int) -> None:
+        """Who asked for what, and what came of it. Viewers' tokens stay out of it, strangers do not fill it."""
+        others = 0
+        if operator is None:
+            now = trio.current_time()
+            self.strangers += 1
+            if now < self.strangers_at:
+                return
+            others, self.strangers, self.strangers_at = self.strangers - 1, 0, now + STRANGERS_S
+        try:
+            asked = {name: value[:128] for name, value in parse_qsl(request.query, max_num_fields=32) if name != "jwt"}
+        except ValueError:
+            asked = {}
+        who, role = (operator.name, operator.role.name.lower()) if operator else (None, None)
+        said = {"method": request.method, "path": request.path[:256], "query": asked, "status": int(status)}
+        if request.body and operator is not None:
+            said["body"] = request.body[:512].decode("utf-8", "replace")
+        if others:
+            said["not_told"] = others
+        audit.info("operator", extra={"who": who, "role": role, "address": request.address, **said})
 
     def _operator(self, request: Request) -> Operator:
         """Who asks. Raises _Stop where that is nobody we know."""
@@ -240,7 +269,7 @@ class Api:
 
     # --- What relays are asked ---
 
-    def _asked(self, what: Literal["tracks", "rooms", "state"]) -> Work:
+    def _asked(self, what: Literal["tracks", "state"]) -> Work:
         async def answer(request: Request, _: Operator) -> Response:
             query = _query(request)
             limit = _number(query, "limit", 1000, 10_000)
@@ -272,11 +301,13 @@ class Api:
 
     async def _streams(self, request: Request, _: Operator) -> Response:
         """What relays told of their namespaces; of one that is asked for also what they did not tell by themselves."""
-        plane, namespace = self.controller.plane, views.named(_namespace(_query(request)))
+        plane, query, now = self.controller.plane, _query(request), trio.current_time()
+        namespace, limit = _namespace(query), _number(query, "limit", MAX_ROWS, MAX_ROWS)
         if not namespace:
-            return _json(views.streams(plane, trio.current_time()))
-        document = views.streams(plane, trio.current_time(), namespace)
-        untold = sorted(views.untold(plane, trio.current_time(), namespace).items())
+            return _json(views.streams(plane, now, limit))
+        wanted = views.wanted(namespace)
+        document = views.streams(plane, now, limit, wanted)
+        untold = sorted(views.untold(plane, now, wanted).items())
 
         async def ask(relay: str, fields: NamespaceFields) -> None:
             reply = await self.controller.ask(relay, Question(0, "streams", 1, namespace=fields))
@@ -355,19 +386,6 @@ class Api:
 Handler = Callable[[Request], Awaitable[Response]]
 Work = Callable[[Request, Operator], Awaitable[Response]]
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
-
-
-def _leave_line(request: Request, operator: Operator | None, status: int) -> None:
-    """Who asked for what, and what came of it. Viewers' tokens in a query stay out of it."""
-    try:
-        asked = {name: value[:128] for name, value in parse_qsl(request.query, max_num_fields=32) if name != "jwt"}
-    except ValueError:
-        asked = {}
-    who, role = (operator.name, operator.role.name.lower()) if operator else (None, None)
-    said = {"method": request.method, "path": request.path[:256], "query": asked, "status": int(status)}
-    if request.body:
-        said["body"] = request.body[:512].decode("utf-8", "replace")
-    audit.info("operator", extra={"who": who, "role": role, "address": request.address, **said})
 
 
 def _relay(query: Mapping[str, str]) -> str:

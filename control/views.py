@@ -7,10 +7,13 @@ anything.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
+from heapq import merge
+from itertools import islice
 from math import isfinite
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -64,19 +67,32 @@ def links(plane: Plane, now: float) -> list[dict[str, Any]]:
     return [plain(found) for found in sorted(plane.registry.evidence(now))]
 
 
-def streams(plane: Plane, now: float, namespace: str | None = None) -> dict[str, Any]:
-    """Every namespace at every relay that has it, a row each; `more`: of how many others a relay told only the names.
+Wanted: TypeAlias = Callable[[NamespaceFields], bool]
 
-    With `namespace` (fields joined by slashes) only that one's.
+
+def wanted(namespace: NamespaceFields) -> Wanted:
+    """Which namespace somebody means who wrote it as rows have it: fields that are no text are written in escapes."""
+    text = shown(namespace)
+    return (lambda name: shown(name) == text) if "\\" in text else (lambda name: name == namespace)
+
+
+def streams(plane: Plane, now: float, limit: int, wanted: Wanted | None = None) -> dict[str, Any]:
+    """Every namespace at every relay that has it, a row each; the busiest where there are more than `limit`.
+
+    `more`: how many others each relay has, that it told only the names of or for which there was no room. With `wanted`
+    only one namespace's rows.
     """
-    rows: list[dict[str, Any]] = []
-    more: dict[str, int] = {}
+    told: dict[str, Sequence[StreamReport]] = {}
+    more: Counter[str] = Counter()
     for view in plane.registry.members(now):
-        told = plane.streams.of(view.id, view.report)
-        rows += [found for row in told.rows if namespace in {None, (found := stream(view.id, row))["namespace"]}]
-        if told.more:
-            more[view.id] = told.more
-    return {"streams": in_order(rows), "more": more}
+        rows, others = plane.streams.of(view.id, view.report)
+        told[view.id] = rows if wanted is None else [row for row in rows if wanted(row.namespace)]
+        more[view.id] = others + len(told[view.id])
+    # Each relay tells its busiest first: no more of them are looked at than are shown.
+    merged = merge(*(_ranked(relay, rows) for relay, rows in told.items()))
+    found = [stream(relay, row) for _, relay, _, row in islice(merged, limit)]
+    more.subtract(row["relay"] for row in found)
+    return {"streams": in_order(found), "more": {relay: count for relay, count in more.items() if count}}
 
 
 def stream(relay: str, row: StreamReport) -> dict[str, Any]:
@@ -106,12 +122,12 @@ def streams_answered(relay: str, namespace: NamespaceFields, body: str) -> list[
     return [stream(relay, row) for row in rows]
 
 
-def untold(plane: Plane, now: float, namespace: str) -> dict[str, NamespaceFields]:
+def untold(plane: Plane, now: float, wanted: Wanted) -> dict[str, NamespaceFields]:
     """Relays that have a namespace of which they told only the name, and can be asked for more."""
     found = {}
     for view in plane.registry.members(now):
         if view.report is not None and plane.is_connected(view.id):
-            name = plane.streams.untold(view.id, view.report, lambda name: shown(name) == namespace)
+            name = plane.streams.untold(view.id, view.report, wanted)
             if name is not None:
                 found[view.id] = name
     return found
@@ -141,11 +157,6 @@ def explained(explanation: Explanation) -> dict[str, Any]:
     """Why a viewer would be sent where."""
     found: dict[str, Any] = plain(explanation.document())
     return found
-
-
-def named(namespace: NamespaceFields) -> str:
-    """A namespace as it stands in a row."""
-    return shown(namespace)
 
 
 def event(line: EventLine) -> dict[str, Any]:
@@ -213,6 +224,10 @@ def _node(plane: Plane, view: RelayView) -> dict[str, Any]:
         "uri": view.hello.uri,
         "address": f"{view.hello.address[0]}:{view.hello.address[1]}",
     }
+
+
+def _ranked(relay: str, rows: Sequence[StreamReport]) -> Iterator[tuple[float, str, int, StreamReport]]:
+    return ((-row.bytes_per_s, relay, place, row) for place, row in enumerate(rows))
 
 
 def _state(link: LinkReport) -> str:

@@ -54,6 +54,17 @@ def describe(attachment: Attachment, now: float, forwarder: Forwarder) -> dict[s
     }
 
 
+def brief(attachment: Attachment, now: float) -> dict[str, Any]:
+    """One session of a list that has all of them, for controllers that ask for no pages."""
+    return {
+        "id": attachment.id,
+        "address": str(attachment.connection.peer_address[0]),
+        "protocol": attachment.connection.protocol,
+        "open_s": round(now - attachment.opened_at, 1),
+        "neighbour": None if attachment.neighbour is None else attachment.neighbour.id,
+    }
+
+
 def page(node: Node, after: int, limit: int, match: str, prefix: NamespaceFields, now: float) -> str:
     """Sessions with ids above `after`, as JSON: `{"sessions": [...], "next": id or null, "total": 4096}`.
 

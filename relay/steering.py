@@ -148,7 +148,7 @@ class Steering:
                 body = listing.page(self._node, question.after, question.limit, question.match, question.namespace, now)
                 return Answer(question.id, body)
             case "sessions":
-                found = [listing.describe(one, now, forwarder) for one in self._node.attachments.values()]
+                found = [listing.brief(one, now) for one in self._node.attachments.values()]
             case "tracks":
                 found = forwarder.describe_tracks()
             case "links":

@@ -83,7 +83,8 @@ def trace(rows: Sequence[Mapping[str, Any]], hops: Mapping[tuple[str, str], Mapp
     def grown(row: Mapping[str, Any]) -> dict[str, Any]:
         placed.add(row["relay"])
         link = hops.get((row["source"], row["relay"]))
-        below = [taker for taker in takers.get(row["relay"], ()) if taker["relay"] not in placed]
+        # A relay may have any name, that of the source of all trees too.
+        below = takers.get(row["relay"], ()) if row["relay"] != PUBLISHER else ()
         return {**row, "link": dict(link) if link else None, "takers": [grown(taker) for taker in below]}
 
     origins = [grown(row) for row in takers.get(PUBLISHER, ())]

@@ -210,7 +210,7 @@ def test_a_table_says_its_version() -> None:
 
 def test_a_table_has_the_same_bytes_whatever_else_is_spoken() -> None:
     """Signed once for relays of every version: what came later than its version is in no table."""
-    assert msgpack.unpackb(encode_table(table()))[0] == TABLE_VERSION
+    assert msgpack.unpackb(encode_table(table()))[0] == TABLE_VERSION <= min(VERSIONS)
     later = Codec(TABLE, VERSION)
     for version in VERSIONS:
         assert encode_table(table(), version)[2:] == later.encode(table())[2:]

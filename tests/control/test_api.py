@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from typing import Any, cast
+from urllib.parse import urlencode
 
 import pytest
 
@@ -128,6 +129,28 @@ async def test_a_relay_of_before_streams_has_names(desk: Desk) -> None:
     assert [(one["relay"], one["source"], one["tracks"]) for one in found] == [("a", "publisher", 0), ("b", "", 0)]
 
 
+async def test_an_answer_has_so_many_rows(desk: Desk) -> None:
+    busy = [row("publisher", (b"live", b"%02d" % number), bytes_per_s=float(number)) for number in range(19, -1, -1)]
+    desk.fleet.relays["a"].told = {"streams": tuple(busy[1::2]), "streams_more": 5}
+    desk.fleet.relays["b"].told = {"streams": tuple(busy[::2])}
+    desk.fleet.run(1.5)
+    found = (await desk.call("/v1/streams?limit=3"))[1]
+    assert [one["namespace"] for one in found["streams"]] == ["live/17", "live/18", "live/19"]
+    assert found["more"] == {"a": 14, "b": 8}
+    assert len((await desk.call("/v1/streams"))[1]["streams"]) == 20
+
+
+async def test_a_namespace_that_is_no_text_is_found_as_it_is_written(desk: Desk) -> None:
+    odd = (b"live", b"\xff\x00")
+    desk.fleet.relays["a"].told = {"streams": (row("publisher", odd), row("publisher"))}
+    desk.fleet.run(1.5)
+    written = (await desk.call("/v1/streams"))[1]["streams"][0]["namespace"]
+    assert written.startswith("live/\\xff")
+    found = (await desk.call(f"/v1/streams?{urlencode({'namespace': written})}"))[1]["streams"]
+    assert [one["namespace"] for one in found] == [written]
+    assert (await desk.call("/v1/rooms")) == (200, [])
+
+
 # --- Sessions ---
 
 
@@ -185,6 +208,15 @@ async def test_every_call_takes_a_role_and_leaves_a_line(
         who = None if role is None else f"a {role.name.lower()}"
         assert (vars(line)["who"], vars(line)["status"]) == (who, status)
         assert vars(line)["path"] == path.partition("?")[0]
+
+
+async def test_strangers_do_not_fill_the_log(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "control.audit")
+    for _ in range(50):
+        assert (await desk.call("/v1/nodes", None))[0] == 401
+    desk.fleet.run(1.1)
+    await desk.call("/v1/nodes", None)
+    assert [vars(line).get("not_told") for line in caplog.records] == [None, 49]
 
 
 async def test_tokens_of_viewers_are_not_written_down(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

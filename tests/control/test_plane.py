@@ -135,6 +135,15 @@ def test_an_order_acts_only_once_it_is_on_disk_and_only_once() -> None:
     assert lines == [("ops", "drain x1", "a", "ordered"), ("ops", "drain x1", "a", "done")]
 
 
+def test_who_asks_again_before_it_is_on_disk_waits_too() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    fleet.saves_after_s = 0.5
+    assert fleet.order("x1", "a") is None and fleet.order("x1", "a") is None
+    fleet.run(0.7)
+    assert [reply.status for reply in fleet.replies.values()] == [202, 200]
+
+
 def test_an_order_is_repeated_until_it_is_done_and_over_a_restart() -> None:
     fleet = Fleet(FOUR)
     fleet.run(1)
@@ -306,6 +315,20 @@ def test_streams_are_what_relays_told_last() -> None:
     assert at("a") == ((), 0)
     fleet.reboot(a)
     assert not streams.tells("a")
+
+
+def test_a_new_life_has_told_nothing_yet() -> None:
+    fleet = Fleet({"a": "eu", "b": "us"})
+    a = fleet.relays["a"]
+    a.told = {"streams": (StreamReport((b"live",), "publisher", 2, 20, 1e5),)}
+    fleet.run(1.5)
+    assert a.link is not None
+    fleet.plane.receive_closed(a.link, "gone", fleet.now, fleet.wall_now)
+    a.link, a.hello = None, hello(77)
+    fleet.run(6)
+    assert fleet.plane.streams.tells("a") and "died" not in fleet.kinds("a"), "its neighbour hears it"
+    fleet.connect(a)
+    assert a.link is not None and not fleet.plane.streams.tells("a")
 
 
 # --- Rooms ---

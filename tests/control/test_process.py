@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from tests.control.mesh import hello, link, report
 from tradewind.contract.identity import Authority
 from tradewind.contract.ids import Role
 from tradewind.contract.issuing import Order, Terms, certificate_pem, issue, key_pem, make_authority
-from tradewind.contract.messages import Answer, Command, Done, Question, Report, RouteTable
+from tradewind.contract.messages import Answer, Command, Done, Origin, Question, Report, RouteTable
+from tradewind.contract.proving import Prover
 from tradewind.contract.roles import Operator, OperatorRole, sign_operator
 from tradewind.contract.token import generate_key, parse_keys
 from tradewind.settings.values import Address
@@ -137,10 +139,12 @@ class FakeMesh:
         self.stage: Any = "serving"
         self.heard: list[int] = []
         """How many tables there were each time that a controller was heard."""
+        self.more: dict[str, Any] = {}
+        """What else it reports."""
 
     def report(self, sequence: int, now: float, wall_now: float) -> Report:
         links = [link(other) for other in self.others]
-        return report(links, sequence=sequence, stage=self.stage)
+        return report(links, sequence=sequence, stage=self.stage, **self.more)
 
     def apply_table(self, table: RouteTable, now: float) -> None:
         self.tables.append(table)
@@ -296,6 +300,28 @@ async def test_a_controller_that_says_nothing_is_heard_by_what_it_acknowledges(c
         await trio.sleep(1.5)
         assert len(a.fake.heard) == heard and a.link.helm.statistics.welcomes == said
         control.process.send_signal(signal.SIGCONT)
+
+
+async def test_a_relay_of_the_version_before_is_steered_all_the_same(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.conversation.Prover", partial(Prover, versions=(1,)))
+
+    async def ask(path: str, role: OperatorRole = OperatorRole.VIEWER, body: Any = None) -> tuple[int, Any]:
+        return await trio.to_thread.run_sync(control.call, path, role, body)
+
+    async with two_relays(control) as (a, b):
+        a.fake.more = {"origins": (Origin((b"live",), 2**60),), "streams": (), "tracks": 3}
+        await until(lambda: ids(a) == ids(b) == ["a", "b"], "no table with both in it")
+        with trio.fail_after(WAIT_S):
+            while not (rows := (await ask("/v1/streams"))[1]["streams"]):  # noqa: ASYNC110 - a process
+                await trio.sleep(0.05)
+        assert [(row["namespace"], row["relay"], row["source"]) for row in rows] == [("live", "a", "publisher")]
+        assert (await ask("/v1/sessions?node=b"))[1]["sessions"] == [{"id": 1, "what": "sessions"}]
+        assert (await ask("/v1/sessions?node=b&namespace=live"))[0] == 501
+        order = {"id": "x1", "relay": "a", "action": "kick", "session": 7}
+        assert (await ask("/v1/commands", OperatorRole.OPERATOR, order))[0] == 202
+        await until(lambda: a.fake.obeyed == ["x1"], "the order did not come")
 
 
 async def test_who_is_no_relay_of_the_mesh_is_told_nothing(control: Control) -> None:
