@@ -12,7 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -32,10 +32,12 @@ PLAYS_ELSEWHERE_WITHIN_S = 3.0
 
 @dataclass
 class Show:
-    """An origin with a publisher, two relays that viewers are sent to, and what three viewers wrote."""
+    """An origin with a publisher, two relays that viewers are sent to, and what viewers wrote."""
 
     relays: dict[str, Running]
     trace: Path
+    viewers: subprocess.Popen[bytes]
+    count: int
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def read(self) -> list[dict[str, Any]]:
@@ -60,7 +62,7 @@ class Show:
         """Whether every viewer had so many objects of the picture there."""
         pictures = [lines for (_, track), lines in self.objects().items() if track.startswith("video")]
         had = [sum(line["relay"] == relay for line in lines) for lines in pictures]
-        return len(had) == VIEWERS and min(had) >= count
+        return len(had) == self.count and min(had) >= count
 
     def check_whole(self) -> None:
         """Every object came once, and none is missing between two that came. Groups count up by one."""
@@ -71,8 +73,9 @@ class Show:
                 assert following in ((group, number + 1), (group + 1, 0)), f"{viewer} misses {track} after {group}"
 
 
-@pytest.fixture
-def show(tmp_path: Path) -> Iterator[Show]:
+@contextmanager
+def open_show(directory: Path, count: int) -> Iterator[Show]:
+    """Start everything; so many viewers, in one process, are all sent to the first of the two relays."""
     names = (ORIGIN, FIRST, SECOND)
     ports = dict(zip(names, free_ports(3), strict=True))
 
@@ -89,7 +92,7 @@ def show(tmp_path: Path) -> Iterator[Show]:
             pass
 
     with ExitStack() as stack:
-        relays = {name: start(tmp_path, name, ports) for name in names}
+        relays = {name: start(directory, name, ports) for name in names}
         for relay in relays.values():
             stack.callback(end, relay.process)
         for relay in relays.values():
@@ -101,20 +104,26 @@ def show(tmp_path: Path) -> Iterator[Show]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
-        made = Show(relays, tmp_path / "trace")
         flags = ["--control", f"http://127.0.0.1:{server.server_address[1]}", "--namespace", "live/demo"]
-        flags += ["--viewers", str(VIEWERS), "--source", "127.10.2.1", "--rendition", "low", "--spread", "500ms"]
-        with made.trace.open("wb") as trace:
+        flags += ["--viewers", str(count), "--source", "127.10.2.1", "--rendition", "low", "--spread", "500ms"]
+        with (directory / "trace").open("wb") as trace:
             viewers = subprocess.Popen(
                 [sys.executable, "-P", "-m", "control.demo.viewing", *flags],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=trace,
             )
         stack.callback(end, viewers)
+        made = Show(relays, directory / "trace", viewers, count)
         made.until(lambda: made.play_at(FIRST, 60))
         yield made
-        viewers.send_signal(signal.SIGTERM)
-        assert viewers.wait(WAIT_S) == 0
+
+
+@pytest.fixture
+def show(tmp_path: Path) -> Iterator[Show]:
+    with open_show(tmp_path, VIEWERS) as made:
+        yield made
+        made.viewers.send_signal(signal.SIGTERM)
+        assert made.viewers.wait(WAIT_S) == 0
         states = [(line["viewer"], line["state"]) for line in made.read() if line["kind"] == "change"]
         assert {viewer for viewer, state in states if state == "closed"} == {f"viewer-{n + 1}" for n in range(VIEWERS)}
         made.check_whole()

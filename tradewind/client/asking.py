@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import trio
 
@@ -24,6 +25,7 @@ class Asked:
     """Who said it; empty where nobody did."""
 
 
+@lru_cache(maxsize=8)
 def http_trust(trust: ServerTrust) -> ssl.SSLContext:
     """How those who are asked over https prove who they are: as relays do, but for a pin, which is one relay's own."""
     context = ssl.create_default_context(

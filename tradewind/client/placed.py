@@ -31,6 +31,8 @@ from tradewind.quic.config import ServerTrust
 
 MAX_ATTEMPTS = 3
 """Relays dialled at once for one move."""
+MAX_TRACKS = 64
+"""Of which it is remembered what came, besides those that are read."""
 HEDGE_RTTS = 4.0
 """A far relay has so many round trips to answer before the next one is dialled beside it."""
 GRACEFUL = frozenset({"goaway", "better"})
@@ -173,7 +175,10 @@ class PlacedViewer:
 
     def continuity(self, name: str) -> Continuity:
         """What came of a track so far."""
-        return self._continuities.setdefault(name, Continuity())
+        known = self._continuities
+        if name not in known and len(known) >= MAX_TRACKS:
+            self._continuities = known = {name: known[name] for name in self.names if name in known}
+        return known.setdefault(name, Continuity())
 
     def choose(self, broadcast: Broadcast) -> Sequence[str]:
         """Which tracks of a catalogue to read."""
@@ -238,7 +243,7 @@ class PlacedViewer:
         self._choices.fail(current.id, now)
         self._choices.reset_backoff()
         if move is None:
-            self._begin_move("error", now, now + self._dice.random() * self.settings.patience.jitter_s, current.id)
+            self._leave_failed("error", current, now)
         else:
             # It was leaving or standing still: now there is nothing left to be gentle with.
             move.reason = "error" if move.reason == "better" else move.reason
@@ -293,20 +298,18 @@ class PlacedViewer:
             self._ask_at = now + max(self._choices.ttl_s(self._dice), said.retry_s)
 
     def _consider_better(self, now: float) -> None:
-        found = self._choices.better(self._here(), now) if self._current is not None else None
-        if found is None:
+        if self._current is None or (found := self._choices.better(self._here(), now)) is None:
             return
         candidate, named = found
         self._choices.note_better(now)
         wait_s = self._dice.random() * self.settings.patience.leave_jitter_s
-        self._begin_move("better" if named else "goaway", now, now + wait_s, self._here(), candidate)
+        self._move = _Move("better" if named else "goaway", now, now + wait_s, candidate, self._here())
 
     # --- Moving -------------------------------------------------------------------------------------------------------
 
-    def _begin_move(
-        self, reason: str, now: float, not_before: float, was: str, candidate: Candidate | None = None
-    ) -> None:
-        self._move = _Move(reason, now, not_before, candidate, was)
+    def _leave_failed(self, reason: str, current: Visit, now: float) -> None:
+        wait_s = self._dice.random() * self.settings.patience.jitter_s
+        self._move = _Move(reason, now, now + wait_s, was=current.id)
 
     def _race(self, move: _Move, now: float) -> None:
         """At the very beginning: measure the first candidates, and go to the best of those that answer."""
@@ -385,15 +388,13 @@ class PlacedViewer:
             self._ask_when_due(now)
             return
         opened = [visit for visit in move.attempts if visit.opened_at is not None]
-        connecting_until = [
-            visit.began + self.settings.patience.connect_s for visit in move.attempts if visit.opened_at is None
-        ]
-        if connecting_until and now < min(connecting_until):
+        began = min((visit.began for visit in move.attempts if visit.opened_at is None), default=-inf)
+        if now < began + self.settings.patience.connect_s:
             # There is nobody else to try: a slow handshake has all its time.
-            move.not_before = min(connecting_until)
+            move.not_before = began + self.settings.patience.connect_s
             return
         stays = current is not None and move.reason == "stall" and self._watch.answers(current.heard_bytes())
-        if stays or (opened and (current is None or move.reason == "stall")):
+        if stays or (opened and (current is None or move.reason == "stall" or self._watch.is_quiet)):
             # They answer, and none shows anything: no relay's fault, and a crowd that waits shall not wander.
             chosen = current if stays else opened[0]
             assert chosen is not None
@@ -418,7 +419,6 @@ class PlacedViewer:
         if move is None:
             return
         if current is not None and move.reason == "stall" and (self._watch.last_at or 0.0) > move.began:
-            self._choices.heal(current.id)
             self._settle(current, "playing", "recovered", now)
             self._watch.restart()
             self._watch.receive(now)
@@ -447,6 +447,7 @@ class PlacedViewer:
         self._choices.note_rtt(visit.id, visit.rtt_s)
         if state == "playing":
             self._has_played = True
+            self._choices.heal(visit.id)
             self._choices.reset_backoff()
         if visit is not old:
             self._watch.restart()
@@ -470,13 +471,11 @@ class PlacedViewer:
         current, move = self._current, self._move
         if current is None or current.goaway is None or move is not None:
             return
-        goaway, patience = current.goaway, self.settings.patience
-        wait_s = patience.leave_jitter_s
-        if goaway.timeout_ms:
-            wait_s = min(wait_s, goaway.timeout_ms / 4000)
+        goaway = current.goaway
+        wait_s = min(self.settings.patience.leave_jitter_s, goaway.timeout_ms / 4000 or inf)
         self._choices.fail(current.id, now)
         candidate = new_session(goaway.uri, self._choices, current.candidate)
-        self._begin_move("goaway", now, now + self._dice.random() * wait_s, current.id, candidate)
+        self._move = _Move("goaway", now, now + self._dice.random() * wait_s, candidate, current.id)
 
     def _look_for_stall(self, now: float) -> None:
         current = self._current
@@ -491,8 +490,7 @@ class PlacedViewer:
                 # Nothing will come from it: there is no picture to wait for.
                 current.leave("silent")
                 self._current = None
-            wait_s = self._dice.random() * self.settings.patience.jitter_s
-            self._begin_move("stall", now, now + wait_s, current.id)
+            self._leave_failed("stall", current, now)
 
     def _here(self) -> str:
         return self._current.id if self._current is not None else ""

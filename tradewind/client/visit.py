@@ -337,7 +337,7 @@ class Visit:
             except LinkLost:
                 return
             finally:
-                if request is not None:
+                if request is not None and not link.lost:
                     link.cancel(request)
             if refusals > _REFUSALS_BORNE or (inbox.status is not None and inbox.status not in _AGAIN):
                 others.cancel()
