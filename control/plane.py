@@ -400,6 +400,9 @@ class Plane:
         before = self._carried.get(relay)
         self._carried[relay] = report
         self.streams.apply(relay, report)
+        if before is not None and report.overstayed > before.overstayed:
+            detail = f"{report.overstayed - before.overstayed} did not move and were closed"
+            self.events.add(wall_now, "overstayed", relay, detail=detail)
         self._take(self.registry.receive_report(relay, report, now), now, wall_now)
         self._settling.receive_report(relay)
         if before is None or (before.origins, before.carried) != (report.origins, report.carried):
@@ -408,9 +411,6 @@ class Plane:
             self.homes.receive_report(relay, report.rooms)
         if before is None or before.stage != report.stage:
             self.homes.receive_change(relay)
-        if before is not None and report.overstayed > before.overstayed:
-            detail = f"{report.overstayed - before.overstayed} did not move and were closed"
-            self.events.add(wall_now, "overstayed", relay, detail=detail)
         known_overrides = set(map(_way, before.overrides)) if before else set()
         for override in report.overrides:
             if _way(override) not in known_overrides:

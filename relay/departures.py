@@ -41,7 +41,7 @@ class Host(Protocol):
 class Departures:
     """Who leaves one relay, and to where."""
 
-    __slots__ = ("_host", "_silent", "emptying", "placing", "uri")
+    __slots__ = ("_host", "_leaving", "_silent", "emptying", "placing", "uri")
 
     def __init__(self, host: Host) -> None:
         self.emptying: Emptying | None = None
@@ -53,6 +53,8 @@ class Departures:
         self._host = host
         self._silent: frozenset[str] = frozenset()
         """Neighbours that look dead, as placement was told."""
+        self._leaving: frozenset[str] = frozenset()
+        """Neighbours that are being emptied, the same."""
 
     def begin(self, now: float, deadline_s: float) -> None:
         """Ask everybody to move, a wave at a time. Asked again, the sooner deadline counts."""
@@ -101,11 +103,16 @@ class Departures:
         if self._host.mesh is not None:
             self._host.mesh.neighbours.set_leaving(leaving=self.emptying is not None)
 
-    def tell_silent(self, mesh: Mesh, now: float) -> None:
-        """Placement hears which neighbours look dead from here."""
-        if mesh.silent != self._silent and self.placing is not None:
+    def tell_neighbours(self, mesh: Mesh, now: float) -> None:
+        """Placement hears which neighbours look dead from here, and which say that they go."""
+        if self.placing is None:
+            return
+        if mesh.silent != self._silent:
             self._silent = mesh.silent
             self.placing.note_suspects(mesh.silent, now)
+        if mesh.leaving != self._leaving:
+            self._leaving = mesh.leaving
+            self.placing.note_leaving(mesh.leaving, now)
 
     def is_empty(self, attachments: Mapping[int, Attachment]) -> bool:
         """Whether nobody is here but neighbours, and none of them reads from here.

@@ -148,7 +148,7 @@ class Node:
         self._dispatch(endpoint.receive_datagrams(batch, now, self.settings.turn_handshakes), port, now, wall_now)
         if self.mesh is not None:
             self.mesh.act(now)
-            self.departures.tell_silent(self.mesh, now)
+            self.departures.tell_neighbours(self.mesh, now)
         self._unblock(port)
 
     def handle_deadline(self, now: float, wall_now: float) -> None:
@@ -164,7 +164,7 @@ class Node:
                 self._unblock(port)
         if self.mesh is not None and self.mesh.next_deadline() <= now:
             self.mesh.handle_deadline(now)
-            self.departures.tell_silent(self.mesh, now)
+            self.departures.tell_neighbours(self.mesh, now)
         try:
             self.forwarder.handle_deadline(now)
         except Exception as error:  # noqa: BLE001 - see `faults`

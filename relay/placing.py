@@ -59,7 +59,7 @@ class Placing:
 
     __slots__ = (
         *("_all", "_answers", "_by_address", "_carried", "_keys", "_known", "_known_until", "_last", "_locator"),
-        *("_own", "_settings", "_signing", "_stage", "_table"),
+        *("_leaving", "_own", "_settings", "_signing", "_stage", "_table"),
     )
 
     def __init__(
@@ -80,6 +80,7 @@ class Placing:
         self._known: frozenset[Path] = frozenset()
         self._known_until = -math.inf
         self._stage: StageName = "serving"
+        self._leaving: frozenset[str] = frozenset()
         self._table: tuple[RouteTable, frozenset[str]] | None = None
         self._last = LastTable(own, signing, keys, locator=locator)
         self._all = _Bucket(settings.questions_per_s)
@@ -106,6 +107,12 @@ class Placing:
         """Which relays seem dead from here: nobody is placed on them."""
         if self._table is not None and frozenset(suspects) != self._table[1]:
             self._table = (self._table[0], frozenset(suspects))
+            self._apply(now)
+
+    def note_leaving(self, leaving: Collection[str], now: float) -> None:
+        """Which relays say themselves that they are being emptied, before any table does."""
+        if frozenset(leaving) != self._leaving:
+            self._leaving = frozenset(leaving)
             self._apply(now)
 
     def move(self, leaver: Leaver, now: float, wall_now: float) -> Elsewhere | Reason:
@@ -143,8 +150,13 @@ class Placing:
         if self._table is None:
             return
         table, suspects = self._table
-        if self._stage != "serving":
-            entries = (replace(entry, stage=self._stage) if entry.id == self._own else entry for entry in table.relays)
+        stages: dict[str, StageName] = {**dict.fromkeys(self._leaving, "draining"), self._own: self._stage}
+        if self._leaving or self._stage != "serving":
+            known = (stages.get(entry.id, "serving") for entry in table.relays)
+            entries = (
+                entry if stage == "serving" else replace(entry, stage=stage)
+                for entry, stage in zip(table.relays, known, strict=True)
+            )
             table = replace(table, relays=tuple(entries))
         self._last.apply(table, now, suspects)
 

@@ -123,6 +123,8 @@ class Mesh:
         """Verdicts since the caller last emptied this."""
         self.silent: frozenset[str] = frozenset()
         """Neighbours from which nothing comes: they look dead from here."""
+        self.leaving: frozenset[str] = frozenset()
+        """Neighbours that say that they are being emptied."""
         self._host = host
         self._fars: dict[str, Far] = {}
         self._meetings: dict[Connection, Meeting] = {}
@@ -267,6 +269,9 @@ class Mesh:
             self.changes.append(change)
             key = (change.direction.value, change.new.value)
             self.statistics.changes[key] = self.statistics.changes.get(key, 0) + 1
+        leaving = [link.neighbour for link in self.neighbours.links() if link.far_leaves]
+        if leaving or self.leaving:
+            self.leaving = frozenset(leaving)
         for far in self._fars.values():
             link = self.neighbours.get(far.id)
             if far.session is not None and link is not None:

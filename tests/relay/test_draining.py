@@ -110,6 +110,7 @@ def test_undone_half_way_nobody_else_is_asked() -> None:
     assert newcomer.objects and not newcomer.uris, "it is open for new ones"
 
 
+@pytest.mark.slow
 def test_who_does_not_listen_is_closed_at_the_deadline_and_counted() -> None:
     mesh, source, viewers = shown(["hkg"] * 4, follows=False)
     followers = [Follower(mesh, mesh.dial("hkg", reader())) for _ in range(3)]
@@ -135,6 +136,18 @@ def test_who_comes_while_it_drains_is_sent_on_at_once() -> None:
     source.stream(1.0)
     assert late.uris and late.at != "fra"
     assert mesh.node("fra").tally.overstayed == 0
+
+
+@pytest.mark.slow
+def test_two_at_once_do_not_send_them_to_each_other() -> None:
+    """No table says so yet: they have it from each other."""
+    mesh, source, viewers = shown(["fra"] * 9)
+    mesh.order("osl", "drain", 20.0)
+    source.stream(0.4, told=False)
+    mesh.order("fra", "drain", 6.0)
+    source.stream(5.0, told=False)
+    assert all(len(viewer.uris) == 1 and viewer.at in {"hkg", "sin"} for viewer in viewers)
+    assert_whole(source, viewers)
 
 
 def test_without_a_table_they_are_asked_without_a_uri_and_newcomers_are_left_alone() -> None:
@@ -193,6 +206,7 @@ def test_every_relay_in_turn() -> None:
 # --- On the way to others ---
 
 
+@pytest.mark.slow
 def test_what_others_read_through_it_moves_first() -> None:
     mesh, source, viewers = shown(["sin"] * 2)
     mesh.prefer("sin", {"hkg": ["fra", "hkg"]})
@@ -228,8 +242,9 @@ def test_who_has_no_other_way_reads_on() -> None:
     assert max(viewer.objects) == max(late.objects) >= source.sent[-2]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_told_to_stop_waits_for_relays_too() -> None:
-    mesh, source, viewers = shown(["sin", "fra"])
+    mesh, source, viewers = shown(["sin", "sin"])
     mesh.prefer("sin", {"hkg": ["fra", "hkg"]})
     source.stream(3.0, told=False)
     node = mesh.node("fra")

@@ -109,7 +109,7 @@ def test_a_publisher_that_moves_is_the_same_to_relays_behind_others(announces: b
     send(first, serves_first, 0)
     mesh.run()
     second, serves_second = begin("new")
-    assert mesh.sources("mid") == {"old"}
+    assert "old" in mesh.sources("mid")
     mesh.node("mid").forwarder.note_leaving(mesh.session("mid", "old"), mesh.network.now, leaving=True)
     mesh.network.touch(mesh.relays["mid"])
     mesh.run()

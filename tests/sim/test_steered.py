@@ -1,4 +1,4 @@
-"""A relay that is gone without a word: how long until neighbours and the controller know, and where viewers go."""
+"""Relays that go, with a controller beside: drained by an operator, and dead without a word."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.sim.moving import Follower, Placed, Source, reader, writer
+from control.state import Order
+from tests.sim.moving import PERIOD_S, Follower, Placed, Source, reader, writer
 from tests.sim.steered import REPORT_S, STEP_S, Steered
 from tradewind.placing.answering import PlaceAnswer, PlaceRequest
 from tradewind.placing.answering import Placed as Answer
@@ -82,3 +83,41 @@ def test_candidates_admit_before_anybody_knows() -> None:
         address, path = mesh.reached(uri)
         assert mesh.client(mesh.named(address), path=path).is_open
     assert viewer.objects
+
+
+def shows(control: Steered, source: Source, seconds: float) -> None:
+    for _ in range(round(seconds / PERIOD_S)):
+        source.send()
+        control.run(PERIOD_S)
+
+
+@pytest.mark.slow
+def test_an_operator_drains_through_the_controller() -> None:
+    """From the order to the last event: tables leave it out, viewers go, and who does not is told of."""
+    mesh, source, control = steered()
+    viewers = [Follower(mesh, mesh.dial("fra", reader())) for _ in range(5)]
+    deaf = Follower(mesh, mesh.dial("fra", reader()), follows=False)
+    shows(control, source, 1.0)
+    network = mesh.network
+    control.plane.order(Order("o-1", "fra", "drain", "ops", network.wall_now, 8.0), network.now, network.wall_now)
+    shows(control, source, 3.0)
+    for name in OTHERS:
+        table = control.tables[name]
+        assert {entry.id: entry.stage for entry in table.relays}["fra"] == "draining"
+        hops = [found.next_hop for route in table.routes if route.origin != "fra" for found in route.candidates]
+        assert hops and "fra" not in hops, "nobody reads through it"
+    shows(control, source, 7.0)
+    assert all(viewer.at in OTHERS and max(viewer.objects) == source.sent[-1] for viewer in viewers)
+    assert all(max(viewer.gaps()) <= 0.2 for viewer in viewers)
+    assert deaf.client.closed is not None
+    told = [line for line in control.plane.events.after(0, 10_000) if line.relay == "fra"]
+    kinds = [f"{line.kind} {line.detail}" if line.kind in {"stage", "overstayed"} else line.kind for line in told]
+    assert kinds == [
+        "joined",
+        *(kind for kind in kinds if kind.startswith("link_")),
+        "command",
+        "command_done",
+        "stage draining",
+        "overstayed 1 did not move and were closed",
+        "stage empty",
+    ]
