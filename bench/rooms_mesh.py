@@ -75,6 +75,7 @@ class Notes:
     epochs: dict[int, float] = field(default_factory=dict)
     """When the first record of each epoch was acknowledged."""
     refused: Counter[str] = field(default_factory=Counter)
+    refused_at: list[float] = field(default_factory=list)
     answers_at: list[float] = field(default_factory=list)
     """Every new acknowledgement, by whoever heard it."""
     unanswered: int = 0
@@ -97,6 +98,7 @@ class Notes:
                     self.answers_at.append(now)
             case Nak():
                 self.refused[message.why.name] += 1
+                self.refused_at.append(now)
 
     def read(self, what: str, reader: str, record: Record) -> None:
         """One record, as a reader had it."""
@@ -219,6 +221,9 @@ def _after_kill(outcome: Outcome) -> Iterator[str]:
         f"(from {(since - killed) * 1e3:.0f} ms), the first new one {first}, "
         f"the last of those sent by then after {max(waited, default=0.0) * 1e3:.0f} ms"
     )
+    refused = min((at for at in notes.refused_at if at > killed), default=None)
+    if refused is not None:
+        yield f"the first refusal {(refused - killed) * 1e3:.0f} ms after the kill"
 
 
 async def _home(mesh: Mesh) -> str:

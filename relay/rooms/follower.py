@@ -63,7 +63,7 @@ class Follower:
             self._lineage = copy.lineage
             return
         self._shown = max(self._shown, copy.visible)
-        self._log.show(self._shown)
+        self._log.show(self._safe)
         expected = self._expected
         if copy.first > expected:
             return
@@ -99,7 +99,7 @@ class Follower:
         self._writing = 0
         if written.outcome is Outcome.STORED:
             self._taken += len(write.entries)
-            self._log.show(self._shown)
+            self._log.show(self._safe)
             if not write.entries:
                 self._chain = self._log.chain
             return
@@ -128,6 +128,12 @@ class Follower:
     @property
     def _expected(self) -> int:
         return self._log.records + self._writing + len(self._waiting)
+
+    @property
+    def _safe(self) -> int:
+        """What readers may see: what the home showed; all that is here, once this relay is whole: two have it then."""
+        log = self._log
+        return log.records if log.standing.whole >= self._epoch and self.joined else self._shown
 
     def _take(self, payload: bytes) -> bool:
         """Queue the next record if it is one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import cast
 
 import pytest
@@ -26,12 +27,19 @@ class Relay:
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
+        self.groups: list[int] = []
+        self.kept: list[bytes] = []
         self.reopened = trio.Event()
 
     def write(self, group: int, number: int, payload: bytes) -> None:
         message = decode(payload)
         assert isinstance(message, Publish)
         self.sent.append(message.body)
+        self.groups.append(group)
+        self.kept.append(message.body)
+
+    def forget(self) -> None:
+        self.kept.clear()
 
     def __aiter__(self) -> Relay:
         return self
@@ -84,6 +92,20 @@ async def test_who_moves_repeats_what_nobody_answered_in_its_order(autojump_cloc
             answer(room, body)
         await trio.sleep(2 * FIRST_WAIT_S)
         assert b"".join(relay.sent) == b"abcdeaced"
+
+
+async def test_the_next_relay_reads_nothing_that_the_last_one_was_sent(autojump_clock: MockClock) -> None:
+    async with a_room() as (room, relay, nursery):
+        for body in (b"a", b"b"):
+            nursery.start_soon(partial(room.write, body, key=body.ljust(16, b".")))
+            await trio.sleep(0.01)
+        answer(room, b"a")
+        room._begin_anew()
+        assert relay.kept == []
+        relay.move()
+        await trio.sleep(0.01)
+        assert relay.kept == [b"b"] and relay.groups == [relay.groups[0]] * 2 + [relay.groups[0] + 1]
+        answer(room, b"b")
 
 
 async def test_a_message_is_asked_for_until_it_is_answered(autojump_clock: MockClock) -> None:

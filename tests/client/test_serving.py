@@ -478,3 +478,18 @@ def test_a_group_without_its_start_is_left_out() -> None:
     arrive(sorter, (2, 0), at=0.6)
     assert [item.location for item in sorter.ready(1.0)] == [(2, 0)]
     assert sorter.gaps == 0
+
+
+@every_draft
+def test_what_a_track_has_forgotten_nobody_gets(draft: int) -> None:
+    world = Joined(draft)
+    track = world.track()
+    fill(track, 5, 3)
+    track.forget()
+    track.check_invariants()
+    request = world.subscribe(filter=NEXT_OBJECT)
+    world.run()
+    assert world.objects(request) == []
+    fill(track, 6, 2)
+    world.run()
+    assert world.objects(request) == group(6, 2)

@@ -395,7 +395,8 @@ class Client:
     async def _move_to(self, link: Link) -> None:
         """Make on a new link what there was on the old one."""
         with suppress(LinkLost):
-            for namespace in list(self._publications):
+            for namespace, publication in list(self._publications.items()):
+                publication.moving()
                 with suppress(RequestFailed):
                     await self._announce(link, namespace)
             for subscription in list(self._subscriptions):

@@ -56,6 +56,8 @@ LONGEST_WAIT_S = 5.0
 SHORTEST_RETRY_S = 0.1
 GROUP_MESSAGES = 64
 """A group of `pub` ends after so many, once everything in it is answered."""
+MOST_GROUP_MESSAGES = 1024
+"""And after so many whatever was answered: what is in two groups may change places on the way."""
 PAGE_RECORDS = 2048
 LOOK_S = 0.2
 """How often a reader looks whether the room has moved, and whether what is late has to be asked for."""
@@ -211,6 +213,7 @@ class Room:
             return
         publication = self._client.publication(self.wire(writer_namespace(self.name, (self.user,))))
         self._track = publication.track(PUB_TRACK)
+        publication.moving = self._begin_anew
         self._publication = await self._client.publish_namespace(publication)
         answers = await self._subscribe_answers()
         self._nursery.start_soon(self._take_answers, answers)
@@ -248,6 +251,12 @@ class Room:
             await answers.reopened.wait()
             self._repeat()
 
+    def _begin_anew(self) -> None:
+        """What another relay was sent, the next one is not to read: it would refuse what has a place already."""
+        assert self._track is not None
+        self._track.forget()
+        self._group, self._number = self._group + 1, 0
+
     def _repeat(self) -> None:
         """Send all that nobody has answered, in its order, to who listens now."""
         for waiting in self._waiting.values():
@@ -267,7 +276,7 @@ class Room:
 
     def _send(self, waiting: _Waiting) -> None:
         assert self._track is not None
-        if self._number >= GROUP_MESSAGES and len(self._waiting) <= 1:
+        if self._number >= (GROUP_MESSAGES if len(self._waiting) <= 1 else MOST_GROUP_MESSAGES):
             self._group, self._number = self._group + 1, 0
         self._watch(waiting.message)
         self._track.write(self._group, self._number, waiting.data)

@@ -117,6 +117,12 @@ class TrackWriter:
             self._groups[-1].closed = True
             self._written()
 
+    def forget(self) -> None:
+        """Keep nothing of what was written: who subscribes from now on gets what comes, in a new group."""
+        self.end_group()
+        self._groups.clear()
+        self.size_bytes = 0
+
     def finish(self) -> None:
         """Say that nothing will follow. Subscriptions end when they have had everything."""
         self.ended = True
@@ -161,10 +167,12 @@ class TrackWriter:
 class Publication:
     """A namespace that an application publishes, and its tracks."""
 
-    __slots__ = ("_tracks", "_written", "namespace")
+    __slots__ = ("_tracks", "_written", "moving", "namespace")
 
     def __init__(self, namespace: Namespace, written: Callable[[], None]) -> None:
         self.namespace = namespace
+        self.moving: Callable[[], None] = lambda: None
+        """Called before it is announced on another connection, whose relay then asks for the current groups."""
         self._tracks: dict[bytes, TrackWriter] = {}
         self._written = written
 

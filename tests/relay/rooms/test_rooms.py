@@ -409,6 +409,18 @@ def test_a_follower_counts_once_it_is_whole() -> None:
     assert acks(town) == [(1, 0, True, 2)]
 
 
+def test_a_follower_shows_what_two_relays_have() -> None:
+    town = opened()
+    for number in range(3):
+        town.publish("a", publish(number))
+    town.flush("a")
+    town.flush("a")
+    town.deliver("a", "b")
+    town.flush("b")
+    town.crash("a")
+    assert len(town.relays["b"].visible()) == len(town.relays["b"].records) >= 1, "it may have been acknowledged"
+
+
 def test_an_old_table_opens_no_old_epoch() -> None:
     town = opened()
     old = town.entry
