@@ -41,13 +41,16 @@ class Several:
             source for source in track.sources.values() if source.established and source.last_at >= latest - LOOK_S
         ]
         if alive and latest > float("-inf"):
-            # Whoever is nearest and was first; publishers here are never let go.
-            keep = min(alive, key=lambda source: (source.way is not None, source.established_at))
+            # Whoever stays, is nearest and was first; publishers here are never let go.
+            keep = min(alive, key=lambda one: (self._is_leaving(one), one.way is not None, one.established_at))
             for source in tuple(track.sources.values()):
                 if source is not keep and source.way is not None and source.established and not source.doubles:
                     del track.sources[source.party]
                     self._book.cancel(source.party)
         self.watch(track, now)
+
+    def _is_leaving(self, source: Source) -> bool:
+        return self._book.members[source.party.session].leaving
 
 
 def _are_several(track: Track) -> bool:

@@ -170,12 +170,3 @@ def test_a_haul_over_real_udp() -> None:
     assert len(run.parts) == 2
     assert 0.3 < sum(run.parts) <= 1.1
     assert run.late_p99_s > 0
-
-
-@pytest.mark.slow
-def test_placed_viewers() -> None:
-    found = run("bench.placed_viewers", "--viewers", "2", "--seconds", "1", "--trouble", "leave")
-    assert found.returncode == 0, found.stderr
-    said = json.loads(found.stdout)
-    assert (said["viewers"], said["twice"], said["missing"]) == (2, 0, 0)
-    assert said["cpu_s_per_viewer_s"] > 0

@@ -115,7 +115,7 @@ def test_a_publisher_that_moves_is_the_same_to_relays_behind_others(announces: b
     mesh.run()
     for client, served in ((first, serves_first), (second, serves_second)):
         send(client, served, 1)
-    mesh.run()
+    mesh.run(1.5)
     assert mesh.sources("mid") == {"new"}
     first.close()
     mesh.run(1.0)
