@@ -9,6 +9,7 @@
     GET  /v1/routes?relay=ID&origin=ID                        why a route is what it is
     GET  /v1/place/explain?namespace=...[&from=...|&jwt=...&address=...]  why a viewer would be sent where
     GET  /v1/events?after=N[&limit=]   /v1/commands[/ID]   /v1/audit[?limit=]
+    GET  /map /place.js                                       pages; what the map shows takes an operator's token
     POST /v1/commands   {"id": "...", "relay": "...", "action": "drain", ...}
 
 Operators show a bearer token with a role (`tradewind.contract.roles`). Looking takes a viewer, commands an operator,
@@ -39,6 +40,7 @@ from control.commands import MAX_ID_LENGTH
 from control.controller import Controller
 from control.outgoing import Reply
 from control.state import Action, Order
+from control.web import map_routes
 from tradewind.contract.ids import is_name
 from tradewind.contract.messages import Amount, Count, Name, NamespaceFields, Question
 from tradewind.contract.roles import Operator, OperatorRole, verify_operator
@@ -97,7 +99,8 @@ class Api:
     def servers(self) -> tuple[HttpServer, HttpServer]:
         """The operators' listener, and the public one."""
         everything = {**self._own_routes(), **self._routes()}
-        public = {"/livez": everything["/livez"], **self._routes()}
+        everything |= map_routes()
+        public = {"/livez": everything["/livez"], **self._routes(), **map_routes()}
         return (
             HttpServer(lambda request: self._answer(everything, request), OPS_LIMITS),
             HttpServer(lambda request: self._answer(public, request), PUBLIC_LIMITS),

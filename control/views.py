@@ -209,6 +209,8 @@ def _node(plane: Plane, view: RelayView) -> dict[str, Any]:
     return {
         "id": view.id,
         "region": view.region,
+        "latitude": view.place.latitude if view.place else None,
+        "longitude": view.place.longitude if view.place else None,
         "condition": view.condition.value,
         "connected": plane.is_connected(view.id),
         "stage": view.stage if view.condition is not Condition.DEAD else None,

@@ -1,4 +1,5 @@
-// Builds the viewer page into control/pages: one script, one style sheet, one page, and the licences of what is inside.
+// Builds the pages into control/pages: the viewer page and the operators' map, a script, a style sheet and a page each,
+// and the licences of what is inside.
 
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -7,7 +8,7 @@ import { build } from "esbuild";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const pages = path.join(here, "..", "control", "pages");
-const BUILT = ["index.html", "viewer.js", "viewer.css", "place.js", "licenses.txt"];
+const BUILT = ["index.html", "viewer.js", "viewer.css", "map.html", "map.js", "map.css", "place.js", "licenses.txt"];
 
 // @moq/hang loads a software decoder where the browser has none. This page asks for WebCodecs before it starts, so the
 // decoder (300 kB, LGPL) stays out.
@@ -23,7 +24,7 @@ await mkdir(pages, { recursive: true });
 await Promise.all(BUILT.map((name) => rm(path.join(pages, name), { force: true })));
 
 const { metafile } = await build({
-  entryPoints: { viewer: path.join(here, "src/main.js") },
+  entryPoints: { viewer: path.join(here, "src/main.js"), map: path.join(here, "src/map.js") },
   outdir: pages,
   bundle: true,
   minify: true,
@@ -36,10 +37,14 @@ const { metafile } = await build({
   metafile: true,
   logLevel: "warning",
 });
-const styles = await build({ entryPoints: [path.join(here, "src/viewer.css")], minify: true, write: false });
-await writeFile(path.join(pages, "viewer.css"), styles.outputFiles[0].text);
+for (const name of ["viewer.css", "map.css"]) {
+  const styles = await build({ entryPoints: [path.join(here, "src", name)], minify: true, write: false });
+  await writeFile(path.join(pages, name), styles.outputFiles[0].text);
+}
 await writeFile(path.join(pages, ".gitignore"), "*\n");
-await writeFile(path.join(pages, "index.html"), await readFile(path.join(here, "src/index.html")));
+for (const name of ["index.html", "map.html"]) {
+  await writeFile(path.join(pages, name), await readFile(path.join(here, "src", name)));
+}
 // For other people's players, as it is.
 await writeFile(path.join(pages, "place.js"), await readFile(path.join(here, "place.js")));
 await writeFile(path.join(pages, "licenses.txt"), await licences(Object.keys(metafile.inputs)));

@@ -63,7 +63,7 @@ class Browser:
         )
 
     def open(self, url: str, **options: Any) -> Page:
-        """Open a page; options are `width`, `height`, `scale` and `init` (a script that runs before the page's own)."""
+        """Open a page; options are `width`, `height`, `scale`, `scheme` ("dark") and `init`, a script to run first."""
         return Page(self, self.order(open=url, **options)["page"])
 
     def order(self, **words: Any) -> dict[str, Any]:

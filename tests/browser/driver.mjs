@@ -1,6 +1,6 @@
 // Drives Debian's Chromium for pytest: a JSON order a line on standard input, a JSON answer a line on standard output.
 //
-// {"open": URL, "width": 1280, "height": 800} -> {"page": N}     {"evaluate": "expression", "page": N} -> {"value": …}
+// {"open": URL, "width": 1280, "height": 800, "scheme": "dark"} -> {"page": N}     {"evaluate": "expression", "page": N} -> {"value": …}
 // {"screenshot": FILE, "page": N} -> {}                          {"console": true, "page": N} -> {"value": [lines]}
 // {"click"|"fill": SELECTOR, "text": …, "page": N} -> {}         {"close": true, "page": N} -> {}
 
@@ -21,6 +21,7 @@ async function obey(order) {
     const context = await browser.newContext({
       viewport: { width: order.width ?? 1280, height: order.height ?? 800 },
       deviceScaleFactor: order.scale ?? 1,
+      colorScheme: order.scheme ?? "light",
     });
     const page = await context.newPage();
     const lines = [];
