@@ -37,6 +37,7 @@ from relay.forwarding.peers import Peer, Sink
 from relay.forwarding.picture import Carried, ForwardingStatistics
 from relay.forwarding.routes import Party, Way
 from relay.forwarding.seeking import Seeking
+from relay.forwarding.several import Several
 from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Inlet, MalformedTrack, NewLife, Source, Track
@@ -63,7 +64,7 @@ LONGEST_TIMEOUT_S = 60.0
 class Forwarder:
     """All tracks of one relay."""
 
-    __slots__ = ("_book", "_discovery", "_fetching", "_moving", "_seeking", "_status", "_subscribing",
+    __slots__ = ("_book", "_discovery", "_fetching", "_moving", "_seeking", "_several", "_status", "_subscribing",
                  "_upstreams")  # fmt: skip
 
     def __init__(self, settings: ForwardingSettings) -> None:
@@ -74,6 +75,7 @@ class Forwarder:
         self._subscribing = Subscribing(self._book, self._discovery, self._fetching, self._upstreams)
         self._moving = Moving(self._book, self._upstreams, self._subscribing)
         self._seeking = Seeking(self._book, self._discovery, self._subscribing)
+        self._several = Several(self._book, self._upstreams, self._subscribing)
         self._status = Status(self._book, self._upstreams)
 
     @property
@@ -142,6 +144,9 @@ class Forwarder:
         self, session: int, request: int, track: FullTrackName, parameters: Parameters, now: float
     ) -> None:
         self._subscribing.request(Party(session, request), track, parameters, now)
+        found = self._book.tracks.get(track)
+        if found is not None and found.established:
+            self._several.watch(found, now)
 
     def receive_publish(
         self, session: int, request: int, track: FullTrackName, parameters: Parameters, properties: Properties,
@@ -149,8 +154,11 @@ class Forwarder:
     ) -> None:  # fmt: skip
         """PUBLISH; `private`: neighbours do not hear of it."""
         self._subscribing.offered(Party(session, request), track, parameters, properties, now)
-        if not private and self._book.tracks.get(track) is not None:
-            self._upstreams.published(track)
+        found = self._book.tracks.get(track)
+        if found is not None:
+            self._several.watch(found, now)
+            if not private:
+                self._upstreams.published(track)
 
     def receive_fetch(
         self, session: int, request: int, track: FullTrackName, chosen: LocationFilter, parameters: Parameters,
@@ -191,7 +199,7 @@ class Forwarder:
             return
         if self._discovery.announce(party, namespace, way):
             self._subscribing.end_former_lives(namespace, now)
-        self._subscribing.appeared(party, way, namespace, now)
+        self._several.appeared(party, way, namespace, now)
         self._moving.reconsider(namespace, now)
         self._seeking.look(namespace, now)
 
@@ -219,7 +227,7 @@ class Forwarder:
         fresh = self._discovery.announce(party, namespace, private=private)
         if fresh:
             self._subscribing.end_former_lives(namespace, now)
-        self._subscribing.announced(party, namespace, now)
+        self._subscribing.announced(party, namespace)
 
     def receive_subscribe_namespace(self, session: int, request: int, prefix: Namespace, now: float) -> None:
         self._discovery.listen_namespaces(Party(session, request), prefix, now)
@@ -294,6 +302,7 @@ class Forwarder:
         role = self._book.roles.get(party)
         if isinstance(role, Feeding):
             self._subscribing.accepted(party, role, parameters, properties, now)
+            self._several.watch(role.track, now)
 
     def receive_fetch_ok(
         self, session: int, request: int, end: Location, end_of_track: bool, properties: Properties, now: float

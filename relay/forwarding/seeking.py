@@ -55,4 +55,4 @@ class Seeking:
         if track.established:
             self._discovery.offer_everywhere(track, set())
         elif not track.sources:
-            self._subscribing.seek(track, now)
+            self._subscribing.seek(track)

@@ -15,7 +15,6 @@ from relay.forwarding.discovery import Discovery
 from relay.forwarding.fetching import Fetching
 from relay.forwarding.range_filters import updated
 from relay.forwarding.routes import Party, TracksInterest, Way
-from relay.forwarding.several import Several
 from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import DYNAMIC_GROUPS, OBJECT_TIMEOUT, SUBGROUP_TIMEOUT, Source, Track
 from relay.forwarding.upstreams import Upstreams
@@ -43,7 +42,6 @@ class Subscribing:
         self._upstreams = upstreams
         self._discovery = discovery
         self._fetching = fetching
-        self._several = Several(book)
 
     # --- Theirs to us ---
 
@@ -65,7 +63,7 @@ class Subscribing:
             return
         waiting = Waiting(party, track, parameters, now)
         book.wait(waiting)
-        asked = any(not source.established for source in track.sources.values()) or self._ask_somebody(track, now)
+        asked = any(not source.established for source in track.sources.values()) or self._ask_somebody(track)
         if asked:
             waiting.timer = book.timers.at(now + book.settings.answer_timeout_s, lambda _: self._give_up(waiting))
             return
@@ -130,7 +128,6 @@ class Subscribing:
         self._settle_waiting(track, now)
         if self._book.routes.is_published_elsewhere(track.name):
             self._discovery.offer_everywhere(track, sessions)
-        self._several.watch(track, now)
 
     def refused(self, party: Party, feeding: Feeding, code: int, reason: str, now: float) -> None:
         """A publisher refused: when none is left to answer, so do we."""
@@ -192,7 +189,7 @@ class Subscribing:
             self._book.take(party)
             self._book.peer(party).publish_done(party.request, DoneCode.TRACK_ENDED, 0, "the track has ended")
 
-    def announced(self, party: Party, namespace: Namespace, now: float) -> None:
+    def announced(self, party: Party, namespace: Namespace) -> None:
         """A publisher appeared: ask it for every track under its namespace that somebody reads or waits for.
 
         Tracks that are held and nobody reads are let go: their source may be dead and not known to be, what it left is
@@ -203,27 +200,18 @@ class Subscribing:
                 continue
             if self.wanted(track):
                 self._ask(track, party)
-                self._several.watch(track, now)
             else:
                 self.release(track)
 
-    def appeared(self, party: Party, way: Way, namespace: Namespace, now: float) -> None:
-        """The same at a neighbour: what is fed by another publisher is asked for there as well."""
-        for track in tuple(self._book.tracks.values()):
-            if track.name.namespace[: len(namespace)] != namespace or not self.wanted(track):
-                continue
-            others = [source for source in track.sources.values() if source.party.session != party.session]
-            if len(others) < len(track.sources) or not others:
-                continue
-            if any(source.way is not None and source.way.publisher == way.publisher for source in others):
-                continue
-            if any(candidate == party for candidate, _ in self._upstreams.candidates(track)):
-                self._subscribe(track, party.session, way, ranks.claim(way.relays, track.children.values()) or 0)
-                self._several.watch(track, now)
+    def ask_afresh(self, track: Track, party: Party, way: Way) -> None:
+        """SUBSCRIBE to a neighbour with another publisher: what that has need not begin where we are."""
+        claim = ranks.claim(way.relays, track.children.values())
+        if claim is not None:
+            self._subscribe(track, party.session, way, claim)
 
-    def seek(self, track: Track, now: float) -> None:
+    def seek(self, track: Track) -> None:
         """Have a track here that somebody wants to be told of, and nobody has asked for by name."""
-        if not self._ask_somebody(track, now):
+        if not self._ask_somebody(track):
             self._book.forget_if_unused(track)
 
     def end_former_lives(self, namespace: Namespace, now: float) -> None:
@@ -366,7 +354,7 @@ class Subscribing:
         track.children[party] = claim
         return True
 
-    def _ask_somebody(self, track: Track, now: float) -> bool:
+    def _ask_somebody(self, track: Track) -> bool:
         """SUBSCRIBE to every publisher here of the namespace, or else to the best neighbour; whether any was asked.
 
         To both where the neighbour has a longer prefix of it than anybody here.
@@ -376,7 +364,6 @@ class Subscribing:
         asked = sum(self._ask(track, party) for party in publishers) > 0
         if not asked or self._book.routes.is_nearer_elsewhere(namespace):
             asked |= self._ask_next_neighbour(track)
-            self._several.watch(track, now)
         return asked
 
     def _ask_next_neighbour(self, track: Track, after: int | None = None) -> bool:

@@ -116,7 +116,7 @@ def test_a_publisher_that_moves_is_the_same_to_relays_behind_others(announces: b
     for client, served in ((first, serves_first), (second, serves_second)):
         send(client, served, 1)
     mesh.run(1.5)
-    assert mesh.sources("mid") == {"new"}
+    assert "new" in mesh.sources("mid")
     first.close()
     mesh.run(1.0)
     send(second, serves_second, 2)

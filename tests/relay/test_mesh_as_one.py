@@ -28,6 +28,7 @@ from tradewind.moqt.model import (
     ObjectStatus,
     Parameters,
 )
+from tradewind.quic.config import Limits
 
 GROUPS = [[b"%d.%d" % (group, number) * 40 for number in range(5)] for group in range(8)]
 OTHER = FullTrackName(NAMESPACE, b"audio")
@@ -48,6 +49,8 @@ TOLD = (
     e.NamespaceGone,
     e.PublishSkipped,
 )
+MOST_STREAMS = Limits().bidi_streams
+"""So many requests a client lets a relay open."""
 Scene = Callable[[Mesh, Client], Any]
 
 
@@ -302,6 +305,27 @@ def test_a_fetch_joins_a_subscription(draft: int, at_once: bool) -> None:
     same(scene, draft)
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_fetch_that_joins_what_never_comes(leaves: bool) -> None:
+    def scene(mesh: Mesh, viewer: Client) -> None:
+        # It says nothing to SUBSCRIBE.
+        mesh.client("hkg", 18).announce()
+        mesh.run()
+        request = viewer.subscribe()
+        viewer.ask("fetch", TRACK, NO_FILTER, joining=request, joining_groups=2)
+        other = viewer.ask("fetch", TRACK, NO_FILTER, joining=request, joining_groups=1)
+        mesh.run()
+        viewer.do("cancel", other)
+        if leaves:
+            viewer.do("cancel", request)
+        mesh.run(8.0)
+
+    answers, _ = same(scene, 18)
+    codes = [fields["code"] for _, fields in answers]
+    joined = RequestCode.INVALID_JOINING_REQUEST_ID
+    assert codes == ([joined] if leaves else [RequestCode.TIMEOUT, joined])
+
+
 def test_a_fill() -> None:
     def scene(mesh: Mesh, viewer: Client) -> list[Any]:
         _, served = mesh.publish("hkg")
@@ -539,6 +563,73 @@ def test_a_publisher_comes_back(first: str, then: str, ending: str) -> None:
     assert sorted(viewer.objects(request)) == everything(range(6))
     assert not viewer.told(e.NamespaceGone)
     assert not viewer.told(e.PublishDone)
+
+
+@pytest.mark.parametrize("watches_at", ["fra", "hkg", "sin"])
+@pytest.mark.parametrize("dies_at", ["fra", "hkg"])
+def test_of_two_that_publish_the_same_one_may_die(watches_at: str, dies_at: str) -> None:
+    mesh = Mesh(["fra", "hkg", "sin"])
+    shows = {name: mesh.publish(name) for name in ("fra", "hkg")}
+    viewer = mesh.client(watches_at)
+    request = viewer.subscribe()
+    mesh.run()
+    for number in range(24):
+        if number == 8:
+            shows.pop(dies_at)[0].vanish()
+        for _, served in shows.values():
+            served.group(number, [b"%d" % number * 100])
+        mesh.run(0.5)
+    arrived = [location.group for location in viewer.locations(request)]
+    assert sorted(arrived)[:8] == list(range(8))
+    assert sorted(arrived)[-8:] == list(range(16, 24))
+    assert len(arrived) == len(set(arrived))
+
+
+@pytest.mark.parametrize("gone_from", ["hkg", "sin"])
+def test_nobody_is_sent_where_a_publisher_may_come_back_while_another_is_there(gone_from: str) -> None:
+    mesh = Mesh(["fra", "hkg", "sin"])
+    gone, _ = mesh.publish(gone_from)
+    gone.close()
+    _, served = mesh.publish("sin" if gone_from == "hkg" else "hkg")
+    mesh.run()
+    viewer = mesh.client("fra")
+    request = viewer.subscribe()
+    mesh.run()
+    served.group(0, GROUPS[0])
+    mesh.run()
+    assert sorted(viewer.objects(request)) == everything(range(1))
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_as_many_published_tracks_are_told_as_a_message_holds(count: int) -> None:
+    mesh = Mesh(["fra", "hkg"])
+    viewer = mesh.client("fra")
+    viewer.ask("subscribe_tracks", NAMESPACE)
+    for offset in range(0, count, 100):
+        publisher = mesh.client("hkg")
+        for number in range(offset, min(offset + 100, count)):
+            publisher.ask("publish", FullTrackName(NAMESPACE, b"%d" % number), number)
+        mesh.run()
+    way = next(iter(mesh.node("fra").forwarder._book.routes.announced[NAMESPACE].ways.values()))
+    assert way.tracks == {b"%d" % number for number in range(min(count, 256))}
+    assert not way.announced
+    assert len(viewer.told(e.PublishRequested)) == min(count, MOST_STREAMS)
+
+
+def test_who_comes_back_elsewhere_and_is_silent_at_first_is_waited_for() -> None:
+    mesh = Mesh(["fra", "hkg"])
+    publisher, served = mesh.publish("fra")
+    viewer = mesh.client("fra")
+    request = viewer.subscribe()
+    mesh.run()
+    served.group(0, GROUPS[0])
+    mesh.run()
+    publisher.vanish()
+    _, again = mesh.publish("hkg")
+    mesh.run(6.0)
+    again.group(1, GROUPS[1])
+    mesh.run()
+    assert sorted(viewer.objects(request)) == everything(range(2))
 
 
 def test_where_one_track_begins_anew_the_others_go_on() -> None:

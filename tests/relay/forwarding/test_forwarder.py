@@ -10,7 +10,7 @@ from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.cache import CacheLimits
 from relay.forwarding.egress_order import MOST_FANS
 from relay.forwarding.peers import DropReason
-from tests.relay.forwarding.fakes import NAMESPACE, TRACK, FakeSink, World
+from tests.relay.forwarding.fakes import NAMESPACE, TRACK, FakePeer, FakeSink, World
 from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode
 from tradewind.moqt.model import (
     CURRENT_GROUP,
@@ -1078,6 +1078,22 @@ def test_new_group_request_goes_up_once() -> None:
         world.forwarder.receive_update(2, request, update, Parameters(new_group=5), world.now)
     wishes = [entry for entry in world.peers[1].said if entry[0] == "update"]
     assert wishes == [("update", ours, Parameters(new_group=5))]
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_neighbours_hear_of_published_tracks_but_of_private_ones(private: bool) -> None:
+    world = World()
+    neighbour = FakePeer(1)
+    world.forwarder.open_session(9, neighbour, FakeSink(), hop=99)
+    world.join(1)
+    number = world.request(1)
+    world.forwarder.receive_publish(1, number, TRACK, Parameters(), (), world.now, private=private)
+    told = [entry for entry in neighbour.said if entry[0] == "publish_namespace"]
+    assert len(told) == (0 if private else 1)
+    world.forwarder.receive_publish_done(1, number, DoneCode.TRACK_ENDED, 0, "", world.now)
+    assert ("cancel" in neighbour.verbs()) is not private
+    assert not world.forwarder.origins()
+    world.forwarder.check_invariants()
 
 
 @given(data=st.data())
