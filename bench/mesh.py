@@ -344,7 +344,13 @@ def settings(options: argparse.Namespace, *regions: str) -> ShowSettings:
     """Of one show."""
     trace = options.trace.open("w", encoding="utf-8") if options.trace else None
     return ShowSettings(
-        page=False, viewers=options.viewers, rendition="low", regions=regions, trace=trace, state=options.state
+        page=False,
+        talk=False,
+        viewers=options.viewers,
+        rendition="low",
+        regions=regions,
+        trace=trace,
+        state=options.state,
     )
 
 

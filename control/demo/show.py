@@ -32,6 +32,7 @@ from control.demo.world import MESH, PUBLISHER_HOST, REGIONS, RELAYS, relay_host
 from control.web import page_server
 
 NAMESPACE = "live/demo"
+ROOM = "live/r/lobby"
 CLIPS = ("clip-360p.mp4", "clip-180p.mp4")
 FRONT_PORTS = range(4443, 4943)
 PAGE_PORTS = range(8080, 8180)
@@ -40,6 +41,7 @@ MESH_WITHIN_S = 30.0
 POLL_S = 0.2
 NETWORK_SEED = 7
 UNSENT_MOST = 10_000
+SERVED = ("viewers", "publisher", "talkers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class ShowSettings:
     rendition: str = "high"
     regions: tuple[str, ...] = ()
     """Where viewers are; none: wherever relays are, in turn."""
+    talk: bool = True
+    """Whether somebody at every relay writes into a room."""
     trace: TextIO | None = None
     faults: tuple[Fault, ...] = ()
     pids: Path | None = None
@@ -140,7 +144,7 @@ class Show:
     async def _stop(self) -> None:
         """Those who are served first, the network last: everybody can say goodbye."""
         self._expected |= self._programs.keys()
-        served = [program for name, program in self._programs.items() if name.startswith(("viewers", "publisher"))]
+        served = [program for name, program in self._programs.items() if name.startswith(SERVED)]
         network = [program for name, program in self._programs.items() if name == "network"]
         await stop_all(served)
         await stop_all([program for program in self._programs.values() if program not in served + network])
@@ -166,6 +170,8 @@ class Show:
         if self.settings.page:
             await self._start_page(papers, nursery)
         await self.add_viewers(self.settings.viewers)
+        if self.settings.talk:
+            await self._start(self._talkers())
         self.map_url = f"http://127.0.0.1:{self._control[1]}/map#token={papers.operator_token}"
         self._write_pids()
         self.began = time.perf_counter()
@@ -193,7 +199,8 @@ class Show:
             "--listen", f"127.0.0.1:{udp}", "--ops", f"127.0.0.1:{http}",
             "--state", str(papers.node(CONTROLLER) / "control.sqlite"),
             "--auth-key", papers.access_keys, "--operator-key", papers.operator_keys,
-            "--place.prefixes", papers.prefixes, "--control.places", places, "--log.format", "json",
+            "--place.prefixes", papers.prefixes, "--control.places", places, "--control.rooms", ROOM,
+            "--log.format", "json",
             *papers.identity(CONTROLLER),
         )  # fmt: skip
 
@@ -210,7 +217,7 @@ class Show:
             "--questions.plain_http", "--questions.locations", papers.prefixes,
             "--mesh.name", MESH, "--mesh.public_uri", f"https://{front}", "--mesh.address", front,
             "--mesh.controllers", f"127.0.0.1:{self._control[0]}", "--mesh.state", state, "--node.state", state,
-            "--rooms.path", f"{state}/rooms.sqlite", "--log.format", "json", *papers.tls, *papers.identity(id),
+            "--rooms.enabled", "--rooms.path", f"{state}/rooms.sqlite", "--log.format", "json", *papers.tls, *papers.identity(id),
         )  # fmt: skip
 
     def _publisher(self, papers: Papers, clips: list[str]) -> Program:
@@ -219,6 +226,14 @@ class Show:
             papers, "publisher", "control.demo.publishing",
             *fronts, "--namespace", NAMESPACE, "--sha256", papers.sha256, "--token", papers.publisher_token,
             "--source", PUBLISHER_HOST, *clips,
+        )  # fmt: skip
+
+    def _talkers(self) -> Program:
+        papers = self._papers
+        fronts = [flag for port in self._ports for flag in ("--relay", f"moqt://127.0.0.1:{port}/")]
+        return self._program(
+            papers, "talkers", "control.demo.talking",
+            *fronts, "--room", ROOM, "--sha256", papers.sha256, "--token", papers.publisher_token,
         )  # fmt: skip
 
     async def add_viewers(self, count: int, *regions: str) -> None:
