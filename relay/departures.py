@@ -41,13 +41,15 @@ class Host(Protocol):
 class Departures:
     """Who leaves one relay, and to where."""
 
-    __slots__ = ("_host", "_leaving", "_silent", "emptying", "placing", "uri")
+    __slots__ = ("_host", "_leaving", "_silent", "emptying", "for_good", "placing", "uri")
 
     def __init__(self, host: Host) -> None:
         self.emptying: Emptying | None = None
         """The drain that is under way."""
         self.placing: Placing | None = None
         """Knows where sessions go that are asked to move; None: they hear no URI."""
+        self.for_good = False
+        """The relay does not come back: nobody can come here again."""
         self.uri = ""
         """Where all go, whatever placement says; empty: nobody said."""
         self._host = host
@@ -64,7 +66,7 @@ class Departures:
         publishers: list[int] = []
         others: list[int] = []
         for number, attachment in self._host.attachments.items():
-            if attachment.neighbour is None:
+            if attachment.dialled is not None:
                 (publishers if self._host.forwarder.publishes(number) else others).append(number)
         self.emptying = Emptying(others, now, deadline_s, publishers)
         self.tell_stage(now)
@@ -127,11 +129,11 @@ class Departures:
     # --- Private ---
 
     def _send_on(self, emptying: Emptying, left_ms: int, now: float, wall_now: float) -> None:
-        """Those who came since, from somebody who did not know. Without a URI they would only come again."""
+        """Those who came since, from somebody who did not know. Without a URI they would come again, if they can."""
         for attachment in self._host.attachments.values():
             if attachment.dialled is not None and not emptying.knows(attachment.id):
-                uri = self._uri_for(attachment, now, wall_now)
-                if isinstance(uri, str):
+                uri = self.uri or self._uri_for(attachment, now, wall_now)
+                if isinstance(uri, str) or self.for_good:
                     emptying.add(attachment.id)
                     self._ask(attachment, uri, left_ms, now)
 

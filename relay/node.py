@@ -268,7 +268,7 @@ class Node:
         if self.stage is Stage.SERVING:
             self.stage = Stage.DRAINING
             self._drain_ends = now + grace_s
-            self.departures.uri = uri
+            self.departures.uri, self.departures.for_good = uri, True
             self.departures.begin(now, grace_s)
             self.departures.handle_deadline(now, self._wall_now)
 

@@ -99,8 +99,11 @@ class Moving:
         """Once a second: what may come twice grows with what came; what could not move before may be able to now."""
         fresh, self._counted_bytes = self._book.bytes_in - self._counted_bytes, self._book.bytes_in
         self._purse_bytes = min(self._purse_bytes + DOUBLED_RATIO * fresh, float(DOUBLED_AT_ONCE_BYTES))
-        if any(member.leaving for member in self._book.members.values()):
-            self.reconsider(None, now)
+        leaving = {session for session, member in self._book.members.items() if member.leaving}
+        if leaving:
+            for track in tuple(self._book.tracks.values()):
+                if any(party.session in leaving for party in track.sources):
+                    self._reconsider(track, now)
 
     # --- Private ---
 

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from relay.node import Stage
+from tests.sim.client import Client
 from tests.sim.moving import Follower, Placed, Source, reader, writer
+from tradewind.contract.admission import mint_admission, viewer_digest
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import SessionCode
 
@@ -136,6 +138,28 @@ def test_who_comes_while_it_drains_is_sent_on_at_once() -> None:
     source.stream(1.0)
     assert late.uris and late.at != "fra"
     assert mesh.node("fra").tally.overstayed == 0
+
+
+def test_who_is_just_coming_hears_where_to_go_once_it_is_in() -> None:
+    """A drain that begins at any moment of a handshake."""
+    mesh = Placed(["fra", "hkg"], checks=False)
+    access = reader()
+    for number in range(8):
+        placed = mint_admission(mesh.signers["fra"], viewer_digest(access), "", ["fra"], mesh.network.wall_now)
+        path = f"/?jwt={access}&place={placed}"
+        client = Client(
+            mesh.network, (f"203.0.113.{200 + number}", 99), relay=mesh.address("fra"), path=path, webtransport=True
+        )
+        mesh.run(0.01 * number)
+        mesh.order("fra", "drain", 20.0)
+        mesh.run(1.0)
+        assert [event.uri.partition("?")[0] for event in client.told(e.GoawayReceived)] == [
+            "https://198.51.100.2:4443/"
+        ]
+        client.close()
+        mesh.order("fra", "undrain")
+        mesh.run(0.5)
+    assert mesh.node("fra").tally.goaways == {"given": 8}
 
 
 @pytest.mark.slow
