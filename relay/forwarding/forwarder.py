@@ -328,6 +328,9 @@ class Forwarder:
     def receive_error(self, session: int, request: int, code: int, reason: str, now: float) -> None:
         """REQUEST_ERROR for any request of ours."""
         party = Party(session, request)
+        if code == RequestCode.REDIRECT:
+            # We follow none, and who asked us has not asked for another track.
+            code = RequestCode.DOES_NOT_EXIST
         role = self._book.take(party)
         match role:
             case Feeding():

@@ -136,6 +136,23 @@ def test_what_a_publisher_refuses(draft: int, code: int) -> None:
     assert {fields["code"] for _, fields in answers} == {code}
 
 
+def test_a_publisher_that_redirects() -> None:
+    def scene(mesh: Mesh, viewer: Client) -> None:
+        publisher, _ = mesh.publish("hkg")
+
+        def redirect(event: e.Event) -> None:
+            if isinstance(event, e.SubscribeRequested):
+                there = e.Redirect("", TRACK)
+                publisher.do("reject", event.request, RequestCode.REDIRECT, "there", redirect=there)
+
+        publisher.on_event = redirect
+        viewer.subscribe(OTHER)
+        mesh.run()
+
+    answers, _ = same(scene)
+    assert [fields["code"] for _, fields in answers] == [RequestCode.DOES_NOT_EXIST]
+
+
 @pytest.mark.parametrize("draft", [16, 20])
 def test_what_nobody_publishes(draft: int) -> None:
     def scene(mesh: Mesh, viewer: Client) -> float:
