@@ -49,6 +49,21 @@ class SessionMetrics:
 
 
 @dataclass(slots=True)
+class ControlMetrics:
+    """What controllers tell this relay."""
+
+    connected: Count = gauge("control_connected", "1 while a controller has welcomed this relay.")
+    term: Count = gauge("control_table_term", "Of the route table in force.")
+    generation: Count = gauge("control_table_generation", "Of the route table in force; 0: there is none.")
+    taken: Labelled = counters("control_tables_taken_total", "Route tables put into force, by form.", "form")
+    refused: Labelled = counters(
+        "control_tables_refused_total", "Route tables not taken, and why: the last good one stays.", "reason"
+    )
+    write_failures: Count = counter("control_table_write_failures_total", "Times the table could not be kept on disk.")
+    misfits: Count = counter("control_misfits_total", "Messages of ours that did not fit the contract.")
+
+
+@dataclass(slots=True)
 class RequestMetrics:
     """What sessions ask for."""
 
@@ -133,10 +148,11 @@ class ProcessMetrics:
 class Metrics:
     """One relay's numbers."""
 
-    __slots__ = ("media", "network", "process", "refreshers", "requests", "sessions", "turns")
+    __slots__ = ("control", "media", "network", "process", "refreshers", "requests", "sessions", "turns")
 
     def __init__(self) -> None:
         self.sessions = SessionMetrics()
+        self.control = ControlMetrics()
         self.requests = RequestMetrics()
         self.media = MediaMetrics()
         self.network = NetworkMetrics()
@@ -148,7 +164,9 @@ class Metrics:
         """All numbers now, after the refreshers have run; what it returns no longer changes."""
         for refresh in self.refreshers:
             refresh()
-        return metering.snapshot((self.sessions, self.requests, self.media, self.network, self.turns, self.process))
+        return metering.snapshot(
+            (self.sessions, self.control, self.requests, self.media, self.network, self.turns, self.process)
+        )
 
 
 def declarations() -> tuple[Declaration, ...]:

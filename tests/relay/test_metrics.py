@@ -18,6 +18,7 @@ UNITS = ("seconds", "bytes", "ratio", "info", "timestamp_seconds")
 WITHOUT_UNIT = {
     *("sessions", "handshakes", "subscriptions", "upstream_subscriptions", "namespaces", "tracks", "cache_groups"),
     *("ready_sessions", "state", "last_reload_successful"),
+    *("control_connected", "control_table_term", "control_table_generation"),
 }
 """Gauges that count things: the name is the thing."""
 
@@ -25,7 +26,8 @@ WITHOUT_UNIT = {
 def filled() -> Metrics:
     """Every metric with a value, so that nothing is left out of what is rendered."""
     metrics = Metrics()
-    for part in (metrics.sessions, metrics.requests, metrics.media, metrics.network, metrics.turns, metrics.process):
+    rooms = (metrics.sessions, metrics.control, metrics.requests, metrics.media, metrics.network, metrics.turns)
+    for part in (*rooms, metrics.process):
         for field in dataclasses.fields(part):
             child = getattr(part, field.name)
             if isinstance(child, Histogram):
