@@ -359,7 +359,7 @@ class Plane:
         if refused is not None:
             self._refuse(link, refused, wall_now)
             return
-        self._settling.receive_hello(hello.generation)
+        self._settling.receive_hello(hello.generation, self.topology.generation)
         known.hello = hello
         if relay in self._by_relay:
             # The same life of the same relay dialled again: the old link is one that it has given up.

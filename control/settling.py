@@ -33,9 +33,9 @@ class Settling:
         """When it is over whoever is missing."""
         return self._until
 
-    def receive_hello(self, generation: int) -> None:
-        """A relay is here. One that follows a table is of a mesh that runs, whatever our store knows of it."""
-        self._followed = self._followed or generation > 0
+    def receive_hello(self, generation: int, ours: int = 0) -> None:
+        """A relay is here. One that follows a later table than our last is of a mesh that ran before we began."""
+        self._followed = self._followed or generation > ours
 
     def receive_report(self, relay: str) -> None:
         """A relay has told how it and its links are. After the last that was missing there is nobody to wait for."""

@@ -52,6 +52,21 @@ class SessionMetrics:
 
 
 @dataclass(slots=True)
+class ControlMetrics:
+    """What controllers tell this relay."""
+
+    connected: Count = gauge("control_connected", "1 while a controller has welcomed this relay.")
+    term: Count = gauge("control_table_term", "Of the route table in force.")
+    generation: Count = gauge("control_table_generation", "Of the route table in force; 0: there is none.")
+    taken: Labelled = counters("control_tables_taken_total", "Route tables put into force, by form.", "form")
+    refused: Labelled = counters(
+        "control_tables_refused_total", "Route tables not taken, and why: the last good one stays.", "reason"
+    )
+    write_failures: Count = counter("control_table_write_failures_total", "Times the table could not be kept on disk.")
+    misfits: Count = counter("control_misfits_total", "Messages of ours that did not fit the contract.")
+
+
+@dataclass(slots=True)
 class RequestMetrics:
     """What sessions ask for."""
 
@@ -165,10 +180,11 @@ class ProcessMetrics:
 class Metrics:
     """One relay's numbers."""
 
-    __slots__ = ("media", "network", "process", "refreshers", "requests", "rooms", "sessions", "turns")
+    __slots__ = ("control", "media", "network", "process", "refreshers", "requests", "rooms", "sessions", "turns")
 
     def __init__(self) -> None:
         self.sessions = SessionMetrics()
+        self.control = ControlMetrics()
         self.requests = RequestMetrics()
         self.media = MediaMetrics()
         self.rooms = RoomMetrics()
@@ -181,8 +197,8 @@ class Metrics:
         """All numbers now, after the refreshers have run; what it returns no longer changes."""
         for refresh in self.refreshers:
             refresh()
-        parts = (self.sessions, self.requests, self.media, self.rooms, self.network, self.turns, self.process)
-        return metering.snapshot(parts)
+        own = (self.sessions, self.control, self.requests, self.media, self.rooms)
+        return metering.snapshot((*own, self.network, self.turns, self.process))
 
 
 def declarations() -> tuple[Declaration, ...]:

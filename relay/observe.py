@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from relay.attachment import Attachment
+from relay.helm import Helm
 from relay.listing import describe
 from relay.metrics import Metrics
 from relay.node import Ended, Node, Stage
@@ -47,6 +48,21 @@ class DiskStatistics(NamedTuple):
 
     size_bytes: int
     damaged: int
+
+
+def count_control(metrics: Metrics, helm: Helm, write_failures: int = 0) -> None:
+    """Copy what a relay's dealings with controllers counted."""
+    control, taken = metrics.control, helm.orders.statistics()
+    table = helm.orders.table
+    control.connected.set(bool(helm.statistics.controller))
+    control.term.set(0 if table is None else table.term)
+    control.generation.set(helm.orders.generation)
+    control.taken.of("whole").set(taken.tables)
+    control.taken.of("delta").set(taken.deltas)
+    for reason, count in taken.refused.items():
+        control.refused.of(reason).set(count)
+    control.write_failures.set(write_failures)
+    control.misfits.set(helm.statistics.misfits)
 
 
 class Observer:

@@ -29,7 +29,7 @@ from relay.links.states import LinkChange, State
 from relay.mesh.files import Membership, membership
 from relay.metrics import Metrics
 from relay.node import Node, NodeSettings, Output, Stage
-from relay.observe import Observer
+from relay.observe import Observer, count_control
 from relay.orders import Orders
 from relay.placing import Placing
 from relay.room_disk import RoomDisk, passing_path, state_path
@@ -260,7 +260,7 @@ async def _run(config: Config, logger: logging.Logger) -> int:
         metrics.process.reload_ok.of(what).set(0)
         logger.error("changed files cannot be used", extra={"files": what, "reason": str(error)})
 
-    relay.control = _control_link(config, member, relay, placing)
+    relay.control = _control_link(config, member, relay, placing, metrics)
     async with trio.open_nursery() as nursery:
         if relay.control is not None:
             nursery.start_soon(relay.control.run)
@@ -352,7 +352,9 @@ def _join_mesh(node: Node, member: Membership, sockets: list[UdpSocket]) -> None
     node.join_mesh(member.settings).set_neighbours(member.neighbours, trio.current_time())
 
 
-def _control_link(config: Config, member: Membership | None, relay: Relay, placing: Placing) -> ControlLink | None:
+def _control_link(
+    config: Config, member: Membership | None, relay: Relay, placing: Placing, metrics: Metrics
+) -> ControlLink | None:
     """The link to controllers, and what they steer, by the last table on disk; None where there are none."""
     if member is None or not config.mesh.controllers:
         return None
@@ -381,6 +383,7 @@ def _control_link(config: Config, member: Membership | None, relay: Relay, placi
         Orders(member.identity.mesh, member.identity.id, own.authority),
         Steering(relay.node, placing, Capacity(mesh.capacity_bytes_per_s, most_sessions), read, relay.look),
     )
+    metrics.refreshers.append(lambda: count_control(metrics, link.helm, link.statistics.persist_failures))
     link.restore(trio.current_time())
     return link
 

@@ -217,7 +217,8 @@ class Show:
             "--questions.plain_http", "--questions.locations", papers.prefixes,
             "--mesh.name", MESH, "--mesh.public_uri", f"https://{front}", "--mesh.address", front,
             "--mesh.controllers", f"127.0.0.1:{self._control[0]}", "--mesh.state", state, "--node.state", state,
-            "--rooms.enabled", "--rooms.path", f"{state}/rooms.sqlite", "--log.format", "json", *papers.tls, *papers.identity(id),
+            "--rooms.enabled", "--rooms.path", f"{state}/rooms.sqlite", "--log.format", "json",
+            *papers.tls, *papers.identity(id),
         )  # fmt: skip
 
     def _publisher(self, papers: Papers, clips: list[str]) -> Program:

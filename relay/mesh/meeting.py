@@ -15,6 +15,9 @@ from tradewind.contract.messages import LinkHello, OnLink
 from tradewind.contract.proving import Prover, Verifier
 from tradewind.quic.connection import Connection
 
+GREETING_S = 5.0
+"""How long both proofs and the far end's greeting may take: whose refusal was lost is not waited for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -29,15 +32,16 @@ class Credentials:
 class Meeting:
     """The stream of one link connection. `receive` raises IdentityError or ContractError: close the connection then."""
 
-    __slots__ = ("_codec", "_frames", "_machine", "_stream", "connection", "greeting", "peer")
+    __slots__ = ("_codec", "_frames", "_machine", "_stream", "_until", "connection", "greeting", "peer")
 
-    def __init__(self, connection: Connection, machine: Prover | Verifier) -> None:
+    def __init__(self, connection: Connection, machine: Prover | Verifier, now: float) -> None:
         self.connection = connection
         self.peer: NodeIdentity | None = None
         """Who is at the other end, once proven."""
         self.greeting: LinkHello | None = None
         """What the other end said of itself."""
         self._machine = machine
+        self._until = now + GREETING_S
         self._stream: int | None = None
         self._codec: Codec[OnLink] | None = None
         self._frames = Frames(ON_LINK.max_frame_bytes)
@@ -58,7 +62,7 @@ class Meeting:
             now=now,
             wall_now=wall_now,
         )
-        return cls(connection, prover)
+        return cls(connection, prover, now)
 
     @classmethod
     def accepted(
@@ -74,7 +78,7 @@ class Meeting:
             now=now,
             wall_now=wall_now,
         )
-        meeting = cls(connection, verifier)
+        meeting = cls(connection, verifier, now)
         meeting._stream = connection.open_bidi()
         meeting._send()
         return meeting
@@ -108,11 +112,16 @@ class Meeting:
         self.connection.send(self._stream, self._codec.encode_frame(hello))
 
     def next_deadline(self) -> float | None:
-        return self._machine.next_deadline()
+        if self.greeting is not None:
+            return None
+        proof = self._machine.next_deadline()
+        return self._until if proof is None else min(proof, self._until)
 
     def handle_deadline(self, now: float) -> None:
-        """Raise IdentityError where the proof takes too long."""
+        """Raise IdentityError where the proof takes too long, ContractError where the greeting does."""
         self._machine.handle_deadline(now)
+        if self.greeting is None and now >= self._until:
+            raise ContractError(Reason.SHAPE, "no greeting in time")
 
     def _send(self) -> None:
         data = self._machine.bytes_to_send()

@@ -375,6 +375,11 @@ class Mesh:
             self._refuse(meeting.connection, "not a neighbour")
             return
         if far.meeting is not None and far.meeting is not meeting:
+            link = self.neighbours.get(far.id)
+            if far.meeting.greeting is not None and link is not None and link.inbound is State.UP:
+                # Another relay with its certificate: the one that we hear stays. One that began anew is silent.
+                self._refuse(meeting.connection, "the one that is here is well")
+                return
             # It began anew before we noticed.
             self._refuse(far.meeting.connection, "another connection took its place")
         far.meeting = meeting

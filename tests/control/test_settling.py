@@ -108,6 +108,9 @@ def test_settling_alone() -> None:
     assert new.is_over(100.0), "a mesh that nobody knew begins at once"
     new.receive_hello(7)
     assert not new.is_over(100.1) and new.is_over(new.until)
+    later = Settling((), 100.0)
+    later.receive_hello(3, ours=5)
+    assert later.is_over(100.1), "of our own term"
     known = Settling(("a", "b"), 100.0, 5.0)
     known.receive_report("a")
     known.receive_report("z")

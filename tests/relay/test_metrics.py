@@ -19,6 +19,7 @@ WITHOUT_UNIT = {
     *("sessions", "handshakes", "subscriptions", "upstream_subscriptions", "namespaces", "tracks", "cache_groups"),
     *("ready_sessions", "state", "last_reload_successful", "rooms", "room_waiting_messages", "room_records"),
     *("room_follower_backlog_records", "room_damaged_records"),
+    *("control_connected", "control_table_term", "control_table_generation"),
 }
 """Gauges that count things: the name is the thing."""
 
@@ -26,7 +27,7 @@ WITHOUT_UNIT = {
 def filled() -> Metrics:
     """Every metric with a value, so that nothing is left out of what is rendered."""
     metrics = Metrics()
-    own = (metrics.sessions, metrics.requests, metrics.media, metrics.rooms)
+    own = (metrics.sessions, metrics.control, metrics.requests, metrics.media, metrics.rooms)
     for part in (*own, metrics.network, metrics.turns, metrics.process):
         for field in dataclasses.fields(part):
             child = getattr(part, field.name)

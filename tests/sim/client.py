@@ -226,6 +226,12 @@ class Client:
         """Something was said: let it leave."""
         self.network.touch(self)
 
+    def forget_media(self) -> None:
+        """Keep of what was told only what is no media: for those who run for minutes."""
+        media = (e.SubgroupOpened, e.SubgroupClosed, e.ObjectStarted, e.ObjectData)
+        self.events = [event for event in self.events if not isinstance(event, media)]
+        self.connection_events.clear()
+
     def told(self, kind: type[E]) -> list[E]:
         """The events of a kind so far."""
         return [event for event in self.events if isinstance(event, kind)]

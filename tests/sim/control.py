@@ -19,7 +19,7 @@ from control.outgoing import Reply
 from control.placement import Placement
 from control.plane import Plane, PlaneSettings
 from control.publishing import Signing
-from control.state import Order
+from control.state import FencedError, Order
 from control.store import SqliteStore
 from relay.control_link import QUIC
 from relay.conversation import ALPN, Conversation, Papers
@@ -134,7 +134,12 @@ class ControlHost:
             return [], False
         while any(output := self.plane.output()):
             for batch in output.batches:
-                self.store.save(batch)
+                try:
+                    self.store.save(batch)
+                except FencedError:
+                    # As `control.run` does: another writer has begun, this one ends.
+                    self.kill()
+                    return [], False
                 self.plane.receive_saved(batch.number, now, self.network.wall_now)
             for link, message in output.send:
                 self._links.send(link, message)

@@ -65,6 +65,7 @@ class Seat:
     def collect(self) -> list[tuple[float, int]]:
         """Everything that came."""
         fresh = self.client.arrivals.pop(self.request, [])
+        self.client.forget_media()
         self.arrivals += [(at, index_of(found.location)) for at, found in fresh]
         del self.arrivals[:-1000]
         return self.arrivals
@@ -85,7 +86,7 @@ class Show:
         found = {(*sources, seat.at) for seat in self.seats if len(sources := self._sources(seat)) == 1}
         return sorted(found)
 
-    def fault(self, turn: int, loss: float) -> Fault:
+    def fault(self, turn: int, loss: float, *, heal: bool = True) -> Fault:
         """Bring one about on the `turn`-th of the links in use, and see what comes of it."""
         scene, network = self.scene, self.scene.network
         scene.run(CALM_S + scene.dice.random() * 0.2)
@@ -110,7 +111,8 @@ class Show:
             (fault.stalls_ms if seat in hit else fault.others_ms).append(stall_ms)
         self._read_verdicts(fault, began)
         fault.reverse_moved = any(self._sources(seat) != {target} for seat in back)
-        self._heal(source, target)
+        if heal:
+            self._heal(source, target)
         return fault
 
     # --- Private ---

@@ -99,6 +99,7 @@ class Publisher:
 
     def handle_deadline(self, now: float, wall_now: float) -> None:
         self._next += PERIOD_S
+        self.client.forget_media()
         number = len(self.sent)
         self.sent.append(now)
         group, position = divmod(number, PER_GROUP)
@@ -212,6 +213,7 @@ class PlacedViewer:
             fresh = client.arrivals.pop(sitting.request, [])
             sitting.shown = sitting.shown or bool(fresh)
             self.arrivals += [(at, index_of(found.location)) for at, found in fresh]
+            client.forget_media()
 
     def _watch(self, sitting: Sitting, now: float) -> None:
         """Whether something is wrong with where it is."""

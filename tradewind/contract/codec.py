@@ -28,6 +28,7 @@ from msgspec import Struct, inspect
 from tradewind.contract.messages import (
     OnLink,
     Question,
+    Received,
     Report,
     RouteTable,
     SignedTable,
@@ -50,6 +51,8 @@ SINCE: Final[Since] = {
     (Report, "tracks"): 2,
     (Report, "streams"): 2,
     (Report, "streams_more"): 2,
+    (Report, "overstayed"): 2,
+    (Received, "leaving"): 2,
     (Question, "what", "streams"): 2,
     (Question, "after"): 2,
     (Question, "namespace"): 2,
