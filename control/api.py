@@ -1,6 +1,5 @@
 """EDGE: the controller over HTTP: probes and metrics, `/v1/place` for viewers, and operators' calls under `/v1/`.
 
-    GET  /map /place.js                                       pages; what the map shows takes an operator's token
     GET  /livez /readyz /metrics /state /version              the operators' listener alone, without a token
     GET  /v1/place?namespace=...                              viewers, with their access token
     GET  /v1/nodes /v1/nodes/ID /v1/links /v1/streams /v1/rooms
@@ -8,6 +7,7 @@
     GET  /v1/routes?relay=ID&origin=ID                        why a route is what it is
     GET  /v1/place/explain?namespace=...&jwt=...&address=...  why a viewer would be sent where
     GET  /v1/events?after=N[&limit=]   /v1/commands[/ID]
+    GET  /map /place.js                                       pages; what the map shows takes an operator's token
     POST /v1/commands   {"id": "...", "relay": "...", "action": "drain", ...}
 
 Operators show a bearer token with a role (`tradewind.contract.roles`). Looking takes a viewer, drain and cordon an
