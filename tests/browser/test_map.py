@@ -117,12 +117,9 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
 
 @pytest.fixture(scope="module")
 def relays(control: Control) -> Iterator[Relays]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relay.control_link.BACKOFF_MOST_S", 0.3)
-        patch.setattr("relay.control_link.CONNECT_S", 2.0)
-        running = Relays(control.town, control.port)
-        yield running
-        running.close()
+    running = Relays(control.town, control.port)
+    yield running
+    running.close()
 
 
 def until(page: Page, expression: str) -> Any:

@@ -75,7 +75,8 @@ function tree(namespace, rows) {
   const beneath = new Map();
   const relays = new Set(rows.map((row) => row.relay));
   const roots = [];
-  for (const row of rows) {
+  const first = (row) => (row.source === "publisher" ? 0 : 1);
+  for (const row of [...rows].sort((one, other) => first(one) - first(other))) {
     // Whose source does not say that it carries it stands at the top too: nothing is left out.
     if (row.source === "publisher" || !relays.has(row.source)) roots.push(row);
     else beneath.set(row.source, [...(beneath.get(row.source) ?? []), row]);

@@ -85,6 +85,8 @@ test("streams are trees, whatever relays say", () => {
   // Two that name each other end nothing, and neither is left out.
   const [round] = streamTrees({ streams: [row("a", "b"), row("b", "a")] });
   assert.deepEqual(round.lines.map(({ relay }) => relay).sort(), ["a", "b"]);
+  const [unsaid] = streamTrees({ streams: [row("a", ""), row("z", "publisher")] });
+  assert.deepEqual(unsaid.lines.map(({ relay, depth }) => [relay, depth]), [["z", 0], ["a", 0]]);
   assert.deepEqual(streamTrees({ streams: [] }), []);
   assert.deepEqual(streamTrees(null), []);
   const [older] = streamTrees([{ namespace: "live/a", origin: "hkg", region: "hk", hop: 1, carriers: 3 }]);
