@@ -17,7 +17,7 @@ WHOLE_S = 50.0
 SHARE_OF_DEADLINE = 0.6
 """By then everybody has been asked: the rest is theirs, to leave in."""
 WAVE_S = 0.05
-"""Between two waves at least. A session costs a turn about 0.2 ms: 4,096 within 6 s are 7 ms a wave."""
+"""Between two waves at least: a session costs a turn 0.2 to 0.4 ms (`python -m bench.draining`)."""
 LOOK_S = 0.25
 """How often to look who came since."""
 
