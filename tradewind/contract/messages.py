@@ -20,7 +20,7 @@ Text: TypeAlias = Annotated[str, Meta(max_length=512)]
 Ratio: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 Amount: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e15)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
-HopId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**62)]
+HopId: TypeAlias = Annotated[int, Meta(ge=0, le=2**62 - 1)]
 """MoQ Cluster, "Hop IDs": see `ids.hop_id`."""
 Field: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 NamespaceFields: TypeAlias = Annotated[tuple[Field, ...], Meta(max_length=32)]
