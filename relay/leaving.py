@@ -29,8 +29,10 @@ from tradewind.placing.policy import Reason
 MAX_URI_BYTES: Final = 8192
 """The draft's bound: whoever gets more has to end the session."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_URI = re.compile(r"[!-~]*")
-"""Printable ASCII."""
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
+_QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")
+_DOTS = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+"""What clients leave out of a path by themselves: they would dial another one."""
 
 
 class NoUri(Enum):
@@ -89,7 +91,7 @@ def new_uri(placing: Placing, came: Dialled, here: Here, now: float, wall_now: f
     query = [pair for pair in came.target.partition("?")[2].partition("#")[0].split("&") if pair]
     kept = "&".join(pair for pair in query if pair.partition("=")[0] != PARAMETER)
     # Looked at before anybody is counted anywhere.
-    if (path and not path.startswith("/")) or _URI.fullmatch(path + kept) is None:
+    if _PATH.fullmatch(path) is None or _QUERY.fullmatch(kept) is None or _DOTS.search(path):
         return NoUri.UNFIT_TARGET
     address = parse_address(here.address)
     leaver = Leaver(came.digest, path, address, here.rtt_s * 1000, _seed(came, here), here.access_ends_wall)
@@ -102,7 +104,7 @@ def new_uri(placing: Placing, came: Dialled, here: Here, now: float, wall_now: f
     scheme = relay.scheme if came.webtransport else "moqt"
     admitted = "&".join(part for part in (kept, f"{PARAMETER}={found.token}") if part)
     uri = f"{scheme}://{relay.netloc}{path or '/'}?{admitted}"
-    return uri if len(uri) <= MAX_URI_BYTES and _URI.fullmatch(uri) else NoUri.UNFIT_TARGET
+    return uri if len(uri) <= MAX_URI_BYTES and uri.isascii() else NoUri.UNFIT_TARGET
 
 
 def _seed(came: Dialled, here: Here) -> int:
