@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
@@ -173,8 +173,14 @@ class _Papers:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Ports that are free for UDP and for TCP: a relay answers HTTP on the port of its QUIC."""
+    found: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        while len(found) < count:
+            udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            tcp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            udp.bind(("127.0.0.1", 0))
+            with suppress(OSError):
+                tcp.bind(udp.getsockname())
+                found.append(udp.getsockname()[1])
+    return found

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -21,7 +21,7 @@ from pathlib import Path
 import trio
 
 from bench import check_rooms
-from bench.mesh_processes import Mesh
+from bench.mesh_processes import Mesh, StartError
 from tradewind.client.connect import Client, ClientSettings, ConnectFailed, connect
 from tradewind.client.rooms import Missing, Refused, Room, TakenBack, Unanswered, open_room
 from tradewind.client.tools.room import rows
@@ -34,6 +34,7 @@ REGIONS = {"fra-1": "fra", "hkg-1": "hkg", "iad-1": "iad"}
 CLIENTS = ClientSettings(
     trust=ServerTrust(verify=False), idle_timeout_s=2.0, keep_alive_s=0.5, connect_timeout_s=1.5, first_pause_s=0.1
 )
+STARTS = 3
 WRITE_S = 30.0
 """How long a writer asks for one message's place."""
 OPEN_S = 30.0
@@ -168,10 +169,18 @@ def made(plan: Plan, directory: Path | None = None) -> Iterator[Mesh]:
     """The processes of a plan, in a directory of their own that goes with them."""
     module = ("bench.mutant_relay", plan.mutant) if plan.mutant else ("relay",)
     flags = ("--rooms.messages_per_s_per_writer", "1000", "--rooms.messages_per_s", "10000")
-    with tempfile.TemporaryDirectory(dir=directory) as name:
-        rooms = [b"/".join(ROOM).decode()]
-        with Mesh(Path(name), REGIONS, rooms, module=module, flags=flags) as mesh:
-            yield mesh
+    rooms = [b"/".join(ROOM).decode()]
+    with ExitStack() as stack:
+        for left in reversed(range(STARTS)):
+            name = stack.enter_context(tempfile.TemporaryDirectory(dir=directory))
+            try:
+                mesh = stack.enter_context(Mesh(Path(name), REGIONS, rooms, module=module, flags=flags))
+                break
+            except StartError:
+                # Ports that were free a moment ago may have been taken by somebody else.
+                if not left:
+                    raise
+        yield mesh
 
 
 def figures(outcome: Outcome, report: check_rooms.Report) -> Iterator[str]:
