@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from relay.conversation import Conversation
 from relay.helm import BACKOFF_MOST_S, CONNECT_S, MAX_OBEYING, MAX_REMEMBERED, OBEY_AGAIN_S, Helm
 from relay.orders import Orders
 from tests.contract.mesh import CONTROLLER, MESH, NOW
@@ -78,7 +77,6 @@ class Town:
     def connect(self) -> Talk:
         self.talk = Talk()
         conversation: Any = self.talk
-        assert isinstance(conversation, Talk | Conversation)
         self.helm.begin(conversation, self.now)
         return self.talk
 
