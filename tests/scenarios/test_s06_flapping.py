@@ -46,9 +46,8 @@ def flap(scene: Scene, diary: Diary, source: str, target: str, seconds: float) -
     for _ in range(round(seconds)):
         for loss in (1.0, scene.loss):
             scene.weather_of(source, target, loss=loss)
-            for _ in range(5):
-                scene.run(0.1)
-                diary.look()
+            scene.run(0.5)
+            diary.look()
 
 
 def closest_s(moments: list[float]) -> float:
@@ -63,12 +62,10 @@ def test_s6_ten_minutes_of_flapping_change_no_pair_twice_in_ten_seconds() -> Non
     diary.look()
     flap(scene, diary, "lhr-1", "fra-1", 600.0)
     assert diary.plans, "the plan left the link"
-    assert min(closest_s(moments) for moments in diary.plans.values()) >= REST_S - 0.2, dict(diary.plans)
+    assert min(closest_s(moments) for moments in diary.plans.values()) >= REST_S - 0.5, dict(diary.plans)
     assert max(len(moments) for moments in diary.plans.values()) <= 6, dict(diary.plans)
     scene.weather_of("lhr-1", "fra-1")
-    for _ in range(1500):
-        scene.run(0.1)
-        diary.look()
+    scene.run(130.0)
     assert scene.link("fra-1", "lhr-1").inbound.value == "up", "and forgives in the end"
 
 
