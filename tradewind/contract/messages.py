@@ -26,7 +26,7 @@ StageName: TypeAlias = Literal["serving", "cordoned", "draining", "empty"]
 StateName: TypeAlias = Literal["up", "suspect", "bad", "probation"]
 PlacementKey: TypeAlias = Annotated[bytes, Meta(max_length=32)]
 """A relay's public Ed25519 key for placement tokens, whose `kid` is the relay's id; empty: it signs none."""
-HopId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**62)]
+HopId: TypeAlias = Annotated[int, Meta(ge=0, le=2**62 - 1)]
 """MoQ Cluster, "Hop IDs": see `ids.hop_id`."""
 Score: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
