@@ -351,3 +351,12 @@ def test_the_table_of_versions() -> None:
     for direction in DIRECTIONS:
         for version in VERSIONS:
             Codec(direction, version)
+
+
+def test_a_report_takes_any_hop_id() -> None:
+    origins = (m.Origin((b"live",), 2**62 - 1), m.Origin((b"shop",), 2**53 + 1))
+    told = m.Report(1, "serving", 0.1, 1, 0.0, 0.0, 0.0, 1, origins=origins)
+    codec = Codec(TO_CONTROLLER)
+    assert codec.decode(codec.encode(told)) == told
+    with pytest.raises(ContractError):
+        codec.encode(m.Report(1, "serving", 0.1, 1, 0.0, 0.0, 0.0, 1, origins=(m.Origin((), 2**62),)))
