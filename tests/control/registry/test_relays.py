@@ -186,6 +186,10 @@ def test_a_deadline_that_has_come_finds_somebody_due(heard_at: float) -> None:
     mesh = Mesh({"a": "eu", "b": "us"})
     for relay in "ab":
         mesh.registry.receive_report(relay, mesh.report_of(relay), heard_at)
+    mesh.registry.handle_deadline(heard_at)
+    for relay in "ab":
+        mesh.registry.receive_report(relay, mesh.report_of(relay), heard_at + 2.0)
+    mesh.registry.handle_deadline(heard_at + 2.0)
     due = mesh.registry.next_deadline()
     for _ in range(3):
         assert due is not None
