@@ -366,3 +366,12 @@ def test_version_1_knows_no_streams() -> None:
     assert refused(Codec(TO_RELAY, 1).encode, m.Question(1, "streams")) is Reason.TOO_NEW
     many = msgspec.structs.replace(full, streams=(row,) * (m.MAX_STREAMS + 1))
     assert refused(new.encode, many) is Reason.SHAPE
+
+
+def test_a_report_takes_any_hop_id() -> None:
+    origins = (m.Origin((b"live",), 2**62 - 1), m.Origin((b"shop",), 2**53 + 1))
+    told = m.Report(1, "serving", 0.1, 1, 0.0, 0.0, 0.0, 1, origins=origins)
+    codec = Codec(TO_CONTROLLER)
+    assert codec.decode(codec.encode(told)) == told
+    with pytest.raises(ContractError):
+        codec.encode(m.Report(1, "serving", 0.1, 1, 0.0, 0.0, 0.0, 1, origins=(m.Origin((), 2**62),)))

@@ -195,3 +195,22 @@ def test_a_full_mesh_takes_nobody(monkeypatch) -> None:
     registry = Registry(RegistrySettings())
     registry.receive_hello("a", "eu", hello(1), 0.0)
     assert alarms(registry.receive_hello("b", "eu", hello(2), 0.0)) == [("mesh_full", "b")]
+
+
+@pytest.mark.parametrize("heard_at", [1020.6879582344715 + number * 0.0171 for number in range(50)])
+def test_a_deadline_that_has_come_finds_somebody_due(heard_at: float) -> None:
+    """Whatever the last bit of a sum is: or we would be woken again and again at the same moment."""
+    mesh = Mesh({"a": "eu", "b": "us"})
+    for relay in "ab":
+        mesh.registry.receive_report(relay, mesh.report_of(relay), heard_at)
+    mesh.registry.handle_deadline(heard_at)
+    for relay in "ab":
+        mesh.registry.receive_report(relay, mesh.report_of(relay), heard_at + 2.0)
+    mesh.registry.handle_deadline(heard_at + 2.0)
+    due = mesh.registry.next_deadline()
+    for _ in range(3):
+        assert due is not None
+        mesh.registry.handle_deadline(due)
+        later = mesh.registry.next_deadline()
+        assert later is None or later > due
+        due = later if later is not None else due + 1
