@@ -368,6 +368,8 @@ def _plainly_verified(parts: Sequence[str], header: Mapping[str, Any], key: Key)
     secret = key.material.get_op_key("verify")
     try:
         payload, signature = _decode_part(parts[1]), _decode_part(parts[2])
+        if base64.urlsafe_b64encode(signature).rstrip(b"=") != parts[2].encode():
+            raise refusal  # One signature is written in one way.
         if isinstance(secret, Ed25519PublicKey):
             secret.verify(signature, signed)
         elif not isinstance(secret, bytes) or not hmac.compare_digest(hmac.digest(secret, signed, "sha256"), signature):
