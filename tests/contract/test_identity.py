@@ -239,6 +239,15 @@ def test_broken_certificates(data: st.DataObject) -> None:
         MESH.authority.verify(bytes(der), NOW)
 
 
+def test_the_signature_is_whole_bytes() -> None:
+    """Its length in bits stands outside of what is signed: the only byte that a stranger could change."""
+    place = len(RELAY.der) - len(x509.load_der_x509_certificate(RELAY.der).signature) - 1
+    der = bytearray(RELAY.der)
+    der[place] = 1
+    der[-1] &= 0xFE
+    assert refused(parse_certificate, bytes(der)) is Reason.MALFORMED
+
+
 def test_every_bit_matters() -> None:
     """All bytes of a certificate, one bit each."""
     for place in range(len(RELAY.der)):

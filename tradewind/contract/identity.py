@@ -269,6 +269,9 @@ def _load(der: bytes) -> x509.Certificate:
             _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
     except _UNREADABLE as error:
         raise IdentityError(Reason.MALFORMED, "not a certificate that can be read") from error
+    if not der.endswith(b"\x00" + certificate.signature):
+        # The parser does not look at how many bits of the signature's last byte are said to count: all do.
+        raise IdentityError(Reason.MALFORMED, "a signature that is not whole bytes")
     if unknown:
         raise IdentityError(Reason.MALFORMED, f"critical extension {unknown[0]}")
     return certificate
