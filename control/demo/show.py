@@ -40,6 +40,8 @@ VIEWERS_A_PROCESS = 20
 MESH_WITHIN_S = 30.0
 POLL_S = 0.2
 NETWORK_SEED = 7
+DRAIN_S = 10.0
+"""A relay that is drained is empty after so long."""
 UNSENT_MOST = 10_000
 SERVED = ("viewers", "publisher", "talkers")
 
@@ -405,7 +407,7 @@ class Show:
                 return
             case Kind.DRAIN:
                 line["at"] = time.perf_counter()
-                await self.command(fault.node, "drain")
+                await self.command(fault.node, "drain", deadline_s=DRAIN_S)
         self._note(line)
 
     async def command(self, relay: str, action: str, **more: object) -> Any:
