@@ -4,7 +4,7 @@ PYTHON_3_11 = $(shell scripts/find-python 3.11)
 .PHONY: help demo check check-all format bench clean
 
 help:
-	@echo "make demo       one relay, a looping clip and the viewer page; ARGS=\"--headless --for 20s --json\""
+	@echo "make demo       five relays, a looping clip and the viewer page; ARGS=\"--headless --for 20s --json\""
 	@echo "make check      lint, format, types and every test that needs nothing outside the checkout"
 	@echo "make check-all  then the tests that need other people's programs, a browser or root"
 	@echo "make format     let ruff fix and format what it can"

@@ -52,7 +52,7 @@ class Demo:
 @pytest.fixture
 def demo() -> Iterator[Demo]:
     command = [
-        sys.executable, "-m", "control.cli.main", "demo", "--viewers", "0",
+        sys.executable, "-m", "control.cli.main", "demo", "--relays", "1", "--viewers", "0",
         "--viewer-link", f"250kbit,2%,20ms@{NARROW_AT_S}", "--viewer-link", f"@{WIDE_AT_S}",
     ]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
