@@ -19,4 +19,4 @@ def test_what_is_measured() -> None:
 @pytest.mark.slow
 def test_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert contract.main(["--relays", "5", "--rooms", "5", "--runs", "1"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 14
+    assert len(capsys.readouterr().out.splitlines()) == 16

@@ -379,6 +379,6 @@ def test_it_finds_a_disk_that_does_not_flush() -> None:
 
 
 def finds(machine: type[Machine]) -> None:
-    quick = settings(THOROUGH, max_examples=300, phases=[Phase.generate], database=None, derandomize=True)
+    quick = settings(THOROUGH, max_examples=2000, phases=[Phase.generate], database=None, derandomize=True)
     with pytest.raises((AssertionError, RoomMessageError)):
         run_state_machine_as_test(machine, settings=quick)
