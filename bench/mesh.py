@@ -39,6 +39,8 @@ FAULT_S, HEALED_S = 2.0, 1.5
 FAULTS_A_SHOW = 8
 """Links that failed are held down ever longer: a fresh mesh after so many."""
 POLL_S = 0.2
+ARRIVALS_PER_S = 10
+"""More at once would be spread over several relays."""
 PLAYING_FRAMES = 50
 GONE_S = 60.0
 """How long the controller is dead."""
@@ -195,7 +197,7 @@ def tell_death(record: Record, viewers: int, verdicts: Verdicts) -> None:
     for share in (0.5, 0.9, 0.99):
         number = percentile(switches, share)
         if share < 0.99:
-            print(f"      playing elsewhere, p{share:.0%}: {number or 0:,.0f} ms")
+            print(f"      playing elsewhere, p{100 * share:.0f}: {number or 0:,.0f} ms")
         else:
             verdicts.at_most("playing elsewhere, p99", number, 3000)
     verdicts.true("viewers lost", not summary.viewers_lost, summary.viewers_lost)
@@ -347,6 +349,7 @@ def settings(options: argparse.Namespace, *regions: str) -> ShowSettings:
         page=False,
         talk=False,
         viewers=options.viewers,
+        spread_s=1.0 + options.viewers / ARRIVALS_PER_S,
         rendition="low",
         regions=regions,
         trace=trace,

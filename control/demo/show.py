@@ -56,6 +56,8 @@ class ShowSettings:
     relays: int = len(RELAYS)
     viewers: int = 1
     rendition: str = "high"
+    spread_s: float = 1.0
+    """Viewers come over so long."""
     regions: tuple[str, ...] = ()
     """Where viewers are; none: wherever relays are, in turn."""
     talk: bool = True
@@ -263,7 +265,7 @@ class Show:
             "--control", f"http://127.0.0.1:{self._control[1]}", "--namespace", NAMESPACE,
             "--token", papers.viewer_token, "--viewers", str(count), "--first", str(before + 1),
             "--sha256", papers.sha256, "--source", viewer_host(region, number),
-            "--rendition", self.settings.rendition, "--spread", "1s",
+            "--rendition", self.settings.rendition, "--spread", f"{self.settings.spread_s:g}s",
         )  # fmt: skip
         self._programs[program.name] = program
         return program
