@@ -68,6 +68,19 @@ def test_candidates_are_four_on_four_hosts_in_all_regions_the_nearest_first() ->
         assert chosen == made.choose(seed, WAYS, Track())
 
 
+def test_those_who_lose_their_region_do_not_all_go_to_one_place() -> None:
+    """Regions about as far away as each other take turns as the next candidate; one that is further does not."""
+    ways = Ways(
+        (Step("near", 10.0, 10.0), Step("a", 150.0, 150.0), Step("b", 160.0, 160.0), Step("far", 290.0, 290.0)),
+        guessed=False,
+    )
+    made = fleet(relay("near", 0), relay("a", 0), relay("b", 0), relay("far", 0))
+    dice = random.Random(7)
+    seconds = Counter(names(made.choose(dice.getrandbits(64), ways, Track()))[1] for _ in range(200))
+    assert set(seconds) == {"a-0", "b-0"}
+    assert min(seconds.values()) >= 70
+
+
 def test_where_there_is_one_region_others_hosts_come_first() -> None:
     entries = [relay("near", number, address=(f"host-{number % 2}", number + 1)) for number in range(6)]
     made = fleet(*entries)

@@ -89,7 +89,7 @@ class Patience:
     """For a handshake."""
     grace_s: float = 0.03
     """After the first relay answered a probe, a better ranked one may still."""
-    hedge_s: float = 0.5
+    hedge_s: float = 1.2
     """A relay that was dialled for a move and has not answered for so long: dial the next one as well."""
     start_s: float = 2.5
     """A relay that shows nothing for so long after its handshake has failed."""

@@ -227,6 +227,12 @@ class Fleet:
             return []
         within.sort()
         beyond.sort()
+        if len(beyond) > 1:
+            # These are for when a whole region is gone: its viewers must not all have the same one for their next.
+            most = beyond[0][0] + policy.spill_ms
+            near = sum(offer[0] <= most for offer in beyond)
+            turn = (seed >> 40) % near
+            beyond = beyond[turn:near] + beyond[:turn] + beyond[near:]
         chosen = [standing for _, _, standing in within + beyond]
         if number < MAX_CANDIDATES:
             self._fill(chosen)
