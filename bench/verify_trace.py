@@ -40,6 +40,8 @@ NEEDED = {
     "read": ("reader", "key"),
     "end": ("at",),
 }
+ON_ITS_WAY_S = 1.0
+"""Seconds before the end in which what was lost once may still be on its way."""
 IN_HAND_MS, STALL_MS, LOST_MS, LOST_AT_END_MS = 200.0, 100.0, 10_000.0, 5_000.0
 
 Row = dict[str, Any]
@@ -104,7 +106,7 @@ def compute(lines: Iterable[str]) -> Figures:
     acked = {row["key"] for row in by_kind["acked"]}
     return Figures(
         objects=len(objects),
-        gaps=_gaps(by_viewer, published),
+        gaps=_gaps(by_viewer, published, math.inf if ended is None else ended - ON_ITS_WAY_S),
         join_ms=max(joins, default=None),
         added_latency_ms_p50=_nearest_rank(added, 50),
         added_latency_ms_p99=_nearest_rank(added, 99),
@@ -187,13 +189,14 @@ def _published(sent: list[Row], objects: list[Row]) -> dict[str, list[tuple[floa
     return {track: sorted(places) for track, places in found.items()}
 
 
-def _gaps(by_viewer: dict[str, list[Row]], published: dict[str, list[tuple[float, int, int]]]) -> int:
-    """What was handed over between a viewer's oldest and newest object of a track, and never came."""
+def _gaps(by_viewer: dict[str, list[Row]], published: dict[str, list[tuple[float, int, int]]], until: float) -> int:
+    """What was handed over between a viewer's oldest and newest object of a track, by `until`, and never came."""
     missing = 0
     for seen in by_viewer.values():
         had: dict[str, set[tuple[float, int, int]]] = defaultdict(set)
         for row in seen:
-            had[row["track"]].add((row["sent"], row["group"], row["object"]))
+            if row["sent"] <= until:
+                had[row["track"]].add((row["sent"], row["group"], row["object"]))
         for track, places in had.items():
             times = [sent for sent, _, _ in places]
             missing += sum(

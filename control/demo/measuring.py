@@ -27,6 +27,8 @@ BUFFER_S = 0.2
 """What a player keeps in hand."""
 STALL_S = 0.1
 """A picture that stands for less is not called a stall."""
+ON_ITS_WAY_S = 1.0
+"""What was sent this shortly before the end is not missed."""
 LOST_S, LOST_AT_END_S = 10.0, 5.0
 """A viewer who gets nothing for so long is lost; so is one who got nothing for so long when the show ended."""
 
@@ -50,7 +52,7 @@ class Summary:
 
     objects: int
     gaps: int
-    """Objects that were sent between a viewer's first and last and never came."""
+    """Objects that were sent between a viewer's first and last and never came, but for the show's last second."""
     join_ms: float | None
     """From dialling to the first whole media object; the slowest viewer's."""
     added_latency_ms_p50: float | None
@@ -199,13 +201,18 @@ class Record:
     def _gaps(self, viewer: Viewer) -> int:
         gaps = 0
         for track in {one.place[0] for one in viewer.seen}:
-            had = {one.place for one in viewer.seen if one.place[0] == track} & self.sent.keys()
+            seen = {one.place for one in viewer.seen if one.place[0] == track} & self.sent.keys()
+            had = {place for place in seen if self._was_due(self.sent[place])}
             times = [self.sent[place] for place in had]
             if times:
                 first, last = min(times), max(times)
                 made = sum(place[0] == track and first <= at <= last for place, at in self.sent.items())
                 gaps += made - len(had)
         return gaps
+
+    def _was_due(self, sent: float) -> bool:
+        """Whether there was time for it to come: what was lost on the way comes a round trip or two later."""
+        return self.ended is None or sent <= self.ended - ON_ITS_WAY_S
 
     def _latencies(self, viewer: Viewer) -> list[float]:
         joined = viewer.seen[0].received
