@@ -16,7 +16,6 @@ from control.demo.processes import ShowError
 from control.demo.shaper import LinkError, parse_schedule
 from control.demo.show import Show, ShowSettings
 from control.demo.world import REGIONS, RELAYS
-from control.web import PagesMissing
 from tradewind.client.tools.options import Display, Seconds, bits, say
 
 REFRESH_S = 0.25
@@ -104,7 +103,7 @@ def command(
         )
         try:
             trio.run(_run, show, for_s)
-        except (ShowError, PagesMissing) as error:
+        except ShowError as error:
             say(f"tradewind demo: {error}")
             sys.exit(1)
         summary = show.summary()
@@ -132,7 +131,7 @@ def _open_trace(path: Path | None) -> TextIO | _NoTrace:
 
 async def _run(show: Show, for_s: float) -> None:
     ready = trio.Event()
-    failures: list[ShowError | PagesMissing] = []
+    failures: list[ShowError] = []
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -150,7 +149,7 @@ async def _run(show: Show, for_s: float) -> None:
             nursery.start_soon(_show_terminal, show, ready)
             try:
                 await show.run(ready.set)
-            except (ShowError, PagesMissing) as error:
+            except ShowError as error:
                 failures.append(error)
             nursery.cancel_scope.cancel()
     if failures:

@@ -29,7 +29,7 @@ from control.demo.papers import CONTROLLER, Papers, write_papers
 from control.demo.processes import Program, ShowError, stop_all
 from control.demo.shaper import LinkShape
 from control.demo.world import MESH, PUBLISHER_HOST, REGIONS, RELAYS, relay_host, viewer_host
-from control.web import page_server
+from control.web import PagesMissing, page_server
 
 NAMESPACE = "live/demo"
 ROOM = "live/r/lobby"
@@ -120,7 +120,10 @@ class Show:
             if where is None:
                 where = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tradewind-demo-")))
             else:
-                where.mkdir(parents=True)
+                try:
+                    where.mkdir(parents=True)
+                except OSError as error:
+                    raise ShowError(f"{where}: {error.strerror}") from error
             try:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
@@ -293,7 +296,10 @@ class Show:
 
     async def _start_page(self, papers: Papers, nursery: trio.Nursery) -> None:
         port = next(port for port in PAGE_PORTS if _is_free(port, socket.SOCK_STREAM))
-        server = page_server(lambda: self._page_settings(papers))
+        try:
+            server = page_server(lambda: self._page_settings(papers))
+        except PagesMissing as error:
+            raise ShowError(str(error)) from error
         listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
         nursery.start_soon(server.serve, listeners)
         self.page_url = f"http://127.0.0.1:{port}/"
