@@ -66,9 +66,3 @@ def test_a_relay_is_emptied(tmp_path: Path) -> None:
     assert "sin-1" not in newest.values()
     reasons = {line["reason"] for line in trace if line["kind"] == "change" and line["was"] == "sin-1"}
     assert reasons == {"goaway"}
-
-
-def test_a_fault_that_nobody_noticed_is_told(tmp_path: Path) -> None:
-    code, found, _ = demo(tmp_path, "--for", "4s", "--viewers", "1", "--loss", "fra-1-sin-1=100%@2s")
-    assert code == 2
-    assert found["untouched"] == ["loss fra-1 to sin-1"]
