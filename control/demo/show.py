@@ -263,9 +263,11 @@ class Show:
             self._note({"kind": "viewer", "viewer": viewer})
         number = sum(name.startswith(f"viewers-{region}-") for name in self._programs)
         papers = self._papers
+        # Relays answer too: whoever comes while there is no controller has nobody else to ask.
+        asked = [f"http://127.0.0.1:{port}" for port in (self._control[1], *self._ports)]
         program = self._program(
             papers, f"viewers-{region}-{number + 1}", "control.demo.viewing",
-            "--control", f"http://127.0.0.1:{self._control[1]}", "--namespace", NAMESPACE,
+            *(flag for url in asked for flag in ("--control", url)), "--namespace", NAMESPACE,
             "--token", papers.viewer_token, "--viewers", str(count), "--first", str(before + 1),
             "--sha256", papers.sha256, "--source", viewer_host(region, number),
             "--rendition", self.settings.rendition, "--spread", f"{self.settings.spread_s:g}s",
