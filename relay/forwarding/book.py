@@ -123,8 +123,6 @@ class Member:
     """It goes soon: a neighbour that is being emptied, or a publisher that we have asked to move."""
     told: dict[Namespace, Told] = field(default_factory=dict)
     """What that neighbour has been told of, by us."""
-    withheld: dict[Namespace, float] = field(default_factory=dict)
-    """Namespaces that it is not told of until then: see `Upstreams.withhold`."""
     requests: set[int] = field(default_factory=set)
     inlets: dict[int, tuple[Track, Inlet]] = field(default_factory=dict)
     """Its subgroup streams, by stream."""
@@ -147,6 +145,17 @@ class Waiting:
     timer: Timer | None = None
     joins: list[Joining] = field(default_factory=list)
     """FETCHes of theirs that join this subscription."""
+
+
+@dataclass(slots=True)
+class Turning:
+    """A SUBSCRIBE of a neighbour that feeds us the same track: see `Subscribing.turn`."""
+
+    party: Party
+    track: Track
+    parameters: Parameters
+    since: float
+    timer: Timer | None = None
 
 
 @dataclass(slots=True)
@@ -257,6 +266,7 @@ class Ending:
 
 Role: TypeAlias = (
     Waiting
+    | Turning
     | Joining
     | Offered
     | Asked
@@ -377,6 +387,10 @@ class Book:
         role = self.roles.pop(party, None)
         if isinstance(role, Serving | Waiting):
             role.track.children.pop(party, None)
+        elif isinstance(role, Turning):
+            role.track.turning.pop(party, None)
+            if role.timer is not None:
+                role.timer.cancel()
         return role
 
     def cancel(self, party: Party) -> None:

@@ -25,6 +25,7 @@ from relay.forwarding.book import (
     Question,
     Serving,
     Standing,
+    Turning,
     Unanswered,
     Waiting,
 )
@@ -145,7 +146,11 @@ class Forwarder:
     ) -> None:
         self._subscribing.request(Party(session, request), track, parameters, now)
         found = self._book.tracks.get(track)
-        if found is not None and found.established:
+        if found is None:
+            return
+        if Party(session, request) in found.turning:
+            self._moving.turn(found, now)
+        elif found.established:
             self._several.watch(found, now)
 
     def receive_publish(
@@ -269,6 +274,8 @@ class Forwarder:
                 self._another_way(session, role.track.name.namespace, now, lost=lost)
             case Waiting():
                 self._subscribing.cancel_waiting(role, now)
+            case Turning():
+                self._subscribing.reconsider(role.track, now)
             case Feeding():
                 self._subscribing.lost(party, role, now)
             case Announced():
@@ -388,7 +395,7 @@ class Forwarder:
                 self._contradiction(track, inlet.source, problem, now)
             succeeds = inlet.source.succeeds
             if succeeds is not None and (inlet.subgroup.group, header.id) >= succeeds:
-                self._moving.arrived(track, inlet.source)
+                self._moving.arrived(track, inlet.source, now)
 
     def receive_data(self, session: int, stream: int, data: bytes, last: bool, now: float) -> None:
         """Payload bytes on a subgroup or fetch stream."""
@@ -434,7 +441,7 @@ class Forwarder:
                 self._contradiction(feeding.track, feeding.source, problem, now)
             succeeds = feeding.source.succeeds
             if succeeds is not None and (found.group, found.header.id) >= succeeds:
-                self._moving.arrived(feeding.track, feeding.source)
+                self._moving.arrived(feeding.track, feeding.source, now)
 
     def receive_fetch_stream(self, session: int, stream: int, request: int) -> None:
         """The data stream of a FETCH of ours begins."""
@@ -486,7 +493,7 @@ class Forwarder:
 
     def keep_limits(self, now: float) -> None:
         """Bring the cache within its bounds of bytes and age; call it now and then."""
-        self._upstreams.keep_house(now)
+        self._upstreams.keep_house()
         self._moving.keep_house(now)
         self._book.budget.shrink()
         self._book.budget.expire(now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from relay.forwarding.book import Book, Standing
+from relay.forwarding.book import Book, Standing, Turning
 from relay.forwarding.routes import Party, Way
 from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Source, Track
@@ -76,7 +76,7 @@ class Moving:
                 fed.way = new
         self.reconsider(namespace, now)
 
-    def arrived(self, track: Track, source: Source) -> None:
+    def arrived(self, track: Track, source: Source, now: float) -> None:
         """A source that succeeds others has reached where they were: let them go."""
         source.succeeds = None
         others = [
@@ -86,7 +86,22 @@ class Moving:
         ]
         if others and len(self.taken) < TAKEN_MOST:
             self.taken.append(Taken(track.name, others[0].party.session, source.party.session))
-        self._let_go(track, others)
+        self._let_go(track, others, now)
+
+    def turn(self, track: Track, now: float) -> None:
+        """Neighbours that feed us ask us for the track: they have lost their way, and we are to take another."""
+        members = self._book.members
+        hops = {members[party.session].hop for party in track.turning}
+        for source in track.sources.values():
+            source.failing |= source.way is not None and members[source.party.session].hop in hops
+        self._reconsider(track, now)
+        if all(source.failing for source in track.sources.values()):
+            for source in track.sources.values():
+                source.failing = False
+            for party in tuple(track.turning):
+                turning = self._book.roles[party]
+                assert isinstance(turning, Turning)
+                self._subscribing.give_back(turning)
 
     def declined(self, track: Track, session: int, now: float) -> None:
         """A neighbour would not serve us a track that we have: the next one is asked at once."""
@@ -108,6 +123,7 @@ class Moving:
     # --- Private ---
 
     def _reconsider(self, track: Track, now: float) -> None:
+        self._subscribing.turned(track, now)
         if not self._subscribing.wanted(track):
             if track.sources and all(self._is_leaving(source) for source in track.sources.values()):
                 # Nobody comes back to it here.
@@ -122,8 +138,8 @@ class Moving:
             return
         candidates = self._upstreams.candidates(track)
         good = bool(candidates) and self._standing(candidates[0][0]) is not Standing.BAD
-        if fed and not good and all(self._standing(source.party) is Standing.BAD for source in fed):
-            self._upstreams.withhold(track, now)
+        if not good and all(self._worth(source) is Standing.BAD for source in fed):
+            candidates = self._upstreams.turnable(track) or candidates
         if not candidates:
             return
         best, way = candidates[0]
@@ -131,7 +147,7 @@ class Moving:
             return
         if not fed:
             self._ask(track, best, way, now)
-        elif len(fed) == 1 and self._standing(fed[0].party) is Standing.SUSPECT:
+        elif len(fed) == 1 and self._worth(fed[0]) is Standing.SUSPECT:
             if self._standing(best) is Standing.UP:
                 self._double(track, best, way, now)
         elif self._is_worth_it(track, fed, best, now):
@@ -144,7 +160,7 @@ class Moving:
         advertised = [self._upstreams.way_of(source.party.session, track.name.namespace) for source in fed]
         if all(found is None or self._book.settings.hop in found.hops for found in advertised):
             return True
-        if all(self._standing(source.party) is Standing.BAD for source in fed):
+        if all(self._worth(source) is Standing.BAD for source in fed):
             return self._standing(best) is not Standing.BAD
         if all(self._is_leaving(source) for source in fed):
             return self._standing(best) is Standing.UP
@@ -156,7 +172,7 @@ class Moving:
             # One move at a time, unless the one that is under way leads nowhere.
             if self._standing(under_way.party) is not Standing.BAD:
                 return
-            self._let_go(track, [under_way])
+            self._let_go(track, [under_way], now)
         if self._ask(track, best, way, now):
             self.moves += 1
             track.moved_at = now
@@ -179,9 +195,9 @@ class Moving:
         if source.succeeds is None or track.sources.get(source.party) is not source:
             return
         if source.established:
-            self.arrived(track, source)
+            self.arrived(track, source, now)
         else:
-            self._let_go(track, [source])
+            self._let_go(track, [source], now)
             self._reconsider(track, now)
 
     def _double(self, track: Track, best: Party, way: Way, now: float) -> None:
@@ -204,7 +220,7 @@ class Moving:
         if double is None:
             return False
         first = next((source for source in fed if not source.doubles), None)
-        standing = Standing.BAD if first is None else self._standing(first.party)
+        standing = Standing.BAD if first is None else self._worth(first)
         if standing is Standing.SUSPECT:
             return True
         if standing is Standing.BAD and self._standing(double.party) is not Standing.BAD:
@@ -212,11 +228,11 @@ class Moving:
             self.moves += 1
             track.moved_at = now
             if first is None or double.last_at > float("-inf"):
-                self.arrived(track, double)
+                self.arrived(track, double, now)
             else:
                 self._succeed(track, double, now)
             return True
-        self._let_go(track, [double])
+        self._let_go(track, [double], now)
         fed.remove(double)
         return False
 
@@ -228,10 +244,14 @@ class Moving:
     def _standing(self, party: Party) -> Standing:
         return self._book.members[party.session].worth
 
+    def _worth(self, source: Source) -> Standing:
+        return Standing.BAD if source.failing else self._standing(source.party)
+
     def _is_leaving(self, source: Source) -> bool:
         return self._book.members[source.party.session].leaving
 
-    def _let_go(self, track: Track, sources: list[Source]) -> None:
+    def _let_go(self, track: Track, sources: list[Source], now: float) -> None:
         for source in sources:
             del track.sources[source.party]
             self._book.cancel(source.party)
+        self._subscribing.turned(track, now)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from relay.forwarding import ranks
-from relay.forwarding.book import Book, Ending, Feeding, Joining, Member, Offered, Serving, Waiting
+from relay.forwarding.book import Book, Ending, Feeding, Joining, Member, Offered, Serving, Turning, Waiting
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.fetching import Fetching
 from relay.forwarding.range_filters import updated
@@ -32,6 +32,9 @@ from tradewind.moqt.model import (
     Range,
     resolve,
 )
+
+TURN_S = 1.0
+"""How long a neighbour that feeds us and asks us waits for our finding another way."""
 
 
 class Subscribing:
@@ -56,7 +59,7 @@ class Subscribing:
         if not peer.shares_subscriptions and self._reads(party.session, track):
             peer.reject(party.request, RequestCode.DUPLICATE_SUBSCRIPTION, "already subscribed to this track")
             return
-        if not self._takes_in(party, track, parameters):
+        if not self._takes_in(party, track, parameters, now):
             return
         if track.established:
             self._establish(party, track, parameters, now, now)
@@ -205,8 +208,8 @@ class Subscribing:
 
     def ask_afresh(self, track: Track, party: Party, way: Way) -> None:
         """SUBSCRIBE to a neighbour with another publisher: what that has need not begin where we are."""
-        claim = ranks.claim(way.relays, track.children.values())
-        if claim is not None:
+        claim = self._upstreams.claim(track, way)
+        if claim is not None and not self._upstreams.is_below(track, way.neighbour):
             self._subscribe(track, party.session, way, claim)
 
     def seek(self, track: Track) -> None:
@@ -341,18 +344,55 @@ class Subscribing:
         subscription.set_timeouts(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)
         return subscription
 
-    def _takes_in(self, party: Party, track: Track, parameters: Parameters) -> bool:
-        """Whether a subscriber may be served at all: a neighbour only below us, lest relays forward in a circle."""
-        peer = self._book.peer(party)
-        if self._book.members[party.session].hop is None:
+    def _takes_in(self, party: Party, track: Track, parameters: Parameters, now: float) -> bool:
+        """Whether a subscriber is served now: a neighbour only below us, lest relays forward in a circle."""
+        book = self._book
+        if book.members[party.session].hop is None:
             return True
         claim = ranks.HIGHEST if parameters.rank is None else parameters.rank
-        if not ranks.admits((source.claim for source in track.sources.values()), claim):
-            peer.reject(party.request, RequestCode.UNINTERESTED, "not above you")
-            self._book.forget_if_unused(track)
-            return False
-        track.children[party] = claim
-        return True
+        if self._may_serve(track, party, claim):
+            track.children[party] = claim
+        elif self._feeds(track, party):
+            turning = Turning(party, track, parameters, now)
+            turning.timer = book.timers.at(now + TURN_S, lambda when: self._lose_patience(turning, when))
+            track.turning[party] = claim
+            book.give(party, turning)
+        else:
+            book.peer(party).reject(party.request, RequestCode.UNINTERESTED, "not above you")
+            book.forget_if_unused(track)
+        return party in track.children
+
+    def _may_serve(self, track: Track, asker: Party, claim: int) -> bool:
+        """Who asks a relay that it serves has not counted that one's claim: that one must have left it."""
+        admitted = ranks.admits((source.claim for source in track.sources.values()), claim)
+        return admitted and not self._feeds(track, asker)
+
+    def _feeds(self, track: Track, asker: Party) -> bool:
+        """Whether the relay that asks for the track is one that we take it from, or have asked for it."""
+        members = self._book.members
+        hop = members[asker.session].hop
+        return any(members[party.session].hop == hop for party in track.sources)
+
+    def _lose_patience(self, turning: Turning, now: float) -> None:
+        self.turned(turning.track, now)
+        if turning.party in turning.track.turning:
+            self.give_back(turning)
+
+    def turned(self, track: Track, now: float) -> None:
+        """Sources have gone: serve neighbours that fed us, and whom we are above now."""
+        for party, claim in tuple(track.turning.items()):
+            if self._may_serve(track, party, claim):
+                turning = self._book.take(party)
+                assert isinstance(turning, Turning)
+                track.children[party] = claim
+                self._establish(party, track, turning.parameters, turning.since, now)
+
+    def give_back(self, turning: Turning) -> None:
+        """We have no other way: who feeds us and has lost its own must ask somebody else."""
+        party, track = turning.party, turning.track
+        self._book.take(party)
+        self._book.peer(party).reject(party.request, RequestCode.UNINTERESTED, "we have it from you")
+        self._book.forget_if_unused(track)
 
     def _ask_somebody(self, track: Track) -> bool:
         """SUBSCRIBE to every publisher here of the namespace, or else to the best neighbour; whether any was asked.
@@ -375,7 +415,7 @@ class Subscribing:
 
     def ask_neighbour(self, track: Track, party: Party, way: Way) -> Source | None:
         """SUBSCRIBE to a neighbour, with the rank that we claim, from where we are; None where it cannot be asked."""
-        claim = ranks.claim(way.relays, track.children.values())
+        claim = self._upstreams.claim(track, way)
         if claim is None:
             return None
         starts = [
@@ -498,7 +538,8 @@ class Subscribing:
 
     def wanted(self, track: Track) -> bool:
         """Whether somebody reads the track or waits for it, or is to be told of it."""
-        return bool(track.subscriptions) or bool(self._book.waiting.get(track)) or any(self._seekers(track))
+        read = track.subscriptions or track.turning or self._book.waiting.get(track)
+        return bool(read) or any(self._seekers(track))
 
     def _seekers(self, track: Track) -> list[TracksInterest]:
         """The SUBSCRIBE_TRACKS of theirs that match, where a neighbour says that the track is published there."""
@@ -608,4 +649,7 @@ class Subscribing:
         self._withdraw_offers(track, status, reason)
         for waiting in tuple(self._book.waiting.get(track, ())):
             self._refuse(waiting, RequestCode.DOES_NOT_EXIST, "the track has ended")
+        for party in tuple(track.turning):
+            self._book.take(party)
+            self._book.peer(party).reject(party.request, RequestCode.DOES_NOT_EXIST, "the track has ended")
         self._book.retire(track, now)

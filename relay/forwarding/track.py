@@ -51,8 +51,8 @@ class MalformedTrack(Exception):
 class Source:
     """One upstream subscription, or one PUBLISH, that feeds the track."""
 
-    __slots__ = ("claim", "done", "doubles", "established_at", "forward", "inherits", "is_stranger", "last_at",
-                 "party", "published", "streams_closed", "streams_open", "succeeds", "way")  # fmt: skip
+    __slots__ = ("claim", "done", "doubles", "established_at", "failing", "forward", "inherits", "is_stranger",
+                 "last_at", "party", "published", "streams_closed", "streams_open", "succeeds", "way")  # fmt: skip
 
     def __init__(self, party: Party, *, published: bool, forward: bool, way: Way | None = None, claim: int = 0) -> None:
         self.party = party
@@ -60,6 +60,8 @@ class Source:
         """By which way a neighbour had it when we asked; None: a publisher here."""
         self.claim = claim
         """The rank that we said we would not go below: see `ranks`."""
+        self.failing = False
+        """The neighbour has asked us for the track itself: it has lost its own way to it."""
         self.doubles = False
         """It sends what another sends too, while that one's link is suspect."""
         self.succeeds: Location | None = None
@@ -130,7 +132,7 @@ class Track:
     __slots__ = ("_fan", "_publishers", "_ready", "alias", "bytes_in", "cache", "children", "declined", "drops",
                  "established",
                  "established_at", "fetching", "largest", "lingers_until", "max_lag_s", "moved_at", "name",
-                 "objects_in", "offers", "properties", "sources", "subscriptions", "warming",
+                 "objects_in", "offers", "properties", "sources", "subscriptions", "turning", "warming",
                  "wished_group")  # fmt: skip
 
     def __init__(
@@ -159,6 +161,8 @@ class Track:
         self.subscriptions: dict[Party, Subscription] = {}
         self.children: dict[Party, int] = {}
         """What neighbours claimed whose subscriptions wait or are served: see `ranks`."""
+        self.turning: dict[Party, int] = {}
+        """What neighbours claimed that feed us and ask us: they are served once they do not feed us any more."""
         self.declined: set[int] = set()
         """Neighbours' sessions that would not serve us a moment ago: see `moving`."""
         self.moved_at = float("-inf")

@@ -21,8 +21,6 @@ MOST_TRACKS, MOST_NAMES_BYTES = 256, 16_384
 """How many published tracks of a namespace neighbours are told of."""
 MOST_RELAYS = 3
 """On the way of an advertisement: with ourselves behind it, two stand between the origin and us."""
-WITHHELD_S = 10.0
-"""How long a neighbour is not told of a way that is bad from us, unless it is better sooner."""
 UNRANKED = 99
 """The place of a neighbour that the route table does not name."""
 
@@ -56,16 +54,51 @@ class Upstreams:
 
     def candidates(self, track: Track) -> list[tuple[Party, Way]]:
         """Neighbours that a track may be asked of, best first."""
-        book = self._book
-        below = {book.members[party.session].hop for party in track.children}
-        usable = [
-            (party, way)
-            for party, way in book.routes.ways(track.name.namespace)
-            if party.session not in track.declined
-            and below.isdisjoint(way.hops)
-            and ranks.claim(way.relays, track.children.values()) is not None
-        ]
-        return sorted(usable, key=self._merit)
+        below = self._hops_below(track)
+        return sorted(
+            (
+                (party, way)
+                for party, way in self._book.routes.ways(track.name.namespace)
+                if party.session not in track.declined
+                and below.isdisjoint(way.hops)
+                and self.claim(track, way) is not None
+            ),
+            key=self._merit,
+        )
+
+    def turnable(self, track: Track) -> list[tuple[Party, Way]]:
+        """Neighbours that we serve the track and that know a way of their own, best first, but for bad ones.
+
+        They may be asked where nobody else is left: they take their own way, leave us and serve us.
+        """
+        below = self._hops_below(track)
+        return sorted(
+            (
+                (party, way)
+                for party, way in self._book.routes.ways(track.name.namespace)
+                if way.neighbour in below
+                and party.session not in track.declined
+                and self._book.members[party.session].worth is not Standing.BAD
+                and (below - {way.neighbour}).isdisjoint(way.hops)
+                and self.claim(track, way) is not None
+            ),
+            key=self._merit,
+        )
+
+    def is_below(self, track: Track, hop: int) -> bool:
+        """Whether that neighbour has the track from us, or waits for us to serve it."""
+        return hop in self._hops_below(track)
+
+    def claim(self, track: Track, way: Way) -> int | None:
+        """What to claim of the neighbour that has this way; None: those below us leave no room.
+
+        What that neighbour itself claims of us does not count: it leaves us before it serves us.
+        """
+        members = self._book.members
+        claims = (*track.children.items(), *track.turning.items())
+        return ranks.claim(
+            way.relays, (claim for party, claim in claims if members[party.session].hop != way.neighbour)
+        )
 
     def way_of(self, session: int, namespace: Namespace) -> Way | None:
         """By which way a neighbour has the namespace now."""
@@ -109,28 +142,8 @@ class Upstreams:
                 epochs[name] = one.epoch
         return [(name, publisher_hop(here, name, epoch)) for name, epoch in epochs.items()]
 
-    def withhold(self, track: Track, now: float) -> None:
-        """What feeds a track is bad, and so is all else but what lies below us: have those below us find other ways.
-
-        Only neighbours that told us of a way of their own: they move, one after the other they stop being below us,
-        and we can ask them.
-        """
-        book = self._book
-        for session in {party.session for party in track.children}:
-            member, way = book.members[session], self.way_of(session, track.name.namespace)
-            if member.standing is Standing.BAD or way is None or book.settings.hop in way.hops:
-                continue
-            for namespace in [name for name in member.told if track.name.namespace[: len(name)] == name]:
-                member.withheld[namespace] = now + WITHHELD_S
-                self._tell(member, namespace)
-
-    def keep_house(self, now: float) -> None:
-        """Forget tracks that are published no longer; tell again what was withheld."""
-        for member in self._book.members.values():
-            for namespace, until in tuple(member.withheld.items()):
-                if now >= until or not self._all_bad(member, namespace):
-                    del member.withheld[namespace]
-                    self._tell(member, namespace)
+    def keep_house(self) -> None:
+        """Forget tracks that are published no longer."""
         for namespace, one in tuple(self._book.routes.published.items()):
             for name in tuple(one.names):
                 track = self._book.tracks.get(FullTrackName(namespace, name))
@@ -154,16 +167,11 @@ class Upstreams:
         worth = book.members[party.session].worth
         return way.cost, worth, book.positions.get((way.origin, way.neighbour), UNRANKED), way.relays, way.neighbour
 
-    def _all_bad(self, member: Member, namespace: Namespace) -> bool:
-        """Whether every way that this neighbour might be told of is bad."""
-        found = self._book.routes.announced.get(namespace)
-        if found is None or len(found.parties) > len(found.ways):
-            return False
-        ways = [party for party, way in found.ways.items() if member.hop not in way.hops]
-        return all(self._book.members[party.session].standing is Standing.BAD for party in ways)
+    def _hops_below(self, track: Track) -> set[int | None]:
+        return {self._book.members[party.session].hop for party in (*track.children, *track.turning)}
 
     def _tell(self, member: Member, namespace: Namespace) -> None:
-        way = None if namespace in member.withheld else self._best_for(member, namespace)
+        way = self._best_for(member, namespace)
         told = member.told.get(namespace)
         if way is None:
             if told is not None:
