@@ -178,6 +178,19 @@ def test_streams_after_the_end_are_stopped_quietly(draft: int) -> None:
     assert there.session.statistics().waiting_streams == 0
 
 
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_a_track_that_is_asked_for_again_may_come_before_the_answer(draft: int) -> None:
+    """Its publisher gives it the alias of before, and the answer may be lost on the way and said again."""
+    there = subscribed(draft)
+    there.session.cancel(1)
+    number = made(there.session.subscribe(TRACK))
+    there.heard()
+    early = there.uni(subgroup(there, 5))
+    assert (early, ("stop", CANCELLED)) not in there.heard()
+    there.say(5 if draft >= 17 else there.control, m.SubscribeOk(5, request=number))
+    assert any(isinstance(event, e.SubgroupOpened) and event.requests == (number,) for event in there.side.take())
+
+
 def test_retired_aliases_are_forgotten_in_the_end() -> None:
     there = peer(settings=SessionSettings(max_retired_aliases=2))
     for alias in range(4):

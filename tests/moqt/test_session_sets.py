@@ -52,7 +52,12 @@ def test_prefixes_overlap_where_one_begins_with_the_other(
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["bind", "unbind", "retire"]), st.integers(0, 5), st.integers(0, 9)), max_size=40
+        st.tuples(
+            st.sampled_from(["bind", "unbind", "retire", "retire unknown", "revive"]),
+            st.integers(0, 5),
+            st.integers(0, 9),
+        ),
+        max_size=40,
     )
 )
 def test_aliases_agree_with_themselves(steps: list[tuple[str, int, int]]) -> None:
@@ -68,6 +73,11 @@ def test_aliases_agree_with_themselves(steps: list[tuple[str, int, int]]) -> Non
             assert (ended is not None) is last
             bound.pop(request, None)
         elif what == "retire":
-            aliases.retire(number)
+            aliases.retire(number, FullTrackName((), bytes([number % 2])))
+        elif what == "retire unknown":
+            aliases.retire(number, None)
+        elif what == "revive":
+            aliases.revive(FullTrackName((), bytes([number])))
+            assert FullTrackName((), bytes([number])) not in list(aliases.retired.values())[-1:]
         aliases.check_invariants()
         assert aliases.table.keys() == set(bound.values())

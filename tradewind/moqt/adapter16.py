@@ -262,7 +262,7 @@ class ControlWire:
         if request is None:
             self._check_known(message.request)
             if isinstance(message, m.SubscribeOk):
-                self._data.retire(message.alias)
+                self._data.retire(message.alias, None)
             return
         wrong = isinstance(message, m.RequestOk) and request.kind is Kind.PUBLISH
         if not request.ours or request.stream != NO_STREAM or wrong:

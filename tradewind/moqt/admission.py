@@ -109,7 +109,7 @@ class Admission:
             if self._requests.subscription_is_pending(message.track) is None:
                 self._check_single(message.track, publishing=False)
         except RequestRejected:
-            data.retire(message.alias)
+            data.retire(message.alias, message.track)
             raise
         request.order = parameters.order or self.default_order(message.properties)
         self._requests.add(request)

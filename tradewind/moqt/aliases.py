@@ -26,14 +26,16 @@ class Alias:
 class Aliases:
     """Aliases in use by number and by request, and the last ones that are over."""
 
-    __slots__ = ("_by_request", "_max_retired", "retired", "table")
+    __slots__ = ("_by_request", "_former", "_max_retired", "retired", "table")
 
     def __init__(self, max_retired: int) -> None:
         self._max_retired = max_retired
         self.table: dict[int, Alias] = {}
         self._by_request: dict[int, Alias] = {}
-        self.retired: dict[int, None] = {}
-        """In the order in which they ended: the oldest are forgotten."""
+        self.retired: dict[int, FullTrackName | None] = {}
+        """In the order in which they ended: the oldest are forgotten. None: nobody knows what it stood for."""
+        self._former: dict[FullTrackName, int] = {}
+        """Which of these each track had last."""
 
     def of(self, request: int) -> Alias | None:
         """The alias that stands for a request."""
@@ -41,7 +43,7 @@ class Aliases:
 
     def bind(self, number: int, track: FullTrackName, request: int) -> Alias:
         """Let an alias stand for one more request of its track."""
-        self.retired.pop(number, None)
+        self._recall(number)
         alias = self.table.get(number)
         if alias is None:
             alias = self.table[number] = Alias(number, track)
@@ -58,16 +60,30 @@ class Aliases:
         if alias.requests:
             return None
         del self.table[alias.number]
-        self.retire(alias.number)
+        self.retire(alias.number, alias.track)
         return alias
 
-    def retire(self, number: int) -> None:
+    def retire(self, number: int, track: FullTrackName | None) -> None:
         """Remember an alias whose objects are not wanted, unless it stands for something."""
         if number in self.table:
             return
-        self.retired[number] = None
+        self._recall(number)
+        self.retired[number] = track
+        if track is not None:
+            self._former[track] = number
         if len(self.retired) > self._max_retired:
-            del self.retired[next(iter(self.retired))]
+            self._recall(next(iter(self.retired)))
+
+    def revive(self, track: FullTrackName) -> None:
+        """The track is asked for again: its streams may come under the alias of before, and before the answer."""
+        number = self._former.get(track)
+        if number is not None:
+            self._recall(number)
+
+    def _recall(self, number: int) -> None:
+        track = self.retired.pop(number, None)
+        if track is not None and self._former[track] == number:
+            del self._former[track]
 
     def check_invariants(self) -> None:
         """Assert that both directions agree and that nothing is in use and retired."""
@@ -76,3 +92,4 @@ class Aliases:
         assert all(self.table[alias.number] is alias for alias in self._by_request.values())
         assert self.table.keys().isdisjoint(self.retired)
         assert len(self.retired) <= self._max_retired
+        assert all(self.retired[number] == track for track, number in self._former.items())

@@ -94,9 +94,13 @@ class DataStreams:
                 self._datagrams.append((since, datagram, size))
                 self._datagram_bytes += size
 
-    def retire(self, number: int) -> None:
-        """Objects under this alias are not wanted, unless it stands for something."""
-        self._aliases.retire(number)
+    def revive(self, track: FullTrackName) -> None:
+        """The track is asked for again: what comes under its former alias waits for the answer."""
+        self._aliases.revive(track)
+
+    def retire(self, number: int, track: FullTrackName | None) -> None:
+        """Objects under this alias are not wanted, unless it stands for something. `track`: what it stands for."""
+        self._aliases.retire(number, track)
         if number in self._aliases.retired:
             for stream in [waiting for waiting in self._waiting.values() if _awaits_alias(waiting, number)]:
                 self.abandon(stream, ResetCode.CANCELLED)

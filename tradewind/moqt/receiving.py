@@ -113,7 +113,7 @@ class Receiver:
         parameters = self._said(message.parameters)
         request.phase = Phase.ESTABLISHED
         if self._is_unsupported(request, message.properties):
-            data.retire(message.alias)
+            data.retire(message.alias, request.track)
             return
         request.alias = message.alias
         self._context.events.append(e.SubscribeAccepted(request.id, message.alias, parameters, message.properties))

@@ -49,6 +49,7 @@ class Sender:
     def subscribe(self, track: FullTrackName, parameters: Parameters) -> int | None:
         """SUBSCRIBE."""
         raw = self._raw(parameters)
+        self._requests.data.revive(track)
         return self._open(Kind.SUBSCRIBE, lambda number: m.Subscribe(number, track, raw), track=track, asked=parameters)
 
     def publish(self, track: FullTrackName, alias: int, parameters: Parameters, properties: Properties) -> int | None:
