@@ -50,10 +50,13 @@ def test_prefixes_overlap_where_one_begins_with_the_other(
     assert len(prefixes) == len(twin)
 
 
+ALIAS_STEPS = ("bind", "unbind", "retire", "retire unknown", "revive")
+
+
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["bind", "unbind", "retire", "retire unknown", "revive"]),
+            st.sampled_from(ALIAS_STEPS),
             st.integers(0, 5),
             st.integers(0, 9),
         ),
