@@ -93,6 +93,41 @@ def test_who_has_nothing_to_send_learns_nothing_worse() -> None:
     assert lone.controller.path_s == 0.055, "any round trip will do"
 
 
+def test_what_is_lost_of_a_sender_with_little_to_send_does_not_bound_it() -> None:
+    lone = Lone()
+    for _ in range(30):
+        packet = lone.send(PACKET)
+        lone.controller.run_dry(lone.now)
+        lone.ack(packet, 0.050)
+        lone.now += 0.050
+    window = lone.controller.congestion_window
+    for _ in range(4):
+        lost = [lone.send(PACKET) for _ in range(9)]
+        lone.controller.on_packets_lost(now=lone.now, packets=lost)
+        packet = lone.send(PACKET)
+        lone.now += 0.001
+        lone.controller.run_dry(lone.now)
+        lone.ack(packet, 0.050)
+        assert lone.controller.congestion_window >= window
+
+
+def test_a_path_that_was_silent_and_answers_is_used_like_a_new_one() -> None:
+    lone = Lone()
+    for _ in range(30):
+        packet = lone.send(PACKET)
+        lone.controller.run_dry(lone.now)
+        lone.ack(packet, 0.050)
+        lone.now += 0.050
+    lone.controller.on_packets_lost(now=lone.now, packets=[lone.send(PACKET) for _ in range(10)])
+    lone.controller.on_persistent_congestion()
+    assert lone.controller.congestion_window == SMALLEST_WINDOW_PACKETS * PACKET
+    lone.now += 2.0
+    packet = lone.send(PACKET)
+    assert lone.controller.congestion_window == SMALLEST_WINDOW_PACKETS * PACKET
+    lone.ack(packet, 0.050)
+    assert lone.controller.congestion_window >= 10 * PACKET
+
+
 def test_more_is_asked_for_until_it_is_in_flight_or_may_not_be() -> None:
     cycle = Cycle()
     cycle.begin(1.0)

@@ -131,6 +131,8 @@ class RateController(QuicCongestionControl):
         """What the rate's memory is counted in."""
         self._bound = inf
         """What may be in flight after more than random loss."""
+        self._is_silent = False
+        """Nothing arrived for long, and nothing has since."""
         self._path_until = 0.0
         """When looking at the path ends; 0 while too much is in flight to begin."""
 
@@ -163,27 +165,31 @@ class RateController(QuicCongestionControl):
             self.bytes_in_flight -= packet.sent_bytes
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        """These were lost."""
+        """These were lost. Of a sender that has nothing more to send they say nothing about how much is too much."""
         rounds = self.rounds
         for packet in packets:
             self.bytes_in_flight -= packet.sent_bytes
-            rounds.lost_bytes += packet.sent_bytes
-            rounds.lost_packets += 1
+            stamp = getattr(packet, "stamp", None)
+            if stamp is None or not stamp.limited:
+                rounds.lost_bytes += packet.sent_bytes
+                rounds.lost_packets += 1
 
     def on_persistent_congestion(self) -> None:
-        """Nothing arrived for long."""
+        """Nothing arrived for long: until something does, little is sent."""
         self.congestion_window = self._smallest
+        self._is_silent = True
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         """One round trip was measured, the peer's delay included."""
         self.path.receive(rtt, now)
 
-    def take_back_loss(self, size_bytes: int) -> None:
+    def take_back_loss(self, packet: Stamped) -> None:
         """A packet that was taken for lost arrived; one of an earlier round as if it were of this one."""
-        self.delivery.total_bytes += size_bytes
-        rounds = self.rounds
-        rounds.lost_bytes = max(rounds.lost_bytes - size_bytes, 0)
-        rounds.lost_packets = max(rounds.lost_packets - 1, 0)
+        self.delivery.total_bytes += packet.sent_bytes
+        if packet.stamp is None or not packet.stamp.limited:
+            rounds = self.rounds
+            rounds.lost_bytes = max(rounds.lost_bytes - packet.sent_bytes, 0)
+            rounds.lost_packets = max(rounds.lost_packets - 1, 0)
 
     def run_dry(self, now: float) -> None:
         """There is nothing to send that may be sent, and the window would have allowed more."""
@@ -279,6 +285,10 @@ class RateController(QuicCongestionControl):
             window = min(window + acked_bytes, target)
         elif window < target or self.delivery.total_bytes < K_INITIAL_WINDOW * self._packet:
             window += acked_bytes
+        if self._is_silent:
+            # A path that answers again is as good as one that has just been opened.
+            self._is_silent = False
+            window = max(window, K_INITIAL_WINDOW * self._packet)
         window = min(window, self._bound)
         if self.mode is Mode.PATH:
             window = min(window, self._little())

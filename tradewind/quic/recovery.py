@@ -210,7 +210,7 @@ class Recovery(QuicPacketRecovery):
         largest = ranges[-1][1] - 1
         if self._reordering.gone and self._rates is not None and space.is_application_data:
             for late in self._reordering.receive(ranges, space.largest_acked_packet, self._rtt_smoothed, now):
-                self._rates.take_back_loss(late.sent_bytes)
+                self._rates.take_back_loss(late)
         space.largest_acked_packet = max(space.largest_acked_packet, largest)
         sent = space.sent_packets
         if not sent:

@@ -11,6 +11,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from tradewind.quic.path_model import Stamped
+
 LEAST_PACKETS = 3
 LEAST_RTTS = 9 / 8
 """RFC 9002, kPacketThreshold and kTimeThreshold."""
@@ -22,12 +24,10 @@ FORGET_LOSSES = 300
 """After so many packets lost in earnest since one came late, the path counts as one that keeps order."""
 
 
-class Gone(Protocol):
+class Gone(Stamped, Protocol):
     """A packet that was taken for lost."""
 
     packet_number: int
-    sent_bytes: int
-    sent_time: float
 
 
 class Reordering:
