@@ -98,6 +98,8 @@ class Standing(IntEnum):
     SUSPECT = 1
     PROBATION = 2
     BAD = 3
+    SILENT = 4
+    """Bad, and nothing at all comes, or goes there."""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ a link is only suspect nothing moves, but what is small comes from a second neig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -137,9 +138,9 @@ class Moving:
         if self._has_double(track, fed, now):
             return
         candidates = self._upstreams.candidates(track)
-        good = bool(candidates) and self._standing(candidates[0][0]) is not Standing.BAD
-        if not good and all(self._worth(source) is Standing.BAD for source in fed):
-            candidates = self._upstreams.turnable(track) or candidates
+        good = bool(candidates) and self._standing(candidates[0][0]) < Standing.BAD
+        if not good and all(self._worth(source) >= Standing.BAD for source in fed):
+            candidates = self._upstreams.turnable(track)[:1] or candidates
         if not candidates:
             return
         best, way = candidates[0]
@@ -148,10 +149,9 @@ class Moving:
         if not fed:
             self._ask(track, best, way, now)
         elif len(fed) == 1 and self._worth(fed[0]) is Standing.SUSPECT:
-            if self._standing(best) is Standing.UP:
-                self._double(track, best, way, now)
+            self._double(track, candidates, now)
         elif self._is_worth_it(track, fed, best, now):
-            self._move(track, fed, best, way, now)
+            self._move(track, fed, candidates, now)
 
     def _is_worth_it(self, track: Track, fed: list[Source], best: Party, now: float) -> bool:
         if any(source.way is None for source in fed):
@@ -160,22 +160,31 @@ class Moving:
         advertised = [self._upstreams.way_of(source.party.session, track.name.namespace) for source in fed]
         if all(found is None or self._book.settings.hop in found.hops for found in advertised):
             return True
-        if all(self._worth(source) is Standing.BAD for source in fed):
-            return self._standing(best) is not Standing.BAD
+        least_bad = min(self._worth(source) for source in fed)
+        if least_bad >= Standing.BAD:
+            # Where something still comes, it is better than nothing.
+            return self._standing(best) < least_bad
         if all(self._is_leaving(source) for source in fed):
             return self._standing(best) is Standing.UP
         return self._standing(best) is Standing.UP and now - track.moved_at >= RETURN_S
 
-    def _move(self, track: Track, fed: list[Source], best: Party, way: Way, now: float) -> None:
-        under_way = next((source for source in fed if source.succeeds is not None), None)
-        if under_way is not None:
-            # One move at a time, unless the one that is under way leads nowhere.
-            if self._standing(under_way.party) is not Standing.BAD:
-                return
-            self._let_go(track, [under_way], now)
-        if self._ask(track, best, way, now):
-            self.moves += 1
-            track.moved_at = now
+    def _move(self, track: Track, fed: list[Source], candidates: Sequence[tuple[Party, Way]], now: float) -> None:
+        """Have the track from the best of these, or from whichever of two is there first where what feeds it is bad."""
+        under_way = [source for source in fed if source.succeeds is not None]
+        # One move at a time, unless what is under way leads nowhere.
+        if any(self._standing(source.party) < Standing.BAD for source in under_way):
+            return
+        self._let_go(track, under_way, now)
+        (best, way), others = candidates[0], candidates[1:2]
+        if not self._ask(track, best, way, now):
+            return
+        self.moves += 1
+        track.moved_at = now
+        if all(self._worth(source) >= Standing.BAD for source in fed):
+            for other, by in others:
+                asked = any(source.party.session == other.session for source in track.sources.values())
+                if not asked and self._standing(other) < Standing.BAD and self._pay(track, now):
+                    self._ask(track, other, by, now)
 
     def _ask(self, track: Track, best: Party, way: Way, now: float) -> bool:
         source = self._subscribing.ask_neighbour(track, best, way)
@@ -200,40 +209,57 @@ class Moving:
             self._let_go(track, [source], now)
             self._reconsider(track, now)
 
-    def _double(self, track: Track, best: Party, way: Way, now: float) -> None:
-        """Have a track from a second neighbour as well, where that costs little enough."""
+    def _double(self, track: Track, candidates: Sequence[tuple[Party, Way]], now: float) -> None:
+        """Have a track from other neighbours as well, where that costs little enough.
+
+        From two: the best may decline, or be farther away, or lose what we ask.
+        """
+        for party, way in candidates[:2]:
+            asked = any(source.party.session == party.session for source in track.sources.values())
+            if asked or self._standing(party) is not Standing.UP or not self._pay(track, now):
+                continue
+            source = self._subscribing.ask_neighbour(track, party, way)
+            if source is not None:
+                source.doubles = True
+                self.doubled += 1
+
+    def _pay(self, track: Track, now: float) -> bool:
+        """Whether a track may come once more for a while; it is paid for then."""
         cost = track.bytes_in / max(now - track.established_at, 1.0) * DOUBLED_S
         if cost > self._purse_bytes:
-            return
-        source = self._subscribing.ask_neighbour(track, best, way)
-        if source is not None:
-            source.doubles = True
-            self._purse_bytes -= cost
-            self.doubled += 1
+            return False
+        self._purse_bytes -= cost
+        return True
 
     def _has_double(self, track: Track, fed: list[Source], now: float) -> bool:
-        """Whether a track comes twice and that settles it: the second takes over where the first has gone bad.
+        """Whether a track comes more than once and that settles it: others take over where the first has gone bad.
 
-        Where the first is well again the second goes, and everything is looked at anew.
+        The one that is there, or the first that comes. Where the first is well again the others go, and everything is
+        looked at anew.
         """
-        double = next((source for source in fed if source.doubles), None)
-        if double is None:
+        doubles = [source for source in fed if source.doubles]
+        if not doubles:
             return False
         first = next((source for source in fed if not source.doubles), None)
-        standing = Standing.BAD if first is None else self._worth(first)
+        standing = Standing.SILENT if first is None else self._worth(first)
         if standing is Standing.SUSPECT:
             return True
-        if standing is Standing.BAD and self._standing(double.party) is not Standing.BAD:
-            double.doubles = False
+        better = [source for source in doubles if self._standing(source.party) < standing]
+        if standing >= Standing.BAD and better:
+            for source in better:
+                source.doubles = False
             self.moves += 1
             track.moved_at = now
-            if first is None or double.last_at > float("-inf"):
-                self.arrived(track, double, now)
+            there = next((source for source in better if source.last_at > float("-inf")), None)
+            if first is None or there is not None:
+                self.arrived(track, there or better[0], now)
             else:
-                self._succeed(track, double, now)
+                for source in better:
+                    self._succeed(track, source, now)
             return True
-        self._let_go(track, [double], now)
-        fed.remove(double)
+        self._let_go(track, doubles, now)
+        for source in doubles:
+            fed.remove(source)
         return False
 
     def _forgive(self, track: Track, session: int, now: float) -> None:
@@ -245,7 +271,7 @@ class Moving:
         return self._book.members[party.session].worth
 
     def _worth(self, source: Source) -> Standing:
-        return Standing.BAD if source.failing else self._standing(source.party)
+        return Standing.SILENT if source.failing else self._standing(source.party)
 
     def _is_leaving(self, source: Source) -> bool:
         return self._book.members[source.party.session].leaving

@@ -78,7 +78,7 @@ class Upstreams:
                 for party, way in self._book.routes.ways(track.name.namespace)
                 if way.neighbour in below
                 and party.session not in track.declined
-                and self._book.members[party.session].worth is not Standing.BAD
+                and self._book.members[party.session].worth < Standing.BAD
                 and (below - {way.neighbour}).isdisjoint(way.hops)
                 and self.claim(track, way) is not None
             ),

@@ -448,4 +448,4 @@ class Mesh:
 
 def _standing(link: Link) -> Standing:
     """What a neighbour's tracks may be expected of: nothing, where either end hears nothing of the other."""
-    return Standing.BAD if link.is_unheard else STANDINGS[link.inbound]
+    return Standing.SILENT if link.is_unheard or link.is_silent else STANDINGS[link.inbound]
