@@ -9,7 +9,7 @@ import pytest
 from relay.forwarding.book import Standing
 from tests.sim.client import NAMESPACE, TRACK, Client, Served
 from tests.sim.mesh import Mesh
-from tests.sim.network import BLACKOUT
+from tests.sim.network import BLACKOUT, Weather
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import RequestCode
 from tradewind.moqt.model import FilterKind, FullTrackName, Location, LocationFilter, Parameters
@@ -172,6 +172,61 @@ def test_a_neighbour_that_would_not_serve_us_costs_a_question_and_no_more() -> N
     assert track.declined == {mesh.session("fra", "sin")}
     mesh.run(1.5)
     assert not track.declined
+
+
+def around_hkg(far_s: float) -> tuple[Mesh, Served, Client, int]:
+    """fra has a track from hkg; sin has it too, and is the next by its table but so far away; sfo is the third."""
+    mesh = Mesh(["fra", "hkg", "sfo", "sin"], paths={("fra", "sin"): Weather(far_s)})
+    _, served = mesh.publish("hkg")
+    mesh.prefer("fra", {"hkg": ["hkg", "sin", "sfo"]})
+    viewer = mesh.client("fra")
+    request = viewer.subscribe()
+    mesh.run()
+    served.group(0, GROUPS[0])
+    mesh.run()
+    assert mesh.sources("fra") == {"hkg"}
+    return mesh, served, viewer, request
+
+
+def test_where_what_feeds_it_went_bad_two_are_asked_and_the_first_to_come_has_it() -> None:
+    mesh, served, viewer, request = around_hkg(0.200)
+    mesh.weather("hkg", "fra", BLACKOUT)
+    mesh.grade("fra", "hkg", Standing.BAD)
+    served.group(1, GROUPS[1])
+    mesh.run(0.15)
+    assert mesh.sources("fra") == {"sfo"}, "sin needs 0.4 s for an answer"
+    assert sorted(viewer.objects(request)) == everything(range(2))
+    mesh.run(1.0)
+    assert mesh.sources("fra") == {"sfo"}
+    assert len(mesh.node("fra").forwarder._book.tracks[TRACK].sources) == 1, "nobody is left who sends it as well"
+
+
+def test_a_track_that_costs_much_is_asked_of_one_alone() -> None:
+    mesh, served, _, _ = around_hkg(0.010)
+    served.group(1, [bytes(200_000)] * 2)
+    mesh.run()
+    mesh.grade("fra", "hkg", Standing.SUSPECT)
+    assert len(mesh.node("fra").forwarder._book.tracks[TRACK].sources) == 1
+    mesh.grade("fra", "hkg", Standing.BAD)
+    assert len(mesh.node("fra").forwarder._book.tracks[TRACK].sources) == 2
+    mesh.run(1.2)
+    assert mesh.sources("fra") == {"sin"}
+
+
+def test_something_that_comes_is_better_than_nothing() -> None:
+    """Every link to it is bad, and from one of them nothing comes at all."""
+    mesh, served, viewer, request = around_hkg(0.010)
+    mesh.weather("hkg", "fra", BLACKOUT)
+    for name in ("sin", "sfo"):
+        mesh.grade("fra", name, Standing.BAD)
+    mesh.grade("fra", "hkg", Standing.BAD)
+    mesh.run(0.3)
+    assert mesh.sources("fra") == {"hkg"}, "as bad as the others: nothing is won"
+    mesh.grade("fra", "hkg", Standing.SILENT)
+    served.group(1, GROUPS[1])
+    mesh.run(0.3)
+    assert mesh.sources("fra") == {"sin"}
+    assert sorted(viewer.objects(request)) == everything(range(2))
 
 
 def test_what_the_old_way_lost_of_older_groups_is_fetched() -> None:
