@@ -178,7 +178,7 @@ class Relay:
     def _send_slices(self, start: float) -> bool:
         """Make and send a slice after the other until nothing is left or the turn's budget is; whether work is left."""
         node = self.node
-        for _ in range(0, node.turn_datagrams, SLICE_DATAGRAMS):
+        for _ in range(0, node.settings.turn_datagrams, SLICE_DATAGRAMS):
             output = node.take_output(start, SLICE_DATAGRAMS)
             self._send(output)
             if not output.more or trio.current_time() - start >= self._budget_s:

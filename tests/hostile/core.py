@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from relay.access import Access
-from relay.attachment import Attachment
+from relay.attachment import Attachment, Surroundings
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.forwarder import Forwarder
 from relay.limits import Limits, LimitSettings
@@ -155,9 +155,12 @@ class Visitor:
         self.recorder = Recorder(draft, number)
         self.attached = True
         self.attachment = Attachment(
-            cast("Connection", self.recorder), number, 0, core.forwarder, core.access, core.limits, SessionSettings(),
-            ALL_QUIRKS, core.tally, core.now,
-        )  # fmt: skip
+            cast("Connection", self.recorder),
+            number,
+            0,
+            Surroundings(core.forwarder, core.access, core.limits, SessionSettings(), ALL_QUIRKS, core.tally),
+            core.now,
+        )
         self._next = {"bidi": 0, "uni": 2}
         self._next_request = 0
         self.attachment.start(core.now)
