@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.forwarding.gaps import Intervals, after, before
+from relay.forwarding.absence import Intervals, after, before
 from tradewind.moqt.model import MAX_VARINT, Location, ObjectStatus, Properties
 
 if TYPE_CHECKING:
