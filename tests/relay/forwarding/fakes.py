@@ -225,6 +225,17 @@ class FakePeer:
         return [entry[0] for entry in self.said]
 
 
+def send_all(forwarder: Forwarder, now: float) -> None:
+    """Let every outbox send until nothing moves."""
+    for _ in range(10_000):
+        outbox = forwarder.ready.pop()
+        if outbox is None:
+            return
+        if outbox.fill(now):
+            outbox.mark()
+    raise AssertionError("an outbox never comes to rest")
+
+
 class World:
     """A forwarder with sessions around it, and a clock moved by hand."""
 
@@ -338,15 +349,7 @@ class World:
 
     def settle(self) -> None:
         """Let every outbox send until nothing moves, and check what must always hold."""
-        ready = self.forwarder.ready
-        for _ in range(10_000):
-            outbox = ready.pop()
-            if outbox is None:
-                break
-            if outbox.fill(self.now):
-                outbox.mark()
-        else:
-            raise AssertionError("an outbox never comes to rest")
+        send_all(self.forwarder, self.now)
         self.forwarder.check_invariants()
 
     def wait(self, seconds: float) -> None:
