@@ -26,8 +26,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from bench.recorded import read_text
 
 MAX_TOLD = 20
 NEEDED = {
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lost-once-stored", type=int, default=0, metavar="N")
     options = parser.parse_args(arguments)
     try:
-        lines = [line for name in options.records for line in _read(name).splitlines()]
+        lines = [line for name in options.records for line in read_text(name, RecordError).splitlines()]
         report = check(gather(lines), options.lost_once_stored)
     except RecordError as error:
         print(f"check_rooms: {error}", file=sys.stderr)
@@ -254,15 +255,6 @@ def _row(number: int, line: str) -> dict[str, Any]:
     if needed is None or any(name not in row for name in needed):
         raise RecordError(f"line {number} is no record")
     return row
-
-
-def _read(name: str) -> str:
-    if name == "-":
-        return sys.stdin.read()
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{name} cannot be read: {error}") from error
 
 
 if __name__ == "__main__":

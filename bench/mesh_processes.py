@@ -1,7 +1,7 @@
 """A mesh of processes on loopback: relays, each in a region of its own, and one controller, to be killed and started.
 
-`bench.rooms_mesh` uses it. Everything is in one directory: papers made now by `tradewind.contract.issuing`, each node's
-state and its log. A node that is started again keeps its port, its papers and what is on its disk.
+`bench.rooms_mesh` uses it. Everything is in one directory: papers made now as the demo makes them, each node's state
+and its log. A node that is started again keeps its port, its papers and what is on its disk.
 """
 
 from __future__ import annotations
@@ -20,16 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
+from control.demo.papers import Identities, identity_flags
 from tradewind.contract.ids import Role
-from tradewind.contract.issuing import (
-    Order,
-    Terms,
-    certificate_pem,
-    generate_key,
-    issue,
-    key_pem,
-    make_authority,
-)
 
 ROOT = Path(__file__).resolve().parent.parent
 MESH = "bench"
@@ -106,11 +98,12 @@ class Mesh:
         self.directory = directory
         names = [*regions, "control"]
         self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
-        papers = _Papers(time.time())
+        identities = Identities(MESH, time.time())
         control = f"127.0.0.1:{self._ports['control']}"
         where = ("--listen", control, "--ops", "off", "--state", "control.sqlite", "--control.rooms", ",".join(rooms))
         home = self._home("control")
-        self.controller = Node(home, ("control",), (*where, *papers.write(home, "main", "eu", Role.CONTROLLER, "--")))
+        identities.write(home, Role.CONTROLLER, "eu", "main")
+        self.controller = Node(home, ("control",), (*where, *identity_flags(Path(), "--")))
         self.relays = {}
         for name, region in regions.items():
             home, here = self._home(name), f"127.0.0.1:{self._ports[name]}"
@@ -119,7 +112,8 @@ class Mesh:
                 *("--mesh.name", MESH, "--mesh.controllers", control, "--mesh.state", "state"),
                 *("--node.state", "state", "--rooms.path", "rooms.db", "--log-level", "info"),
             ]
-            settings += papers.write(home, name, region, Role.RELAY, "--mesh.")
+            identities.write(home, Role.RELAY, region, name)
+            settings += identity_flags(Path())
             self.relays[name] = Node(home, module, (*settings, *flags))
 
     def __enter__(self) -> Self:
@@ -146,30 +140,6 @@ class Mesh:
         directory = self.directory / name
         (directory / "state").mkdir(parents=True)
         return directory
-
-
-class _Papers:
-    """The mesh's authority, and files that it signed."""
-
-    def __init__(self, wall_now: float) -> None:
-        self._wall_now = wall_now
-        self._serial = 0
-        self._key = generate_key()
-        self._authority = make_authority(MESH, self._key, self._terms())
-
-    def write(self, directory: Path, id: str, region: str, role: Role, prefix: str) -> tuple[str, ...]:
-        """A node's certificate, its key and the authority, as files; returns the flags that name them."""
-        key = generate_key()
-        order = Order(MESH, role, region, id)
-        certificate = issue(order, key.public_key(), self._authority, self._key, self._terms())
-        files = {"ca": certificate_pem(self._authority), "cert": certificate_pem(certificate), "key": key_pem(key)}
-        for name, pem in files.items():
-            (directory / name).write_bytes(pem)
-        return tuple(flag for name in files for flag in (f"{prefix}{name}", name))
-
-    def _terms(self) -> Terms:
-        self._serial += 1
-        return Terms(self._serial, self._wall_now - 3600, self._wall_now + 86_400)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -25,8 +25,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
+
+from bench.recorded import read_text
 
 ROUNDING_MS = 0.0011
 """The demo says milliseconds with three digits."""
@@ -151,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("summary", nargs="?", help="what --json wrote: its last line counts; - reads standard input")
     options = parser.parse_args(arguments)
     try:
-        computed = compute(_read(options.trace).splitlines())
-        said = None if options.summary is None else _summary(_read(options.summary))
+        computed = compute(read_text(options.trace, TraceError).splitlines())
+        said = None if options.summary is None else _summary(read_text(options.summary, TraceError))
     except TraceError as error:
         print(f"verify_trace: {error}", file=sys.stderr)
         return 2
@@ -302,15 +303,6 @@ def _summary(text: str) -> Row:
         raise TraceError("the summary has no JSON line") from error
     assert isinstance(said, dict)
     return said
-
-
-def _read(name: str) -> str:
-    if name == "-":
-        return sys.stdin.read()
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TraceError(f"{name} cannot be read: {error}") from error
 
 
 if __name__ == "__main__":

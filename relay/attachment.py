@@ -7,10 +7,10 @@ namespaces become global ones, its requests are counted against limits; nothing 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from relay.access import Access, Grant, Reason, Refusal, split_target
-from relay.forwarding.egress_order import Outbox
 from relay.forwarding.forwarder import Forwarder
 from relay.leaving import Dialled, dialled
 from relay.limits import Allowance, Limit, Limits
@@ -18,15 +18,15 @@ from relay.neighbour import EVERYTHING, Neighbour, session_settings, way_of
 from relay.neighbour import allowance as free_allowance
 from relay.peer import SessionPeer
 from relay.quota import Quota
+from relay.rights import Rights, text_of
 from relay.room_tracks import RoomTracks
-from relay.rooms import names
 from relay.sink import SessionSink
 from relay.tally import Tally, Unanswered
 from relay.wording import are_too_many
 from tradewind.contract.admission import admission_of
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import RequestCode, ResetCode, SessionCode
-from tradewind.moqt.model import FullTrackName, Namespace, Parameters, Token
+from tradewind.moqt.model import FullTrackName, Namespace, Parameters
 from tradewind.moqt.parameters import SetupOptions
 from tradewind.moqt.profiles import NEIGHBOUR, PROFILES
 from tradewind.moqt.session import Session
@@ -40,78 +40,79 @@ RETRY_MS = 1000
 """When a request refused for a limit may come again."""
 
 
+@dataclass(slots=True)
+class Surroundings:
+    """What a session finds at its relay, the same for all; the node replaces `access`, and gives `rooms`."""
+
+    forwarder: Forwarder
+    access: Access
+    limits: Limits
+    settings: SessionSettings
+    quirks: frozenset[str] = frozenset()
+    tally: Tally = field(default_factory=Tally)
+    tickets: dict[bytes, Neighbour] = field(default_factory=dict)
+    """What relays show that dial us, and who they are."""
+    met: Callable[[Attachment], None] = lambda _: None
+    """Told once a neighbour's session is let in."""
+    rooms: RoomTracks | None = None
+    """Ordered messages; None: this relay has no part in any."""
+
+
 class Attachment:
     """A MoQT session on one connection, from `Opened` to its end."""
 
-    __slots__ = ("_access", "_admit", "_connection", "_expiring", "_forwarder", "_handlers", "_limits", "_met", "_now",
-                 "_rooms", "_tally", "_wall_now", "deadline", "dialled", "grant", "id", "neighbour", "opened_at",
-                 "outbox", "peer", "port", "quirks", "quota", "refusal", "session", "sink", "unanswered")  # fmt: skip
+    __slots__ = ("_forwarder", "_here", "_now", "_rights", "_wall_now", "connection", "deadline", "dialled", "id",
+                 "neighbour", "opened_at", "peer", "port", "quirks", "quota", "refusal", "session", "sink",
+                 "unanswered")  # fmt: skip
 
     def __init__(
         self,
         connection: Connection,
         number: int,
         port: int,
-        forwarder: Forwarder,
-        access: Access,
-        limits: Limits,
-        settings: SessionSettings,
-        quirks: frozenset[str],
-        tally: Tally,
+        here: Surroundings,
         now: float,
         neighbour: Neighbour | None = None,
-        admit: Callable[[bytes], Neighbour | None] = lambda _: None,
-        met: Callable[[Attachment], None] = lambda _: None,
-        rooms: RoomTracks | None = None,
     ) -> None:
-        """`neighbour` is the relay that we dialled; `admit` knows tickets that were given to relays that dial us, and
-        `met` is told once a neighbour's session is let in.
-        """
+        """`neighbour` is the relay that we dialled."""
         self.id = number
         self.port = port
         self.opened_at = now
-        self.grant: Grant | None = None
         self.refusal: Reason | Limit | None = None
         """Why it was not let in."""
         self.dialled: Dialled | None = None
         """How it came; None before it is let in, and for neighbours."""
-        self.outbox: Outbox | None = None
         self.peer: SessionPeer | None = None
+        """How forwarding speaks to it; None before it is let in, and once it is gone."""
         self.sink: SessionSink | None = None
-        self.quirks = QuirkSet(quirks)
+        self.quirks = QuirkSet(here.quirks)
         self.deadline: float | None = None
         """When the node last promised to look at it."""
         self.quota: Quota | None = None
         """What it holds of the limits; None before it is let in."""
         self.neighbour = neighbour
         """The relay of our mesh at the other end; None: anybody."""
-        self._admit = admit
-        self._met = met
-        self._rooms = rooms
-        between = connection.protocol == NEIGHBOUR.name
-        self._connection = connection
-        self._forwarder = forwarder
-        self._access = access
-        self._limits = limits
-        self.unanswered = Unanswered(tally)
-        self._tally = tally
-        self._expiring: dict[int, float] = {}
-        """Requests that stand on a token of their own, and when that expires (wall seconds)."""
+        self.unanswered = Unanswered(here.tally)
+        self._here = here
+        self.connection = connection
+        self._forwarder = here.forwarder
+        self._rights = Rights(here.access)
         self._now = now
         self._wall_now = 0.0
+        between = connection.protocol == NEIGHBOUR.name
         self.session = Session(
             self,
             NEIGHBOUR if between else PROFILES[connection.protocol],
             is_client=connection.is_client,
             webtransport=connection.transport == "webtransport",
-            settings=session_settings(settings) if between else settings,
+            settings=session_settings(here.settings) if between else here.settings,
             quirks=self.quirks,
         )
-        self._handlers: dict[type, Callable[[Any], None]] = _handlers(self)
 
     @property
-    def connection(self) -> Connection:
-        return self._connection
+    def grant(self) -> Grant | None:
+        """What it may do; None before it is let in."""
+        return self._rights.grant
 
     def start(self, now: float) -> None:
         """Send SETUP."""
@@ -133,7 +134,7 @@ class Attachment:
                 told = session.receive_stream(event.stream, event.data, event.fin, now)
             case DatagramReceived():
                 if self.quota is not None and not self.quota.spend(len(event.data), now):
-                    self._tally.datagrams_refused += 1
+                    self._here.tally.datagrams_refused += 1
                     return
                 told = session.receive_datagram(event.data, now)
             case StreamReset():
@@ -147,7 +148,7 @@ class Attachment:
         self._now, self._wall_now = now, wall_now
         if self.quota is not None:
             for stream, size in self.quota.release(now):
-                self._connection.consumed(stream, size)
+                self.connection.consumed(stream, size)
         self._handle(self.session.handle_deadline(now))
 
     def next_deadline(self) -> float | None:
@@ -160,21 +161,21 @@ class Attachment:
     def expire(self, now: float, wall_now: float) -> None:
         """End the session if its token has expired, and the requests whose own has."""
         self._now, self._wall_now = now, wall_now
-        if self.grant is not None and self.grant.expires_at is not None and self.grant.expires_at <= wall_now:
+        if self._rights.is_over(wall_now):
             self.session.close(SessionCode.EXPIRED_AUTH_TOKEN, "the token has expired")
-        for request in [request for request, expires_at in self._expiring.items() if expires_at <= wall_now]:
+        for request in self._rights.expired(wall_now):
             self._end(request)
             self.session.cancel(request, ResetCode.EXPIRED_AUTH_TOKEN)
 
     def replace_access(self, access: Access) -> None:
         """Other keys count for requests from now on."""
-        self._access = access
+        self._rights.access = access
 
     def end(self, now: float) -> None:
         """The connection is gone."""
-        if self.outbox is not None:
+        if self.peer is not None:
             self._forwarder.close_session(self.id, now)
-            self.outbox = None
+            self.peer = None
         if self.quota is not None:
             self.quota.close(now)
             self.quota = None
@@ -184,90 +185,87 @@ class Attachment:
         if self.quota is not None:
             self.quota.check_invariants()
             assert self.quota.counted <= self._forwarder.requests(self.id)
-            assert self._expiring.keys() <= self._forwarder.requests(self.id)
+            assert self._rights.expiring <= self._forwarder.requests(self.id)
 
     # --- The session's transport: the connection, but for credit that is withheld ---
 
     def open_bidi(self) -> int | None:
-        return self._connection.open_bidi()
+        return self.connection.open_bidi()
 
     def open_uni(self) -> int | None:
-        return self._connection.open_uni()
+        return self.connection.open_uni()
 
     def send(self, stream: int, data: bytes, fin: bool = False) -> None:
-        self._connection.send(stream, data, fin)
+        self.connection.send(stream, data, fin)
 
     def reset(self, stream: int, code: int) -> None:
-        self._connection.reset(stream, code)
+        self.connection.reset(stream, code)
 
     def stop(self, stream: int, code: int) -> None:
-        self._connection.stop(stream, code)
+        self.connection.stop(stream, code)
 
     def consumed(self, stream: int, size: int) -> None:
         if self.quota is None or not self.quota.withhold(stream, size, self._now):
-            self._connection.consumed(stream, size)
+            self.connection.consumed(stream, size)
 
     def close(self, code: int, reason: str) -> None:
-        self._connection.close(code, reason)
+        self.connection.close(code, reason)
 
     # --- Events of the session ---
 
     def _handle(self, told: list[e.Event]) -> None:
-        handlers = self._handlers
+        handlers = HANDLERS
         for event in told:
-            if self.session.is_closed and not isinstance(event, e.SessionClosed):
+            if self.session.is_closed:
                 return
             handler = handlers.get(type(event))
             if handler is not None:
-                handler(event)
+                handler(self, event)
 
     def on_setup(self, event: e.SetupReceived) -> None:
         """The session says where it dialled and with which token: let it in, or not."""
         if self.session.profile is NEIGHBOUR:
             self._meet(event)
             return
-        target = self._connection.path if self._connection.transport == "webtransport" else event.path
+        target = self.connection.path if self.connection.transport == "webtransport" else event.path
         path, jwt = split_target(target)
-        jwt = jwt or next((_text(token) for token in event.tokens), None)
-        grant = self._access.grant(jwt, path, self._wall_now, admission_of(target))
+        jwt = jwt or next((text_of(token) for token in event.tokens), None)
+        grant = self._rights.access.grant(jwt, path, self._wall_now, admission_of(target))
         if isinstance(grant, Refusal):
             self.refusal = grant.reason
             self.session.close(grant.session_code, "not authorized")
             return
-        allowance = self._limits.open_session(str(self._connection.peer_address[0]), grant.token_id, self._now)
+        allowance = self._here.limits.open_session(str(self.connection.peer_address[0]), grant.token_id, self._now)
         if isinstance(allowance, Limit):
             self.refusal = allowance
-            self._tally.limits[allowance] += 1
+            self._here.tally.limits[allowance] += 1
             self.session.close(SessionCode.UNAUTHORIZED, f"too many: {allowance.value}")
             return
-        self.dialled = dialled(target, jwt, webtransport=self._connection.transport == "webtransport")
+        self.dialled = dialled(target, jwt, webtransport=self.connection.transport == "webtransport")
         self._let_in(grant, allowance)
 
     def _meet(self, event: e.SetupReceived) -> None:
         """A relay of our mesh: we dialled it, or it shows the ticket that its link was given."""
         if self.neighbour is None:
-            self.neighbour = next(
-                (found for token in event.tokens if (found := self._admit(token.value)) is not None), None
-            )
+            tickets = self._here.tickets
+            self.neighbour = next((tickets[token.value] for token in event.tokens if token.value in tickets), None)
         if self.neighbour is None:
             self.refusal = Reason.TOKEN_UNTRUSTED
             self.session.close(SessionCode.UNAUTHORIZED, "no such ticket")
             return
         self._let_in(EVERYTHING, free_allowance(self._now))
-        self._met(self)
+        self._here.met(self)
 
     def _let_in(self, grant: Grant, allowance: Allowance) -> None:
-        self.grant = grant
-        self.quota = Quota(allowance, self._tally.limits)
+        self._rights.begin(grant, self._here.rooms if self.neighbour is None else None)
+        tally = self._here.tally
+        self.quota = Quota(allowance, tally.limits)
         profile = self.session.profile
-        self._tally.opened[self._connection.transport, profile.draft] += 1
+        tally.opened[self.connection.transport, profile.draft] += 1
         self.peer = SessionPeer(self.session, grant, self.quirks, self.quota, self.unanswered, self._over)
-        self.sink = SessionSink(self._connection, profile)
+        self.sink = SessionSink(self.connection, profile)
         hop = None if self.neighbour is None else self.neighbour.hop
-        self.outbox = self._forwarder.open_session(self.id, self.peer, self.sink, hop)
-
-    def on_closed(self, event: e.SessionClosed) -> None:
-        """Nothing to do: the connection's own end follows."""
+        self._forwarder.open_session(self.id, self.peer, self.sink, hop)
 
     def on_subscribe(self, event: e.SubscribeRequested) -> None:
         self.unanswered.received(event.request, "subscribe")
@@ -286,14 +284,12 @@ class Attachment:
                 self._now,
             )  # fmt: skip
         else:
-            self._forwarder.receive_fetch(
-                self.id, event.request, track, event.filter, event.parameters, self._now
-            )  # fmt: skip
+            self._forwarder.receive_fetch(self.id, event.request, track, event.filter, event.parameters, self._now)
 
     def on_track_status(self, event: e.TrackStatusRequested) -> None:
         self.unanswered.received(event.request, "track_status")
         track = self._reading(event.request, event.track, event.parameters)
-        self._expiring.pop(event.request, None)
+        self._rights.forget(event.request)
         if track is not None:
             self._forwarder.receive_track_status(self.id, event.request, track, event.parameters, self._now)
 
@@ -304,7 +300,7 @@ class Attachment:
             self._reject(event.request, RequestCode.EXCESSIVE_LOAD, TOO_MANY_PROPERTIES)
         elif namespace is not None and self._count(event.request):
             track = FullTrackName(namespace, event.track.name)
-            private = self._meet_writer(namespace, event.parameters)
+            private = self._rights.meet_writer(namespace, self.id, event.parameters, self._wall_now)
             self._forwarder.receive_publish(
                 self.id, event.request, track, event.parameters, event.properties, self._now, private=private
             )
@@ -321,7 +317,7 @@ class Attachment:
         namespace = self._writing(event.request, event.namespace, event.parameters)
         if namespace is not None and self._count(event.request, namespace=True):
             # What a writer publishes is for its relay alone, which gives it to the room.
-            private = self._meet_writer(namespace, event.parameters)
+            private = self._rights.meet_writer(namespace, self.id, event.parameters, self._wall_now)
             self._forwarder.receive_publish_namespace(self.id, event.request, namespace, self._now, private=private)
 
     def on_readvertised(self, event: e.NamespaceReadvertised) -> None:
@@ -344,12 +340,11 @@ class Attachment:
             self._forwarder.receive_subscribe_tracks(self.id, event.request, prefix, event.parameters, self._now)
 
     def on_update(self, event: e.UpdateRequested) -> None:
-        self._tally.requests["update"] += 1
+        self._here.tally.requests["update"] += 1
         parameters = event.parameters
         wire = parameters.prefix
         if wire is not None:
-            grant = self._grant_for(parameters)
-            prefix = None if isinstance(grant, Refusal) else _discoverable(grant, wire)
+            prefix = self._rights.new_prefix(wire, parameters, self._wall_now)
             if prefix is None:
                 self.session.reject_update(event.request, event.update, RequestCode.UNAUTHORIZED, "not authorized")
                 # A namespace subscription is over with that (draft-20, "REQUEST_UPDATE").
@@ -432,69 +427,24 @@ class Attachment:
 
     # --- What it may do ---
 
-    def _grant_for(self, parameters: Parameters) -> Grant | Refusal:
-        """The session's grant, widened by tokens of the request's own."""
-        assert self.grant is not None
-        grant = self.grant
-        for token in parameters.tokens:
-            wider = self._access.for_request(grant, _text(token), self._wall_now)
-            if isinstance(wider, Refusal):
-                return wider
-            grant = wider
-        return grant
-
-    def _permit(
-        self, request: int, parameters: Parameters, allowed: Callable[[Grant], Namespace | None]
-    ) -> Namespace | None:
-        """What `allowed` makes of the grant that counts for a request; where it is nothing, the request is rejected."""
-        grant = self._grant_for(parameters)
-        answer = None if isinstance(grant, Refusal) else allowed(grant)
-        if answer is None or isinstance(grant, Refusal):
-            code = grant.request_code if isinstance(grant, Refusal) else RequestCode.UNAUTHORIZED
-            self._reject(request, code, "not authorized")
-        elif grant.expires_at is not None and grant is not self.grant:
-            self._expiring[request] = grant.expires_at
-        return answer
-
     def _reading(self, request: int, track: FullTrackName, parameters: Parameters) -> FullTrackName | None:
-        def allowed(grant: Grant) -> Namespace | None:
-            namespace = grant.to_global(track.namespace)
-            if namespace is None or not grant.may_subscribe(namespace):
-                return None
-            found = self._room_of(namespace)
-            allowed_there = found is None or names.may_subscribe(found, track.name, grant.may_publish)
-            return namespace if allowed_there else None
-
-        namespace = self._permit(request, parameters, allowed)
+        namespace = self._allowed(request, self._rights.to_read(request, track, parameters, self._wall_now))
         return None if namespace is None else FullTrackName(namespace, track.name)
 
     def _writing(
         self, request: int, wire: Namespace, parameters: Parameters, name: bytes | None = None
     ) -> Namespace | None:
-        def allowed(grant: Grant) -> Namespace | None:
-            namespace = grant.to_global(wire)
-            if namespace is None or not grant.may_publish(namespace):
-                return None
-            found = self._room_of(namespace)
-            return namespace if found is None or names.may_publish(found, name) else None
-
-        return self._permit(request, parameters, allowed)
+        return self._allowed(request, self._rights.to_write(request, wire, name, parameters, self._wall_now))
 
     def _discovering(self, request: int, wire: Namespace, parameters: Parameters) -> Namespace | None:
-        return self._permit(request, parameters, lambda grant: _discoverable(grant, wire))
+        return self._allowed(request, self._rights.to_discover(request, wire, parameters, self._wall_now))
 
-    def _room_of(self, namespace: Namespace) -> names.Below | None:
-        """The room whose rules count for a namespace besides the grant; neighbours are not bound by them."""
-        if self._rooms is None or self.neighbour is not None:
+    def _allowed(self, request: int, answer: Namespace | RequestCode) -> Namespace | None:
+        """The namespace that a request is for; where it may not have it, it is rejected."""
+        if isinstance(answer, RequestCode):
+            self._reject(request, answer, "not authorized")
             return None
-        return names.split(namespace, self._rooms.names())
-
-    def _meet_writer(self, namespace: Namespace, parameters: Parameters) -> bool:
-        """Whether a namespace that this session publishes is a writer's of a room; then the room hears of it."""
-        grant = self._grant_for(parameters)
-        if self._rooms is None or self.neighbour is not None or isinstance(grant, Refusal):
-            return False
-        return self._rooms.writer_came(namespace, self.id, grant.may_publish)
+        return answer
 
     def _count(self, request: int, *, namespace: bool = False) -> bool:
         """Count a request against its limits; False where one is met, and the request is rejected."""
@@ -512,46 +462,36 @@ class Attachment:
     def _over(self, request: int) -> None:
         """A request is over, whoever ended it: it counts no longer."""
         self.unanswered.over(request)
-        self._expiring.pop(request, None)
+        self._rights.forget(request)
         if self.quota is not None:
             self.quota.uncount(request)
 
 
-def _discoverable(grant: Grant, wire: Namespace) -> Namespace | None:
-    prefix = grant.to_global(wire)
-    return prefix if prefix is not None and grant.may_discover(prefix) else None
-
-
-def _text(token: Token) -> str:
-    return token.value.decode("utf-8", "replace")
-
-
-def _handlers(attachment: Attachment) -> dict[type, Callable[[Any], None]]:
-    return {
-        e.SetupReceived: attachment.on_setup,
-        e.SessionClosed: attachment.on_closed,
-        e.SubscribeRequested: attachment.on_subscribe,
-        e.FetchRequested: attachment.on_fetch,
-        e.TrackStatusRequested: attachment.on_track_status,
-        e.PublishRequested: attachment.on_publish,
-        e.PublishNamespaceRequested: attachment.on_publish_namespace,
-        e.NamespaceReadvertised: attachment.on_readvertised,
-        e.SubscribeNamespaceRequested: attachment.on_subscribe_namespace,
-        e.SubscribeTracksRequested: attachment.on_subscribe_tracks,
-        e.UpdateRequested: attachment.on_update,
-        e.RequestCancelled: attachment.on_cancelled,
-        e.SubscribeAccepted: attachment.on_subscribe_ok,
-        e.FetchAccepted: attachment.on_fetch_ok,
-        e.RequestAccepted: attachment.on_ok,
-        e.RequestRefused: attachment.on_error,
-        e.PublishDone: attachment.on_done,
-        e.SubgroupOpened: attachment.on_subgroup,
-        e.ObjectStarted: attachment.on_object,
-        e.ObjectData: attachment.on_data,
-        e.SubgroupClosed: attachment.on_subgroup_end,
-        e.DatagramArrived: attachment.on_datagram,
-        e.FetchOpened: attachment.on_fetch_stream,
-        e.FetchObjectStarted: attachment.on_fetched,
-        e.FetchRangeEnded: attachment.on_fetch_gap,
-        e.FetchClosed: attachment.on_fetch_end,
-    }
+HANDLERS: dict[type, Callable[[Attachment, Any], None]] = {
+    e.SetupReceived: Attachment.on_setup,
+    e.SubscribeRequested: Attachment.on_subscribe,
+    e.FetchRequested: Attachment.on_fetch,
+    e.TrackStatusRequested: Attachment.on_track_status,
+    e.PublishRequested: Attachment.on_publish,
+    e.PublishNamespaceRequested: Attachment.on_publish_namespace,
+    e.NamespaceReadvertised: Attachment.on_readvertised,
+    e.SubscribeNamespaceRequested: Attachment.on_subscribe_namespace,
+    e.SubscribeTracksRequested: Attachment.on_subscribe_tracks,
+    e.UpdateRequested: Attachment.on_update,
+    e.RequestCancelled: Attachment.on_cancelled,
+    e.SubscribeAccepted: Attachment.on_subscribe_ok,
+    e.FetchAccepted: Attachment.on_fetch_ok,
+    e.RequestAccepted: Attachment.on_ok,
+    e.RequestRefused: Attachment.on_error,
+    e.PublishDone: Attachment.on_done,
+    e.SubgroupOpened: Attachment.on_subgroup,
+    e.ObjectStarted: Attachment.on_object,
+    e.ObjectData: Attachment.on_data,
+    e.SubgroupClosed: Attachment.on_subgroup_end,
+    e.DatagramArrived: Attachment.on_datagram,
+    e.FetchOpened: Attachment.on_fetch_stream,
+    e.FetchObjectStarted: Attachment.on_fetched,
+    e.FetchRangeEnded: Attachment.on_fetch_gap,
+    e.FetchClosed: Attachment.on_fetch_end,
+}
+"""What a session is told of, and what that does."""

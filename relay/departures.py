@@ -41,15 +41,17 @@ class Host(Protocol):
 class Departures:
     """Who leaves one relay, and to where."""
 
-    __slots__ = ("_host", "_leaving", "_silent", "emptying", "for_good", "placing", "uri")
+    __slots__ = ("_host", "_leaving", "_silent", "cordoned", "emptying", "for_good_at", "placing", "uri")
 
     def __init__(self, host: Host) -> None:
         self.emptying: Emptying | None = None
         """The drain that is under way."""
         self.placing: Placing | None = None
         """Knows where sessions go that are asked to move; None: they hear no URI."""
-        self.for_good = False
-        """The relay does not come back: nobody can come here again."""
+        self.for_good_at: float | None = None
+        """When the relay stops; nobody can come here again. None: it serves on."""
+        self.cordoned = False
+        """Nobody new is to be sent here."""
         self.uri = ""
         """Where all go, whatever placement says; empty: nobody said."""
         self._host = host
@@ -133,7 +135,7 @@ class Departures:
         for attachment in self._host.attachments.values():
             if attachment.dialled is not None and not emptying.knows(attachment.id):
                 uri = self.uri or self._uri_for(attachment, now, wall_now)
-                if isinstance(uri, str) or self.for_good:
+                if isinstance(uri, str) or self.for_good_at is not None:
                     emptying.add(attachment.id)
                     self._ask(attachment, uri, left_ms, now)
 

@@ -7,15 +7,14 @@ datagrams is used up; the next turn goes on where it stopped, with a fresh `now`
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from heapq import heappop, heappush
 from typing import NamedTuple, TypeAlias
 
 from relay.access import Access
-from relay.attachment import Attachment
+from relay.attachment import Attachment, Surroundings
+from relay.deadlines import Deadlines
 from relay.departures import Departures
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.egress_order import QUANTUM_BYTES, Outbox
@@ -99,9 +98,7 @@ class Node:
 
     def __init__(self, settings: NodeSettings, access: Access, ports: int = 1) -> None:
         self.settings = settings
-        self.access = access
         self.forwarder = Forwarder(settings.forwarding)
-        self.limits = Limits(settings.limits)
         self.endpoints = [Endpoint(settings.quic) for _ in range(ports)]
         self.stage = Stage.SERVING
         self.attachments: dict[int, Attachment] = {}
@@ -109,16 +106,14 @@ class Node:
         """Sessions that ended since the caller last emptied this."""
         self.faults: list[Fault] = []
         """Errors of our own since the caller last emptied this: nobody may take the relay down by what it sends."""
-        self.turn_datagrams = settings.turn_datagrams
-        """What a turn may send: the edge lowers it where turns take too long."""
-        self.quirk_uses: Counter[str] = Counter()
         self.tally = Tally()
         self.rooms: RoomTracks | None = None
         """Ordered messages; None: this relay has no part in any."""
-        self.tickets: dict[bytes, Neighbour] = {}
-        """What relays show that dial us, and who they are."""
-        self.cordoned = False
-        """Nobody new is to be sent here; who comes all the same is served. `cordon` changes it."""
+        self.surroundings = Surroundings(
+            self.forwarder, access, Limits(settings.limits), settings.session, settings.quirks, self.tally,
+            met=self._neighbour_opened,
+        )  # fmt: skip
+        """Of every session."""
         self.departures = Departures(self)
         """A drain that is under way; while the stage is SERVING an operator may undo it."""
         self.mesh: Mesh | None = None
@@ -129,13 +124,8 @@ class Node:
         self._by_connection: dict[Connection, Attachment] = {}
         self._blocked: dict[int, dict[int, Outbox]] = {port: {} for port in range(ports)}
         """Outboxes that wait for their connection, by port and connection: looked at when it hears something."""
-        self._looked_at: dict[Attachment, None] = {}
-        """Sessions whose deadline may have moved, in the order in which they were met."""
-        self._deadlines: list[tuple[float, int, Attachment]] = []
+        self._deadlines = Deadlines()
         self._count = 0
-        self._drain_ends: float | None = None
-        self._wall_now = 0.0
-        """As of the last turn."""
         self._housekeeping_at = 0.0
         """At once, and from then on by the clock."""
 
@@ -144,7 +134,7 @@ class Node:
     def receive_datagrams(self, port: int, batch: Sequence[tuple[bytes, Address]], now: float, wall_now: float) -> None:
         """Take a batch from one port's socket."""
         endpoint = self.endpoints[port]
-        self.tally.now, self._wall_now = now, wall_now
+        self.tally.now, self.tally.wall_now = now, wall_now
         self._dispatch(endpoint.receive_datagrams(batch, now, self.settings.turn_handshakes), port, now, wall_now)
         if self.mesh is not None:
             self.mesh.act(now)
@@ -153,7 +143,7 @@ class Node:
 
     def handle_deadline(self, now: float, wall_now: float) -> None:
         """Do everything that is due."""
-        self.tally.now, self._wall_now = now, wall_now
+        self.tally.now, self.tally.wall_now = now, wall_now
         if self.rooms is not None:
             self.rooms.set_wall(now, wall_now)
             self.rooms.handle_deadline(now)
@@ -169,15 +159,13 @@ class Node:
             self.forwarder.handle_deadline(now)
         except Exception as error:  # noqa: BLE001 - see `faults`
             self._fault(None, error)
-        while self._deadlines and self._deadlines[0][0] <= now:
-            when, _, attachment = heappop(self._deadlines)
-            if attachment.deadline == when:
-                attachment.deadline = None
+        if self._deadlines.soonest <= now:
+            while (attachment := self._deadlines.take_due(now)) is not None:
                 try:
                     attachment.handle_deadline(now, wall_now)
                 except Exception as error:  # noqa: BLE001 - see `faults`
                     self._fault(attachment, error)
-                self._looked_at[attachment] = None
+                self._deadlines.looked_at[attachment] = None
         departing = self.departures.next_deadline()
         if departing is not None and departing <= now:
             self.departures.handle_deadline(now, wall_now)
@@ -212,6 +200,7 @@ class Node:
     ) -> None:
         """Take part in rooms, as the relay `me`, from what its store has; alone, until a table comes."""
         self.rooms = RoomTracks(me, self.forwarder, settings, stored, now, wall_now)
+        self.surroundings.rooms = self.rooms
         self.rooms.open(now)
 
     def apply_rooms(self, entries: Iterable[RoomEntry], now: float) -> None:
@@ -244,11 +233,11 @@ class Node:
         """Where the relay is in its life, as other nodes are told."""
         if self.stage is not Stage.SERVING or self.departures.emptying is not None:
             return "empty" if self.is_empty else "draining"
-        return "cordoned" if self.cordoned else "serving"
+        return "cordoned" if self.departures.cordoned else "serving"
 
     def cordon(self, now: float, *, cordoned: bool) -> None:
         """From now on nobody new is to be sent here; or somebody may be again."""
-        self.cordoned = cordoned
+        self.departures.cordoned = cordoned
         self.departures.tell_stage(now)
 
     def begin_emptying(self, now: float, deadline_s: float) -> None:
@@ -267,14 +256,13 @@ class Node:
         """
         if self.stage is Stage.SERVING:
             self.stage = Stage.DRAINING
-            self._drain_ends = now + grace_s
-            self.departures.uri, self.departures.for_good = uri, True
+            self.departures.uri, self.departures.for_good_at = uri, now + grace_s
             self.departures.begin(now, grace_s)
-            self.departures.handle_deadline(now, self._wall_now)
+            self.departures.handle_deadline(now, self.tally.wall_now)
 
     def look_at(self, attachment: Attachment) -> None:
         """A session's deadline may have moved."""
-        self._looked_at[attachment] = None
+        self._deadlines.looked_at[attachment] = None
 
     def close(self, now: float, code: int = SessionCode.NO_ERROR, reason: str = "the relay stops") -> None:
         """End every session at once; the datagrams that say so are in the next output."""
@@ -292,7 +280,8 @@ class Node:
         None: as many as a turn may send. Whoever sends what this returns before asking for more spares the first
         subscriber the wait for the last.
         """
-        budget = self.turn_datagrams if most is None else min(most, self.turn_datagrams)
+        turn = self.settings.turn_datagrams
+        budget = turn if most is None else min(most, turn)
         ready = self.forwarder.ready
         self._settle_rooms(now)
         collected: Collected = []
@@ -321,7 +310,7 @@ class Node:
             outbox.mark()
         if hungry:
             self._collect(collected, now)
-        self._arm(now)
+        self._deadlines.arm()
         return Output(collected, bool(ready) or (self.rooms is not None and self.rooms.has_work))
 
     def next_deadline(self) -> float:
@@ -339,9 +328,23 @@ class Node:
         departing = self.departures.next_deadline()
         if departing is not None and departing < at:
             at = departing
-        if self._deadlines and self._deadlines[0][0] < at:
-            at = self._deadlines[0][0]
-        return at
+        sessions = self._deadlines.soonest
+        return min(at, sessions)
+
+    @property
+    def access(self) -> Access:
+        """The keys that count now."""
+        return self.surroundings.access
+
+    @property
+    def tickets(self) -> dict[bytes, Neighbour]:
+        """What relays show that dial us, and who they are."""
+        return self.surroundings.tickets
+
+    @property
+    def cordoned(self) -> bool:
+        """Nobody new is to be sent here; who comes all the same is served. `cordon` changes it."""
+        return self.departures.cordoned
 
     @property
     def is_empty(self) -> bool:
@@ -355,7 +358,7 @@ class Node:
 
     def replace_access(self, access: Access) -> None:
         """Other keys count for sessions and requests from now on."""
-        self.access = access
+        self.surroundings.access = access
         for attachment in self.attachments.values():
             attachment.replace_access(access)
 
@@ -367,7 +370,7 @@ class Node:
     def check_invariants(self) -> None:
         """What must hold between any two turns; for tests and the state page."""
         self.forwarder.check_invariants()
-        self.limits.check_invariants()
+        self.surroundings.limits.check_invariants()
         if self.rooms is not None:
             self.rooms.check_invariants()
         for endpoint in self.endpoints:
@@ -406,7 +409,7 @@ class Node:
                 collected.append((port, batches))
 
     def _dispatch(self, events: list[Event], port: int, now: float, wall_now: float) -> None:
-        by_connection, mesh = self._by_connection, self.mesh
+        by_connection, mesh, looked_at = self._by_connection, self.mesh, self._deadlines.looked_at
         for event in events:
             if mesh is not None and mesh.is_ours(event.connection):
                 mesh.receive(event, now, wall_now)
@@ -430,18 +433,15 @@ class Node:
                             attachment.receive(event, now, wall_now)
                         except Exception as error:  # noqa: BLE001 - see `faults`
                             self._fault(attachment, error)
-                        self._looked_at[attachment] = None
+                        looked_at[attachment] = None
 
     def _attach(self, connection: Connection, port: int, now: float) -> None:
         self._count += 1
-        settings = self.settings
-        attachment = Attachment(
-            connection, self._count, port, self.forwarder, self.access, self.limits, settings.session, settings.quirks,
-            self.tally, now, self._dialled.pop(connection, None), self.tickets.get, self._neighbour_opened, self.rooms,
-        )  # fmt: skip
+        neighbour = self._dialled.pop(connection, None)
+        attachment = Attachment(connection, self._count, port, self.surroundings, now, neighbour)
         self.attachments[attachment.id] = attachment
         self._by_connection[connection] = attachment
-        self._looked_at[attachment] = None
+        self._deadlines.looked_at[attachment] = None
         attachment.start(now)
         if self.stage is not Stage.SERVING:
             attachment.session.close(SessionCode.GOAWAY_TIMEOUT, "the relay is going away")
@@ -457,9 +457,8 @@ class Node:
         if attachment.neighbour is not None and self.mesh is not None:
             self.mesh.session_ended(attachment, now)
         self._blocked[port].pop(attachment.connection.id, None)
-        self._looked_at.pop(attachment, None)
-        attachment.deadline = None
-        self.quirk_uses.update(attachment.quirks.uses)
+        self._deadlines.forget(attachment)
+        self.tally.quirk_uses.update(attachment.quirks.uses)
         self.ended.append(Ended(attachment, event.code, event.reason, event.by_peer))
 
     def _fault(self, attachment: Attachment | None, error: Exception) -> None:
@@ -489,22 +488,12 @@ class Node:
             for connection in self.endpoints[port].touched & blocked.keys():
                 blocked.pop(connection).mark()
 
-    def _arm(self, now: float) -> None:
-        for attachment in self._looked_at:
-            due = attachment.next_deadline()
-            if due != attachment.deadline:
-                attachment.deadline = due
-                if due is not None:
-                    self._count += 1
-                    heappush(self._deadlines, (due, self._count, attachment))
-        self._looked_at.clear()
-
     def _keep_house(self, now: float, wall_now: float) -> None:
         self.forwarder.keep_limits(now)
         for attachment in tuple(self.attachments.values()):
             attachment.expire(now, wall_now)
-        if self.stage is Stage.DRAINING and self._drain_ends is not None:
-            if now >= self._drain_ends:
+        if self.stage is Stage.DRAINING and self.departures.for_good_at is not None:
+            if now >= self.departures.for_good_at:
                 self.close(now, SessionCode.GOAWAY_TIMEOUT, "the relay stops")
             elif self.is_empty:
                 self.stage = Stage.DRAINED

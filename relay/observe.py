@@ -119,7 +119,7 @@ class Observer:
             "rooms": self._describe_rooms(),
             "drops": {reason.value: count for reason, count in held.drops.items()},
             "limits": {
-                **node.limits.statistics()._asdict(),
+                **node.surroundings.limits.statistics()._asdict(),
                 "met": {limit.value: count for limit, count in node.tally.limits.items()},
             },
         }
@@ -130,7 +130,7 @@ class Observer:
         sessions, network = self._metrics.sessions, self._metrics.network
         sessions.open.clear()
         total = Counter(self._gone)
-        quirks = Counter(self._node.quirk_uses)
+        quirks = Counter(self._node.tally.quirk_uses)
         held_bytes = 0
         for attachment in self._node.attachments.values():
             sessions.open.of(attachment.connection.transport, str(attachment.session.profile.draft)).add()

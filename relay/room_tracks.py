@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
 
 from relay import room_plan
 from relay.forwarding.forwarder import Forwarder
 from relay.local import Arrived, Established, Fetched, Left, LocalEvent, LocalParty, Lost, Named, TooLong, Wanted
-from relay.room_plan import COPIED, COPY, IN, OUT, Part, Reading, Wish, most_bytes
+from relay.room_desk import Desk, Here, LogReads, Published, Readings, There
+from relay.room_plan import COPIED, COPY, IN, OUT, Part, Reading, Wish
 from relay.room_publishing import MESSAGES_A_GROUP, MOST_A_GROUP, LogTrack, MessageTrack, refuse
 from relay.rooms import names
 from relay.rooms.carrying import Carrying
@@ -56,39 +55,6 @@ WRITER_RETRY_S = 1.0
 ROUNDS = 64
 """How often one call looks for more of what it brought about itself."""
 
-_Published: TypeAlias = MessageTrack | LogTrack
-
-
-class _Here(NamedTuple):
-    """A writer whose session is here, as rooms give it back with an answer."""
-
-    room: RoomName
-    writer: RoomName
-
-
-class _There(NamedTuple):
-    """A writer of another relay."""
-
-    room: RoomName
-    relay: bytes
-    number: int
-
-
-@dataclass(slots=True)
-class _Desk:
-    """What we have of one room beside its log."""
-
-    former: RoomEntry | None = None
-    """The table's entry before the one of now: who was home then may have to hear that it is none."""
-    edges: set[tuple[int, bytes]] = field(default_factory=set)
-    """(epoch, relay) that carries messages to us."""
-    announced: dict[Namespace, bool] = field(default_factory=dict)
-    served: dict[FullTrackName, _Published] = field(default_factory=dict)
-    read: dict[FullTrackName, Reading] = field(default_factory=dict)
-    heard: set[Namespace] = field(default_factory=set)
-    writers: dict[RoomName, dict[int, frozenset[int]]] = field(default_factory=dict)
-    """Writers here, and the classes that each of their sessions may write."""
-
 
 class RoomTracks:
     """All rooms of one relay, and the tracks that they are."""
@@ -108,15 +74,13 @@ class RoomTracks:
         self._party = LocalParty(forwarder)
         self._carrying = Carrying(max(int(wall_now * 1000), 0) * 1000)
         self._wall_offset_s = wall_now - now
-        self._desks: dict[RoomName, _Desk] = {}
+        self._desks: dict[RoomName, Desk] = {}
         self._entries: dict[RoomName, RoomEntry] = {}
-        self._requests: dict[int, _Published] = {}
-        self._reading: dict[FullTrackName, Reading] = {}
-        self._retries: dict[FullTrackName, float] = {}
+        self._requests: dict[int, Published] = {}
+        self._readings = Readings(self._party)
         self._by_session: dict[int, set[tuple[RoomName, RoomName]]] = {}
         self._dirty: dict[RoomName, None] = {}
-        self._reads: dict[int, LogTrack] = {}
-        self._read_count = 0
+        self._log_reads = LogReads()
         self._last_now = now
 
     def open(self, now: float) -> None:
@@ -158,9 +122,7 @@ class RoomTracks:
         self._desk(found.room).writers.setdefault(writer, {})[session] = names.classes(found.room, may_publish)
         self._by_session.setdefault(session, set()).add((found.room, writer))
         self._dirty[found.room] = None
-        track = FullTrackName(namespace, PUB_TRACK)
-        if track in self._retries:
-            self._retries[track] = float("-inf")
+        self._readings.ask_at_once(FullTrackName(namespace, PUB_TRACK))
         return True
 
     def session_closed(self, session: int) -> None:
@@ -174,17 +136,17 @@ class RoomTracks:
         for result in results:
             self._dirty[result.room] = None
             if isinstance(result, ReadDone) and result.id >= FORWARDING_READS:
-                track = self._reads.pop(result.id, None)
+                track = self._log_reads.done(result.id)
                 if track is not None:
                     track.receive_read(result, now)
-                    self._collect_reads(track)
+                    self.to_store += self._log_reads.collect(track)
             else:
                 ours.append(result)
         self.rooms.receive_results(ours, now)
 
     def next_deadline(self) -> float | None:
         """When to call `handle_deadline`."""
-        due = [self.rooms.next_deadline(), self._carrying.next_deadline(), min(self._retries.values(), default=None)]
+        due = [self.rooms.next_deadline(), self._carrying.next_deadline(), self._readings.next_deadline()]
         return min((at for at in due if at is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
@@ -194,11 +156,7 @@ class RoomTracks:
             self.rooms.handle_deadline(now)
             self._dirty.update(dict.fromkeys(self._entries))
         self._carrying.handle_deadline(now)
-        for track in [track for track, at in self._retries.items() if at <= now]:
-            del self._retries[track]
-            reading = self._reading.get(track)
-            if reading is not None:
-                self._party.read(track, most_bytes(reading.part), now)
+        self._readings.handle_deadline(now)
 
     def set_wall(self, now: float, wall_now: float) -> None:
         """What the clock on the wall says."""
@@ -246,14 +204,14 @@ class RoomTracks:
         self._carrying.check_invariants()
         for desk in self._desks.values():
             for track, reading in desk.read.items():
-                assert self._reading[track] is reading
+                assert self._readings.get(track) is reading
 
     # --- Events of forwarding ---
 
     def _receive(self, event: LocalEvent, now: float) -> None:
         match event:
             case Arrived(track, payload):
-                reading = self._reading.get(track)
+                reading = self._readings.get(track)
                 if reading is not None:
                     self._take_object(reading, payload, now)
             case Wanted(request, track):
@@ -293,17 +251,17 @@ class RoomTracks:
             self._dirty[found.room] = None
 
     def _ask_again(self, track: FullTrackName, now: float) -> None:
-        reading = self._reading.get(track)
+        reading = self._readings.get(track)
         if reading is None:
             return
         is_writer = reading.part is Part.PUBLISHES
         if is_writer and not self._desk(reading.room).writers.get(reading.whose):
             self._forget_writer(reading.room, reading.whose)
         else:
-            self._retries[track] = now + (WRITER_RETRY_S if is_writer else RETRY_S)
+            self._readings.ask_again(track, now + (WRITER_RETRY_S if is_writer else RETRY_S))
 
     def _refuse_unread(self, track: FullTrackName, now: float) -> None:
-        reading = self._reading.get(track)
+        reading = self._readings.get(track)
         if reading is not None and reading.part is Part.PUBLISHES:
             self._refuse(reading.room, reading.whose, Nak(bytes(KEY_BYTES), Why.SIZE), now)
 
@@ -338,7 +296,7 @@ class RoomTracks:
         relay = reading.whose[0]
         match reading.part, message:
             case (Part.CARRIED, Carried()):
-                there = _There(reading.room, relay, message.number)
+                there = There(reading.room, relay, message.number)
                 self._give_to_room(reading.room, there, message.writer[0], message.publish, now)
             case (Part.ANSWERED, Answered()):
                 self._carrying.receive_answered(message, now)
@@ -369,19 +327,19 @@ class RoomTracks:
         if entry is None:
             self._refuse(room, writer, Nak(message.key, Why.NO_HOME, RETRY_MS[Why.NO_HOME]), now)
         elif entry.home == self._me:
-            self._give_to_room(room, _Here(room, writer), writer[0], payload, now)
+            self._give_to_room(room, Here(room, writer), writer[0], payload, now)
         else:
             self._carrying.receive_publish(room, writer, message.key, payload, now)
 
-    def _give_to_room(self, room: RoomName, writer: _Here | _There, user: bytes, data: bytes, now: float) -> None:
+    def _give_to_room(self, room: RoomName, writer: Here | There, user: bytes, data: bytes, now: float) -> None:
         self.rooms.receive_publish(room, writer, user, data, now, now + self._wall_offset_s)
 
     def _take_output(self, now: float) -> None:
         output = self.rooms.output(now)
         for writer, answer in output.answers:
-            if isinstance(writer, _Here):
+            if isinstance(writer, Here):
                 self._tell(writer.room, writer.writer, answer, now)
-            elif isinstance(writer, _There):
+            elif isinstance(writer, There):
                 self._answer(writer, answer, now)
         for to_relay in output.to_relays:
             self._send(to_relay, now)
@@ -403,7 +361,7 @@ class RoomTracks:
         if isinstance(track, MessageTrack):
             track.write(encode(answer), now)
 
-    def _answer(self, writer: _There, answer: Ack | Nak, now: float) -> None:
+    def _answer(self, writer: There, answer: Ack | Nak, now: float) -> None:
         entry = self._entries.get(writer.room)
         if entry is not None:
             message = Answered(writer.room, writer.number, encode(answer))
@@ -434,8 +392,8 @@ class RoomTracks:
     def _name(self) -> bytes:
         return self._me.encode()
 
-    def _desk(self, room: RoomName) -> _Desk:
-        return self._desks.setdefault(room, _Desk())
+    def _desk(self, room: RoomName) -> Desk:
+        return self._desks.setdefault(room, Desk(room))
 
     def _found(self, room: RoomName) -> None:
         """Nobody says who orders this room: we do, and go on where the disk ends."""
@@ -460,14 +418,14 @@ class RoomTracks:
             entry = self._entries.get(name)
             if entry is not None and entry.home == self._me:
                 for writer, data in self._carrying.settle_here(name):
-                    self._give_to_room(name, _Here(name, writer), writer[0], data, now)
+                    self._give_to_room(name, Here(name, writer), writer[0], data, now)
 
     def _forget_writer(self, room: RoomName, writer: RoomName) -> None:
         self._desk(room).writers.pop(writer, None)
         self._carrying.forget_writer(room, writer)
         self._dirty[room] = None
 
-    def _find(self, track: FullTrackName) -> _Published | None:
+    def _find(self, track: FullTrackName) -> Published | None:
         """What we publish under this name; a writer's answers begin when somebody asks, or is answered."""
         found = names.split(track.namespace, self._entries)
         if found is None:
@@ -486,6 +444,14 @@ class RoomTracks:
         keeps, carries = track.name == EPOCHS_TRACK, track.name == PUB_TRACK
         return MessageTrack(self._party, track, first, keeps=keeps, most=MOST_A_GROUP if carries else MESSAGES_A_GROUP)
 
+    def _make(self, track: FullTrackName, *, is_log: bool) -> Published:
+        """A track that we publish from now on."""
+        if not is_log:
+            return self._messages(track)
+        log = self.rooms.log(track.namespace[:-1])
+        assert log is not None
+        return LogTrack(self._party, track, log, self._log_reads.next_id)
+
     # --- Which tracks there are ---
 
     def _arrange(self, room: RoomName, now: float) -> None:
@@ -502,7 +468,7 @@ class RoomTracks:
         room_plan.wish_for_writers(wish, room, desk.writers)
         if desk.writers:
             self._party.serve_family((*room, ANSWERS), ACK_TRACK)
-        self._match(room, desk, wish, now)
+        desk.match(wish, self._party, self._readings, self._make, now)
         opening = room_plan.opening(self.rooms, room)
         epochs = desk.served.get(FullTrackName(room, EPOCHS_TRACK))
         if opening is not None and isinstance(epochs, MessageTrack):
@@ -510,7 +476,7 @@ class RoomTracks:
         for published in desk.served.values():
             if isinstance(published, LogTrack):
                 published.pump(now)
-                self._collect_reads(published)
+                self.to_store += self._log_reads.collect(published)
         if entry is None and not (desk.writers or desk.served or desk.read):
             del self._desks[room]
         if entry is not None and entry.home != self._me:
@@ -523,53 +489,3 @@ class RoomTracks:
                 self._take_output(now)
                 if isinstance(ours, MessageTrack) and self._carrying.is_quiet(room):
                     ours.rest(now)
-
-    def _match(self, room: RoomName, desk: _Desk, wish: Wish, now: float) -> None:
-        """Make the difference between what there is and what is wished for."""
-        party = self._party
-        for track in [track for track in desk.served if not wish.serves(track)]:
-            published = desk.served[track]
-            below = track.namespace[len(room) :]
-            if below[:1] == (ANSWERS,) and below[1:] in desk.writers:
-                continue
-            published.close("published here no longer", now)
-            party.unserve(track)
-            del desk.served[track]
-        for namespace in [namespace for namespace in desk.announced if namespace not in wish.announced]:
-            party.withdraw(namespace, now)
-            del desk.announced[namespace]
-        for track in [track for track in desk.read if desk.read[track] != wish.read.get(track)]:
-            party.unread(track, now)
-            self._retries.pop(track, None)
-            del desk.read[track], self._reading[track]
-        for prefix in sorted(desk.heard - wish.heard):
-            party.unlisten(prefix, now)
-        for track in sorted(wish.messages - desk.served.keys()):
-            desk.served[track] = self._messages(track)
-            party.serve(track)
-        for track in sorted(wish.logs - desk.served.keys()):
-            log = self.rooms.log(track.namespace[:-1])
-            assert log is not None
-            desk.served[track] = LogTrack(party, track, log, self._next_read)
-            party.serve(track)
-        for namespace, private in wish.announced.items():
-            if namespace not in desk.announced:
-                desk.announced[namespace] = private
-                party.announce(namespace, now, private=private)
-        for prefix in sorted(wish.heard - desk.heard):
-            party.listen(prefix, now)
-        desk.heard = wish.heard
-        for track, reading in wish.read.items():
-            if track not in desk.read:
-                desk.read[track] = self._reading[track] = reading
-                party.read(track, most_bytes(reading.part), now)
-
-    def _next_read(self) -> int:
-        self._read_count += 1
-        return FORWARDING_READS + self._read_count
-
-    def _collect_reads(self, track: LogTrack) -> None:
-        for read in track.to_store:
-            self._reads[read.id] = track
-        self.to_store += track.to_store
-        track.to_store.clear()

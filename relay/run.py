@@ -12,20 +12,20 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import trio
 
-from relay import ops
+from relay import journal, ops
 from relay.access import Access
 from relay.config import Config, warnings
 from relay.control_link import ControlLink, ControlSettings
 from relay.conversation import Papers
-from relay.links.states import LinkChange, State
 from relay.mesh.files import Membership, membership
 from relay.metrics import Metrics
 from relay.node import Node, NodeSettings, Output, Stage
@@ -50,13 +50,14 @@ from tradewind.contract.admission import relay_signer
 from tradewind.contract.ids import hop_id
 from tradewind.contract.messages import Hello
 from tradewind.contract.token import Key
-from tradewind.keys import Credentials, KeyMaterialError, placement_seed, server_certificate, token_keys, watch
+from tradewind.keys import Credentials, KeyMaterialError, Watched, placement_seed, server_certificate, token_keys, watch
 from tradewind.locations import locations
-from tradewind.moqt.model import FullTrackName
 from tradewind.placing.answering import PlaceAnswer
 from tradewind.placing.locating import Locator
 from tradewind.quic.udp import BATCH_DATAGRAMS, UdpSocket
 from tradewind.settings.values import Address
+
+T = TypeVar("T")
 
 SLICE_DATAGRAMS = 8
 """What a turn makes before it sends: the first subscriber does not wait for the last, the kernel gets whole runs."""
@@ -89,6 +90,15 @@ class Relay:
         self._writable: list[trio.Event] = [trio.Event() for _ in sockets]
         self.disk: RoomDisk | None = None
         """Where rooms are stored; None: this relay has no part in any."""
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Have everything of it run in this nursery."""
+        if self.control is not None:
+            nursery.start_soon(self.control.run)
+        for port in range(len(self.sockets)):
+            nursery.start_soon(self.serve_socket, port)
+            nursery.start_soon(self.keep_sending, port)
+        nursery.start_soon(self.keep_time)
 
     async def serve_socket(self, port: int) -> None:
         """Take what arrives at one socket, for ever."""
@@ -147,15 +157,15 @@ class Relay:
             metrics.cut_short.add()
         for ended in node.ended:
             self._observer.session_ended(ended)
-            _log_end(ended.attachment.id, ended.code, ended.reason, ended.by_peer)
+            journal.session_ended(ended.attachment.id, ended.code, ended.reason, by_peer=ended.by_peer)
         node.ended.clear()
         if node.mesh is not None:
             if node.mesh.changes:
-                _log_links(node.mesh.changes)
+                journal.links_changed(node.mesh.changes)
                 node.mesh.changes.clear()
                 self._report_now()
             for moved in node.forwarder.take_moves():
-                _log_move(moved.track, node.name_of(moved.was), node.name_of(moved.now))
+                journal.track_moved(moved.track, node.name_of(moved.was), node.name_of(moved.now))
         if node.stage_name != self._told_stage:
             self._told_stage = node.stage_name
             self._report_now()
@@ -178,7 +188,7 @@ class Relay:
     def _send_slices(self, start: float) -> bool:
         """Make and send a slice after the other until nothing is left or the turn's budget is; whether work is left."""
         node = self.node
-        for _ in range(0, node.turn_datagrams, SLICE_DATAGRAMS):
+        for _ in range(0, node.settings.turn_datagrams, SLICE_DATAGRAMS):
             output = node.take_output(start, SLICE_DATAGRAMS)
             self._send(output)
             if not output.more or trio.current_time() - start >= self._budget_s:
@@ -217,72 +227,44 @@ async def _run(config: Config, logger: logging.Logger) -> int:
     hosts = {address.host for address in config.relay.listen if address.host not in {"0.0.0.0", "::"}}  # noqa: S104
     certificate = server_certificate(config.tls.cert, config.tls.key, sorted(hosts))
     keys = token_keys(config.auth.keys)
-    credentials = _Current(certificate.load(time.time()))
+    credentials = certificate.load(time.time())
     sockets = _open_sockets(config.relay.listen)
     # Before anything runs: a port that is taken is the operator's to hear of, in one line.
     operators = await ops.listen([config.ops.listen]) if config.ops.listen is not None else []
     addresses = [Address(str(socket.address[0]), socket.address[1]) for socket in sockets]
     players = await ops.listen(addresses) if config.ops.certificate_hash else []
-    settings = _node_settings(config, credentials.value, member)
+    settings = _node_settings(config, credentials, member)
     node = Node(settings, _access(config, keys.load(time.time())), len(sockets))
     if member is not None:
         _join_mesh(node, member, sockets)
     metrics = Metrics()
     observer = Observer(node, metrics, lambda: [socket.statistics() for socket in sockets])
-    _describe_process(metrics, config, credentials.value)
+    _describe_process(metrics, config, credentials)
     relay = Relay(node, sockets, observer, metrics, config.turn.budget_s)
     places = locations(config.questions.locations)
     placing = node.departures.placing = _placing(config, node, places.load(time.time()))
     metrics.refreshers.append(partial(_count_answers, metrics, placing))
     tls = _tls(config)
+    files = _Files(config, member, node, placing, metrics, tls, credentials)
     if config.rooms.enabled:
         observer.disk = relay.disk = _open_rooms(config, node, sockets, relay)
-
-    def new_certificate(fresh: Credentials) -> None:
-        credentials.value = fresh
-        try:
-            _load_chain(tls, config)
-        except KeyMaterialError as error:
-            # It is changed again already: the next look finds it.
-            failed("certificate", error)
-        node.replace_quic(_node_settings(config, fresh, member).quic)
-        metrics.process.certificate_expiry.set(fresh.not_after)
-        metrics.process.reload_ok.of("certificate").set(1)
-        logger.info("certificate changed", extra={"sha256": fresh.sha256})
-
-    def new_keys(fresh: tuple[Key, ...]) -> None:
-        node.replace_access(node.access.replace_keys(fresh))
-        placing.replace_keys(fresh, trio.current_time())
-        metrics.process.reload_ok.of("keys").set(1)
-        logger.info("token keys changed", extra={"keys": len(fresh)})
-
-    def failed(what: str, error: KeyMaterialError) -> None:
-        metrics.process.reload_ok.of(what).set(0)
-        logger.error("changed files cannot be used", extra={"files": what, "reason": str(error)})
-
     relay.control = _control_link(config, member, relay, placing, metrics)
     async with trio.open_nursery() as nursery:
-        if relay.control is not None:
-            nursery.start_soon(relay.control.run)
-        for port in range(len(sockets)):
-            nursery.start_soon(relay.serve_socket, port)
-            nursery.start_soon(relay.keep_sending, port)
-        nursery.start_soon(relay.keep_time)
-        nursery.start_soon(watch, certificate, config.tls.poll_s, new_certificate, partial(failed, "certificate"))
-        nursery.start_soon(watch, keys, config.tls.poll_s, new_keys, partial(failed, "keys"))
-        use = partial(_use_locations, placing, metrics)
-        nursery.start_soon(watch, places, config.tls.poll_s, use, partial(failed, "locations"))
+        relay.start(nursery)
+        nursery.start_soon(files.watch, "certificate", certificate, files.use_certificate)
+        nursery.start_soon(files.watch, "keys", keys, files.use_keys)
+        nursery.start_soon(files.watch, "locations", places, files.use_locations)
         nursery.start_soon(ops.measure_lag, metrics.turns.loop_lag)
         if operators:
             views = ops.Views(observer.not_ready, observer.state, ops.versions(), metrics)
             nursery.start_soon(ops.ops_server(views).serve, operators)
         if players:
-            public = ops.public_server(lambda: credentials.value.sha256, _questions(config, placing), tls)
+            public = ops.public_server(lambda: files.credentials.sha256, _questions(config, placing), tls)
             nursery.start_soon(public.serve, players)
         gc.collect()
         gc.freeze()  # What is here now stays.
         gc.set_threshold(*COLLECTIONS)
-        _say_ready(config, sockets, operators, credentials.value)
+        _say_ready(config, sockets, operators, files.credentials)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await _drain_on_signal(relay, signals, config.drain.grace_s, logger)
         nursery.cancel_scope.cancel()
@@ -316,11 +298,56 @@ async def _drain_on_signal(relay: Relay, signals: AsyncIterator[int], grace_s: f
     await trio.sleep(LAST_WORDS_S if any(socket.backlogged for socket in relay.sockets) else 0)
 
 
-class _Current:
-    """The certificate in use."""
+class _Files:
+    """What is in use of the files that may change while the relay runs: certificate, keys, where addresses are."""
 
-    def __init__(self, value: Credentials) -> None:
-        self.value = value
+    def __init__(
+        self, config: Config, member: Membership | None, node: Node, placing: Placing, metrics: Metrics,
+        tls: ssl.SSLContext | None, credentials: Credentials,
+    ) -> None:  # fmt: skip
+        self.credentials = credentials
+        """What viewers are shown now."""
+        self._config = config
+        self._member = member
+        self._node = node
+        self._placing = placing
+        self._metrics = metrics
+        self._tls = tls
+        self._logger = logging.getLogger("relay")
+
+    async def watch(self, what: str, files: Watched[T], use: Callable[[T], None]) -> None:
+        """Use what changes, for ever; what cannot be used changes nothing and is told."""
+
+        def changed(fresh: T) -> None:
+            try:
+                use(fresh)
+            except KeyMaterialError as error:
+                # It is changed again already: the next look finds it.
+                failed(error)
+            else:
+                self._metrics.process.reload_ok.of(what).set(1)
+
+        def failed(error: KeyMaterialError) -> None:
+            self._metrics.process.reload_ok.of(what).set(0)
+            self._logger.error("changed files cannot be used", extra={"files": what, "reason": str(error)})
+
+        await watch(files, self._config.tls.poll_s, changed, failed)
+
+    def use_certificate(self, fresh: Credentials) -> None:
+        self.credentials = fresh
+        self._node.replace_quic(_node_settings(self._config, fresh, self._member).quic)
+        self._metrics.process.certificate_expiry.set(fresh.not_after)
+        self._logger.info("certificate changed", extra={"sha256": fresh.sha256})
+        _load_chain(self._tls, self._config)
+
+    def use_keys(self, fresh: tuple[Key, ...]) -> None:
+        self._node.replace_access(self._node.access.replace_keys(fresh))
+        self._placing.replace_keys(fresh, trio.current_time())
+        self._logger.info("token keys changed", extra={"keys": len(fresh)})
+
+    def use_locations(self, fresh: Locator | None) -> None:
+        self._placing.replace_locator(fresh)
+        self._logger.info("locations changed")
 
 
 def _open_rooms(config: Config, node: Node, sockets: list[UdpSocket], relay: Relay) -> RoomDisk:
@@ -399,12 +426,6 @@ def _placing(config: Config, node: Node, locator: Locator | None) -> Placing:
     return Placing(own, signing, node.access.keys, placing_settings(config), locator, node.forwarder.carried)
 
 
-def _use_locations(placing: Placing, metrics: Metrics, fresh: Locator | None) -> None:
-    placing.replace_locator(fresh)
-    metrics.process.reload_ok.of("locations").set(1)
-    logging.getLogger("relay").info("locations changed")
-
-
 def _questions(config: Config, placing: Placing) -> ops.Questions | None:
     def answer(query: str, address: str, authorization: str | None) -> PlaceAnswer:
         return placing.answer(query, address, authorization, trio.current_time(), time.time())
@@ -465,39 +486,3 @@ def _say_ready(
         f"ready: {config.node.id} on udp {where}, drafts {drafts}{observed}{mode}, sha256 {credentials.sha256}\n"
     )
     sys.stdout.flush()
-
-
-def _log_end(session: int, code: int | None, reason: str, by_peer: bool) -> None:
-    logging.getLogger("relay").info(
-        "session ended",
-        extra={"session": session, "code": code, "reason": _printable(reason), "by": "peer" if by_peer else "relay"},
-    )
-
-
-def _log_links(changes: list[LinkChange]) -> None:
-    for change in changes:
-        bad = State.BAD in {change.old, change.new}
-        logging.getLogger("relay").log(
-            logging.WARNING if bad else logging.INFO,
-            "link changed",
-            extra={
-                "neighbour": change.neighbour,
-                "direction": change.direction.value,
-                "was": change.old.value,
-                "is": change.new.value,
-                "cause": change.cause.value,
-            },
-        )
-
-
-def _log_move(track: FullTrackName, was: str, now: str) -> None:
-    namespace = _printable("/".join(field.decode("utf-8", "replace") for field in track.namespace))
-    name = _printable(track.name.decode("utf-8", "replace"))
-    logging.getLogger("relay").info(
-        "track moved", extra={"namespace": namespace, "track": name, "was": was, "now": now}
-    )
-
-
-def _printable(text: str) -> str:
-    """What a peer said, safe to log (draft-20, "Logging of Untrusted String Fields")."""
-    return "".join(c if c.isascii() and c.isprintable() else f"\\x{ord(c):02x}" for c in text[:200])

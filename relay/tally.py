@@ -25,13 +25,17 @@ class Tally:
         "now",
         "opened",
         "overstayed",
+        "quirk_uses",
         "rejected",
         "requests",
+        "wall_now",
     )
 
     def __init__(self) -> None:
         self.now = 0.0
         """The moment of the current turn."""
+        self.wall_now = 0.0
+        """The same on the wall."""
         self.opened: Counter[tuple[str, int]] = Counter()
         """Sessions let in, by transport and draft."""
         self.requests: Counter[str] = Counter()
@@ -42,6 +46,8 @@ class Tally:
         """Datagrams of sessions that sent too fast."""
         self.answer_waits_s: deque[float] = deque(maxlen=MOST_WAITS)
         """How long SUBSCRIBEs waited for their answer, since somebody last looked."""
+        self.quirk_uses: Counter[str] = Counter()
+        """By sessions that are over."""
         self.faults = 0
         """Errors of our own."""
         self.goaways: Counter[str] = Counter()

@@ -69,7 +69,7 @@ def test_no_large_files() -> None:
         (b"/" + b"root/.cache", True),
         (b"https://example.com/home/ann", False),
         (b"/etc/tradewind/relay.toml", False),
-        (b"$PWD/work/dir", False),
+        (b"$PWD/" + b"work/dir", False),
     ],
 )
 def test_what_counts_as_a_machine_path(text: bytes, found: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,9 +178,19 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for top in OURS for path in sorted((ROOT / top).rglob("*.py"))}
 
 
-def imports(path: Path) -> Iterator[Import]:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[Import]:
     """Every module a file imports, `from package import module` resolved to the module where there is one."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return frozenset(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Import]:
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -218,7 +229,7 @@ def test_imports_point_downwards(module: str) -> None:
     room = room_of(module)
     problems = [
         f"{module}:{found.line} imports {found.module}: {why}"
-        for found in sorted(set(imports(MODULES[module])))
+        for found in sorted(imports(MODULES[module]))
         if (why := complaint(module, room, found))
     ]
     assert not problems, "\n".join(problems)
@@ -239,7 +250,7 @@ def test_pure_rooms_do_not_await() -> None:
         f"{module}:{node.lineno}"
         for module, path in MODULES.items()
         if not within(module, EDGES)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Await | ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith)
     ]
     assert not found, found

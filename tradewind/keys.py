@@ -102,7 +102,7 @@ def server_certificate(cert: str | None, key: str | None, hosts: Iterable[str] =
     cert_file, key_file = Path(cert), Path(key)
     return Watched(
         lambda: (cert_file, key_file),
-        lambda wall_now: parse_credentials(_read(cert_file), _read(key_file), f"{cert}, {key}", wall_now),
+        lambda wall_now: parse_credentials(read_file(cert_file), read_file(key_file), f"{cert}, {key}", wall_now),
     )
 
 
@@ -132,10 +132,22 @@ def placement_seed(directory: str | None) -> bytes:
         raise KeyMaterialError(f"{file}: {error.strerror}") from error
     if mode & 0o077:
         raise KeyMaterialError(f"{file}: others may read or change it (mode {mode:o}); 600 is right")
-    seed = _read(file)
+    seed = read_file(file)
     if len(seed) != SEED_BYTES:
         raise KeyMaterialError(f"{file}: not {SEED_BYTES} bytes; without it a new one is made")
     return seed
+
+
+def read_file(file: Path, most_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """All of a file. Raises KeyMaterialError where it cannot be read or is larger."""
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(most_bytes + 1)
+    except OSError as error:
+        raise KeyMaterialError(f"{file}: {error.strerror}") from error
+    if len(data) > most_bytes:
+        raise KeyMaterialError(f"{file}: more than {most_bytes} bytes")
+    return data
 
 
 async def watch(
@@ -251,7 +263,7 @@ def _load_keys(files: Iterable[Path]) -> tuple[Key, ...]:
     keys: dict[str | None, Key] = {}
     for file in files:
         try:
-            found = parse_keys(_read(file).decode(), default_id=file.stem)
+            found = parse_keys(read_file(file).decode(), default_id=file.stem)
         except (KeyFormatError, UnicodeDecodeError) as error:
             reason = error if isinstance(error, KeyFormatError) else "not UTF-8"
             raise KeyMaterialError(f"{file}: {reason}") from error
@@ -260,14 +272,3 @@ def _load_keys(files: Iterable[Path]) -> tuple[Key, ...]:
                 raise KeyMaterialError(f"{file}: another key has the kid {key.id!r} too")
             keys[key.id] = key
     return tuple(keys.values())
-
-
-def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise KeyMaterialError(f"{file}: {error.strerror}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise KeyMaterialError(f"{file}: more than {MAX_FILE_BYTES} bytes")
-    return data

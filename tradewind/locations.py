@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tradewind.keys import KeyMaterialError, Watched
+from tradewind.keys import KeyMaterialError, Watched, read_file
 from tradewind.placing.locating import Address, Locator, PrefixTableError, Spot, parse_prefixes, plain_address
 
 if TYPE_CHECKING:
@@ -72,13 +72,7 @@ def locations(name: str | None) -> Watched[Locator | None]:
 
 
 def _load(file: Path) -> Locator:
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise KeyMaterialError(f"{file}: {error.strerror}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise KeyMaterialError(f"{file}: more than {MAX_FILE_BYTES} bytes")
+    data = read_file(file, MAX_FILE_BYTES)
     try:
         return Database(data) if file.suffix == ".mmdb" else parse_prefixes(data.decode())
     except (ValueError, PrefixTableError) as error:

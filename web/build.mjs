@@ -38,16 +38,24 @@ const { metafile } = await build({
   logLevel: "warning",
 });
 for (const name of ["viewer.css", "map.css"]) {
-  const styles = await build({ entryPoints: [path.join(here, "src", name)], minify: true, write: false });
+  const styles = await build({ entryPoints: [path.join(here, "src", name)], bundle: true, minify: true, write: false });
   await writeFile(path.join(pages, name), styles.outputFiles[0].text);
 }
 await writeFile(path.join(pages, ".gitignore"), "*\n");
 for (const name of ["index.html", "map.html"]) {
-  await writeFile(path.join(pages, name), await readFile(path.join(here, "src", name)));
+  await writeFile(path.join(pages, name), await withIncluded(name));
 }
 // For other people's players, as it is.
 await writeFile(path.join(pages, "place.js"), await readFile(path.join(here, "place.js")));
 await writeFile(path.join(pages, "licenses.txt"), await licences(Object.keys(metafile.inputs)));
+
+/** A page, with what all pages have alike in the places where it names that. */
+async function withIncluded(name) {
+  const page = await readFile(path.join(here, "src", name), "utf8");
+  const parts = page.split(/<!-- include (\S+) -->\n/);
+  const filled = parts.map((part, index) => (index % 2 ? readFile(path.join(here, "src", part), "utf8") : part));
+  return (await Promise.all(filled)).join("");
+}
 
 /** Name, version, licence and text for every package of which something was bundled. */
 async function licences(inputs) {

@@ -29,6 +29,33 @@ LIFE_S = 7 * 86_400.0
 BACKDATED_S = 300.0
 
 
+class Identities:
+    """A mesh's authority, made now, and who its nodes are by it."""
+
+    def __init__(self, mesh: str, wall_now: float) -> None:
+        self._mesh = mesh
+        self._wall_now = wall_now
+        self._key = generate_key()
+        self._authority = make_authority(mesh, self._key, self._terms())
+
+    def write(self, directory: Path, role: Role, region: str, id: str, names: tuple[str, ...] = ()) -> None:
+        """The authority, a node's certificate and its key, as files in a directory that is there."""
+        key = generate_key()
+        order = Order(self._mesh, role, region, id, names)
+        certificate = issue(order, key.public_key(), self._authority, self._key, self._terms())
+        files = {"ca": certificate_pem(self._authority), "cert": certificate_pem(certificate), "key": key_pem(key)}
+        for name, data in files.items():
+            (directory / name).write_bytes(data)
+
+    def _terms(self) -> Terms:
+        return Terms(secrets.randbits(120) | 1, self._wall_now - BACKDATED_S, self._wall_now + LIFE_S)
+
+
+def identity_flags(directory: Path, prefix: str = "--mesh.") -> tuple[str, ...]:
+    """What tells a node where the files are that `Identities.write` wrote."""
+    return tuple(word for name in ("ca", "cert", "key") for word in (f"{prefix}{name}", str(directory / name)))
+
+
 @dataclass(frozen=True, slots=True)
 class Papers:
     """Where everything is, and what else somebody has to show."""
@@ -46,8 +73,7 @@ class Papers:
 
     def identity(self, id: str) -> tuple[str, ...]:
         """Flags for who a node is in the mesh."""
-        at = self.node(id)
-        return ("--mesh.ca", f"{at / 'ca'}", "--mesh.cert", f"{at / 'cert'}", "--mesh.key", f"{at / 'key'}")
+        return identity_flags(self.node(id))
 
     @property
     def access_keys(self) -> str:
@@ -70,7 +96,11 @@ class Papers:
 def write_papers(directory: Path) -> Papers:
     """Make everything new, for a week."""
     wall_now = time.time()
-    _write_identities(directory, wall_now)
+    identities = Identities(MESH, wall_now)
+    nodes = [(Role.RELAY, spot.region, spot.id) for spot in RELAYS]
+    for role, region, id in (*nodes, (Role.CONTROLLER, "hkg", CONTROLLER)):
+        (directory / id).mkdir()
+        identities.write(directory / id, role, region, id, ("127.0.0.1",))
     access = generate_token_key("HS256", "shop")
     operators = generate_token_key("HS256", "ops")
     (directory / "access.jwk").write_text(json.dumps(access))
@@ -87,20 +117,3 @@ def write_papers(directory: Path) -> Papers:
         sign(Claims("", get=("live",), put=("live",)), access_key),
         sign_operator(Operator("demo", OperatorRole.ADMIN), operator_key, wall_now, wall_now + LIFE_S),
     )
-
-
-def _write_identities(directory: Path, wall_now: float) -> None:
-    def terms() -> Terms:
-        return Terms(secrets.randbits(120) | 1, wall_now - BACKDATED_S, wall_now + LIFE_S)
-
-    authority_key = generate_key()
-    authority = make_authority(MESH, authority_key, terms())
-    nodes = [(spot.id, spot.region, Role.RELAY) for spot in RELAYS] + [(CONTROLLER, "hkg", Role.CONTROLLER)]
-    for id, region, role in nodes:
-        key = generate_key()
-        order = Order(MESH, role, region, id, ("127.0.0.1",))
-        certificate = issue(order, key.public_key(), authority, authority_key, terms())
-        files = {"ca": certificate_pem(authority), "cert": certificate_pem(certificate), "key": key_pem(key)}
-        (directory / id).mkdir()
-        for name, data in files.items():
-            (directory / id / name).write_bytes(data)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from relay.forwarding.cache import CachedObject, CachedSubgroup, TrackCache, after, before
+from relay.forwarding.absence import after, before
+from relay.forwarding.cache import CachedObject, CachedSubgroup, TrackCache
 from relay.forwarding.egress_order import FILL, STREAM_UNSENT_BYTES, Key, Outbox, Outcome, Turn
 from relay.forwarding.peers import Sink
 from relay.forwarding.range_filters import Sieve

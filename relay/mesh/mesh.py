@@ -67,8 +67,10 @@ class Host(Protocol):
     """What the mesh asks of its node."""
 
     forwarder: Forwarder
-    tickets: dict[bytes, Neighbour]
     attachments: dict[int, Attachment]
+
+    @property
+    def tickets(self) -> dict[bytes, Neighbour]: ...
 
     def connect(self, address: Address, protocol: str, name: str, now: float, settings: QuicSettings) -> Connection: ...
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from relay.access import Access
-from relay.attachment import Attachment
+from relay.attachment import Attachment, Surroundings
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.forwarder import Forwarder
 from relay.limits import Limits, LimitSettings
 from relay.tally import Tally
+from tests.relay.forwarding.fakes import send_all
 from tests.sim.relay import ANYBODY
 from tradewind.moqt import messages as m
 from tradewind.moqt.parameters import SetupOptions
@@ -125,15 +126,7 @@ class Core:
 
     def settle(self) -> None:
         """Let everybody send, see who was closed, and check everything."""
-        ready = self.forwarder.ready
-        for _ in range(10_000):
-            outbox = ready.pop()
-            if outbox is None:
-                break
-            if outbox.fill(self.now):
-                outbox.mark()
-        else:
-            raise AssertionError("an outbox never comes to rest")
+        send_all(self.forwarder, self.now)
         for visitor in self.visitors:
             if visitor.attached and visitor.recorder.closed is not None:
                 visitor.attachment.end(self.now)
@@ -155,9 +148,12 @@ class Visitor:
         self.recorder = Recorder(draft, number)
         self.attached = True
         self.attachment = Attachment(
-            cast("Connection", self.recorder), number, 0, core.forwarder, core.access, core.limits, SessionSettings(),
-            ALL_QUIRKS, core.tally, core.now,
-        )  # fmt: skip
+            cast("Connection", self.recorder),
+            number,
+            0,
+            Surroundings(core.forwarder, core.access, core.limits, SessionSettings(), ALL_QUIRKS, core.tally),
+            core.now,
+        )
         self._next = {"bidi": 0, "uni": 2}
         self._next_request = 0
         self.attachment.start(core.now)

@@ -79,22 +79,15 @@ def test_a_publisher_that_comes_back_goes_on(between: Between, path: str, draft:
     with subscriber(at, path) as plays:
         with publisher(to, path, 0, GROUPS) as publishes:
             plays.wait_for(lambda words: "subscribed" in words)
-            publishes.order("write")
-            plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
+            write_but_the_last_frame(publishes, plays, expected)
             if ending == "kill":
                 publishes.kill()
             else:
                 publishes.order("drop")
                 publishes.wait_for(lambda words: "dropped" in words)
         with publisher(to, path, GROUPS, GROUPS) as publishes:
-            publishes.order("write")
-            publishes.order("close")
-            plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
-            arrived = [words["sha256"] for words in plays.heard if "sha256" in words]
-            # The frame that was being sent when the publisher went may be lost with it; nothing else is.
-            in_flight = GROUPS * FRAMES_A_GROUP - 1
-            wanted = [frame.digest for index, frame in enumerate(expected) if index != in_flight]
-            assert [digest for digest in arrived if digest != expected[in_flight].digest] == wanted
+            write_to_the_end(publishes, plays, expected)
+        assert_nothing_lost_but_in_flight(plays, expected)
     ends.assert_crossed()
 
 
@@ -107,17 +100,14 @@ def test_the_end_of_a_publishers_dead_session_ends_nothing(between: Between, pat
     with subscriber(at, path) as plays:
         with publisher(to, path, 0, GROUPS) as publishes:
             plays.wait_for(lambda words: "subscribed" in words)
-            publishes.order("write")
-            plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
+            write_but_the_last_frame(publishes, plays, expected)
             publishes.kill()
         with publisher(to, path, GROUPS, GROUPS) as publishes:
             publishes.order("partial")
             publishes.wait_for(lambda words: "written" in words)
             # Only now does the relay find out that the first publisher is gone.
             ends.publishing.wait_for_log("Idle timeout")
-            publishes.order("write")
-            publishes.order("close")
-            plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
+            write_to_the_end(publishes, plays, expected)
         lives = {words["life"] for words in plays.heard if "sha256" in words}
         assert lives == {0}
     ends.assert_crossed()
@@ -138,9 +128,7 @@ def test_a_new_subscriber_is_served_by_the_publisher_that_lives(between: Between
         publishes.kill()
     with publisher(to, path, GROUPS, GROUPS) as publishes, subscriber(at, path) as second:
         second.wait_for(lambda words: "subscribed" in words)
-        publishes.order("write")
-        publishes.order("close")
-        second.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
+        write_to_the_end(publishes, second, expected)
     ends.assert_crossed()
 
 
@@ -196,17 +184,11 @@ def test_a_publisher_may_come_back_at_the_other_relay(meshes: Meshes, path: str,
     with subscriber(here, path) as plays:
         with publisher(first_at, path, 0, GROUPS) as publishes:
             plays.wait_for(lambda words: "subscribed" in words)
-            publishes.order("write")
-            plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
+            write_but_the_last_frame(publishes, plays, expected)
             publishes.kill()
         with publisher(then_at, path, GROUPS, GROUPS) as publishes:
-            publishes.order("write")
-            publishes.order("close")
-            plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
-            arrived = [words["sha256"] for words in plays.heard if "sha256" in words]
-            in_flight = GROUPS * FRAMES_A_GROUP - 1
-            wanted = [frame.digest for index, frame in enumerate(expected) if index != in_flight]
-            assert [digest for digest in arrived if digest != expected[in_flight].digest] == wanted
+            write_to_the_end(publishes, plays, expected)
+        assert_nothing_lost_but_in_flight(plays, expected)
     ends.assert_crossed()
 
 
@@ -222,6 +204,26 @@ def subscriber(url: str, path: str) -> PeerProcess:
     peer = PeerProcess("moqrs_subscribe.py", url, path)
     peer.wait_for(lambda words: "connected" in words)
     return peer
+
+
+def write_but_the_last_frame(publishes: PeerProcess, plays: PeerProcess, expected: list[Frame]) -> None:
+    """The first publisher's frames, as far as the player can know them to be whole: the last one it holds back."""
+    publishes.order("write")
+    plays.wait_for(lambda words: words.get("sha256") == expected[GROUPS * FRAMES_A_GROUP - 2].digest)
+
+
+def write_to_the_end(publishes: PeerProcess, plays: PeerProcess, expected: list[Frame]) -> None:
+    publishes.order("write")
+    publishes.order("close")
+    plays.wait_for(lambda words: words.get("sha256") == expected[-1].digest)
+
+
+def assert_nothing_lost_but_in_flight(plays: PeerProcess, expected: list[Frame]) -> None:
+    """The frame that was being sent when the first publisher went may be lost with it; nothing else is."""
+    in_flight = expected[GROUPS * FRAMES_A_GROUP - 1].digest
+    arrived = [words["sha256"] for words in plays.heard if "sha256" in words]
+    wanted = [frame.digest for frame in expected if frame.digest != in_flight]
+    assert [digest for digest in arrived if digest != in_flight] == wanted
 
 
 def received(peer: PeerProcess, life: int) -> list[tuple[str, int, bool]]:

@@ -9,7 +9,7 @@ import pytest
 
 from relay.access import Access, AccessSettings, Placement, Reason
 from relay.limits import LimitSettings
-from tests.sim.client import TRACK, Client
+from tests.sim.client import TRACK, Client, Served
 from tests.sim.relay import node_settings
 from tests.sim.tokens import KEY, token
 from tests.sim.world import World
@@ -178,14 +178,20 @@ def test_what_may_not_be_read_is_not_told() -> None:
     assert [event.track.namespace for event in viewer.told(e.PublishRequested)] == [(b"mine", b"a")]
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
-def test_a_request_with_a_token_of_its_own(draft: int) -> None:
+def without_rights(draft: int) -> tuple[World, Served, Client]:
+    """A published track, and a viewer whose session's token says nothing of it."""
     world = World(access=LOCKED)
     publisher = world.join(draft, path="/?jwt=" + WIDE)
     served = publisher.serve()
     publisher.announce()
     viewer = world.join(draft, path="/?jwt=" + token("", get=["elsewhere"]))
     world.run()
+    return world, served, viewer
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_a_request_with_a_token_of_its_own(draft: int) -> None:
+    world, served, viewer = without_rights(draft)
 
     def carrying(jwt: str) -> int:
         return viewer.subscribe(tokens=(Token(0, jwt.encode()),))
@@ -211,12 +217,7 @@ def test_a_request_with_a_token_of_its_own(draft: int) -> None:
 
 @pytest.mark.parametrize("draft", DRAFTS)
 def test_a_request_ends_with_the_token_of_its_own(draft: int) -> None:
-    world = World(access=LOCKED)
-    publisher = world.join(draft, path="/?jwt=" + WIDE)
-    served = publisher.serve()
-    publisher.announce()
-    viewer = world.join(draft, path="/?jwt=" + token("", get=["elsewhere"]))
-    world.run()
+    world, served, viewer = without_rights(draft)
     jwt = token("demo", get=[""], expires_at=world.network.wall_now + 3)
     request = viewer.subscribe(tokens=(Token(0, jwt.encode()),))
     world.run()

@@ -7,18 +7,13 @@ from itertools import pairwise
 import pytest
 
 from relay.forwarding.book import Standing
+from tests.relay.scenes import GROUPS, everything
 from tests.sim.client import NAMESPACE, TRACK, Client, Served
 from tests.sim.mesh import Mesh
 from tests.sim.network import BLACKOUT, Weather
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import RequestCode
 from tradewind.moqt.model import FilterKind, FullTrackName, Location, LocationFilter, Parameters
-
-GROUPS = [[b"%d.%d" % (group, number) * 40 for number in range(5)] for group in range(4)]
-
-
-def everything(groups: range) -> list[tuple[Location, bytes]]:
-    return [(Location(g, n), GROUPS[g][n]) for g in groups for n in range(5)]
 
 
 @pytest.mark.parametrize("draft", [16, 18, 20, 22])

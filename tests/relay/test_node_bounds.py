@@ -275,7 +275,7 @@ def test_a_fetch_whose_objects_overtake_its_answer(world: World, draft: int) -> 
     world.run()
     assert reader.objects(fetch) == [(Location(0, 0), b"early")]
     assert [closed.code for closed in reader.told(e.FetchClosed)] == [None]
-    assert world.node.limits.statistics().sessions == 2
+    assert world.node.surroundings.limits.statistics().sessions == 2
 
 
 def test_a_long_answer_is_not_cut_off(world: World) -> None:

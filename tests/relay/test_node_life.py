@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from relay.access import Access
+from relay.attachment import HANDLERS, Attachment
 from relay.node import Stage
 from tests.sim.client import TRACK, Client
 from tests.sim.network import CLEAR, mobile
@@ -300,7 +301,7 @@ def test_late_joiner_during_video(world: World) -> None:
 # --- Our own mistakes -------------------------------------------------------------------------------------------------
 
 
-def test_a_mistake_of_ours_ends_one_session(world: World) -> None:
+def test_a_mistake_of_ours_ends_one_session(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error nobody thought of is raised while one session speaks: that one is closed, the others see nothing."""
     _, served = world.publish()
     good, bad = world.join(), world.join()
@@ -308,10 +309,12 @@ def test_a_mistake_of_ours_ends_one_session(world: World) -> None:
     world.run()
     victim = max(world.node.attachments)
 
-    def fail(event: e.SubscribeRequested) -> None:
-        raise ZeroDivisionError(str(event.track))
+    def fail(attachment: Attachment, event: e.SubscribeRequested) -> None:
+        if attachment.id == victim:
+            raise ZeroDivisionError(str(event.track))
+        attachment.on_subscribe(event)
 
-    world.node.attachments[victim]._handlers[e.SubscribeRequested] = fail
+    monkeypatch.setitem(HANDLERS, e.SubscribeRequested, fail)
     world.relay.forgives = (ZeroDivisionError,)
     bad.subscribe(FullTrackName((b"demo",), b"poison"))
     world.run()

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from tests.sim.client import TRACK, Client
+from tests.sim.client import TRACK, Client, Outflow, Served
 from tests.sim.network import Network, Weather
 from tests.sim.relay import Relay
 from tests.sim.world import World
@@ -169,17 +169,22 @@ def test_nobody_publishes(world: World) -> None:
     assert viewer.refusal(request) == RequestCode.DOES_NOT_EXIST
 
 
-@pytest.mark.parametrize("draft", [20, 22])
-def test_late_joiner_gets_the_current_group_by_a_fill(world: World, draft: int) -> None:
-    _, served = world.publish(draft)
-    first = world.join(draft)
-    first.subscribe()
+def half_a_group(world: World, draft: int) -> tuple[Client, Served, Outflow]:
+    """A publisher whose group 1 is over and whose group 2 goes on behind object 2, and its stream; somebody watches."""
+    publisher, served = world.publish(draft)
+    world.join(draft).subscribe()
     world.run()
     served.group(1, [b"old"], end_of_group=True)
     stream = served.open(2)
     for number in range(3):
         stream.object(number, b"%d" % number)
     world.run()
+    return publisher, served, stream
+
+
+@pytest.mark.parametrize("draft", [20, 22])
+def test_late_joiner_gets_the_current_group_by_a_fill(world: World, draft: int) -> None:
+    _, served, stream = half_a_group(world, draft)
     late = world.join(draft)
     request = late.subscribe(filter=NEXT_OBJECT, fill=Fill(filter=CURRENT_GROUP))
     world.run()
@@ -193,15 +198,7 @@ def test_late_joiner_gets_the_current_group_by_a_fill(world: World, draft: int) 
 
 @pytest.mark.parametrize("draft", [18, 16])
 def test_late_joiner_gets_the_current_group_by_a_joining_fetch(world: World, draft: int) -> None:
-    publisher, served = world.publish(draft)
-    first = world.join(draft)
-    first.subscribe()
-    world.run()
-    served.group(1, [b"old"], end_of_group=True)
-    stream = served.open(2)
-    for number in range(3):
-        stream.object(number, b"%d" % number)
-    world.run()
+    publisher, _, stream = half_a_group(world, draft)
     late = world.join(draft)
     request = late.subscribe(filter=NEXT_OBJECT)
     fetch = late.ask("fetch", TRACK, LocationFilter(FilterKind.NONE), joining=request, joining_groups=1)

@@ -295,7 +295,7 @@ def nothing_stays(world: World, actors: list[Actor]) -> None:
         if actor.client.is_open:
             actor.client.close()
     world.run(40.0)
-    assert node.limits.statistics().sessions == 0
+    assert node.surroundings.limits.statistics().sessions == 0
 
 
 @pytest.mark.parametrize("seed", range(20))

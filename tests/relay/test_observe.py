@@ -12,6 +12,7 @@ import pytest
 
 from relay import observe
 from relay.access import Access
+from relay.attachment import HANDLERS
 from relay.limits import LimitSettings
 from relay.metrics import Metrics, declarations
 from relay.observe import Observer
@@ -236,17 +237,16 @@ def test_a_drain(watched: Watched) -> None:
     assert seen["sessions_closed_total{goaway_timeout,relay}"] == 1
 
 
-def test_an_error_of_ours_is_counted(watched: Watched) -> None:
+def test_an_error_of_ours_is_counted(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     world = watched.world
     client = world.join()
     world.relay.forgives = (ZeroDivisionError,)
-    (attachment,) = world.node.attachments.values()
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    for handler in tuple(attachment._handlers):
-        attachment._handlers[handler] = fail
+    for handler in HANDLERS:
+        monkeypatch.setitem(HANDLERS, handler, fail)
     client.subscribe()
     world.run()
     assert watched.look()["internal_errors_total"] == 1

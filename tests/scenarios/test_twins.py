@@ -59,7 +59,7 @@ def test_a_command_that_comes_twice_acts_once() -> None:
     assert reply is not None and reply.status == 202
     scene.run(0.5)
     assert node.cordoned and scene.controller().plane.commands.orders()[0].progress == "done"
-    node.cordoned = False
+    node.departures.cordoned = False
     command(scene, "fra-1", Command("x1", "cordon"))
     assert not node.cordoned and helm.statistics.repeated == 1, "answered, and not done again"
     command(scene, "fra-1", Command("x1", "drain", deadline_s=5.0))

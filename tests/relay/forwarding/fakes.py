@@ -10,7 +10,11 @@ from relay.forwarding.cache import CachedObject
 from relay.forwarding.forwarder import Forwarder
 from relay.forwarding.routes import Way
 from tradewind.moqt.model import (
+    NO_FILTER,
     NO_PARAMETERS,
+    DatagramObject,
+    FetchObject,
+    FilterSubject,
     FullTrackName,
     GroupOrder,
     Location,
@@ -21,11 +25,15 @@ from tradewind.moqt.model import (
     Parameters,
     Properties,
     RangeEnd,
+    RangeFilter,
     SubgroupHeader,
 )
 
 NAMESPACE: Namespace = (b"live", b"demo")
 TRACK = FullTrackName(NAMESPACE, b"video")
+ODD_IDS = tuple(RangeFilter(FilterSubject.OBJECT_ID, set_id, None, ((2 * set_id + 1,) * 2,)) for set_id in range(3))
+"""The ids 1, 3 and 5."""
+FETCH_STREAM = 900
 
 
 @dataclass
@@ -217,6 +225,17 @@ class FakePeer:
         return [entry[0] for entry in self.said]
 
 
+def send_all(forwarder: Forwarder, now: float) -> None:
+    """Let every outbox send until nothing moves."""
+    for _ in range(10_000):
+        outbox = forwarder.ready.pop()
+        if outbox is None:
+            return
+        if outbox.fill(now):
+            outbox.mark()
+    raise AssertionError("an outbox never comes to rest")
+
+
 class World:
     """A forwarder with sessions around it, and a clock moved by hand."""
 
@@ -259,6 +278,13 @@ class World:
         self.forwarder.receive_publish(session, number, track, parameters, (), self.now)
         return number
 
+    def fetch(self, session: int, chosen: LocationFilter = NO_FILTER, **fields: object) -> int:
+        number = self.request(session)
+        parameters = Parameters(**fields)  # type: ignore[arg-type]
+        self.forwarder.receive_fetch(session, number, TRACK, chosen, parameters, self.now)
+        self.settle()
+        return number
+
     def asked(self, session: int, verb: str = "subscribe") -> int:
         """The number of the latest request of ours to this session."""
         for entry in reversed(self.peers[session].said):
@@ -272,6 +298,27 @@ class World:
         number = self.asked(session)
         self.forwarder.receive_subscribe_ok(session, number, Parameters(largest=largest), properties, self.now)
         return number
+
+    def answer_fetch(
+        self, session: int, objects: list[tuple[Location, bytes]], *,
+        end_of_track: bool = False, properties: Properties = (),
+    ) -> None:  # fmt: skip
+        """The publisher answers our latest FETCH with these objects, the last of which ends it."""
+        number = self.asked(session, "fetch")
+        self.forwarder.receive_fetch_ok(session, number, objects[-1][0], end_of_track, properties, self.now)
+        self.forwarder.receive_fetch_stream(session, FETCH_STREAM, number)
+        for at, payload in objects:
+            found = FetchObject(at.group, 0, ObjectHeader(at.object, len(payload)), 128)
+            self.forwarder.receive_fetched(session, FETCH_STREAM, found, self.now)
+            self.forwarder.receive_data(session, FETCH_STREAM, payload, True, self.now)
+            self.settle()
+        self.forwarder.receive_fetch_end(session, FETCH_STREAM, number, None, self.now)
+        self.settle()
+
+    def datagram(self, request: int, group: int, object_id: int, payload: bytes, session: int = 1) -> None:
+        """The publisher sends an object in a datagram; nobody is served before the world settles."""
+        found = DatagramObject(1, group, ObjectHeader(object_id, len(payload)), None, False, payload)
+        self.forwarder.receive_datagram(session, (request,), found, self.now)
 
     def open(self, session: int, request: int, group: int, subgroup: int = 0, **fields: object) -> int:
         """The publisher opens a subgroup stream."""
@@ -302,15 +349,7 @@ class World:
 
     def settle(self) -> None:
         """Let every outbox send until nothing moves, and check what must always hold."""
-        ready = self.forwarder.ready
-        for _ in range(10_000):
-            outbox = ready.pop()
-            if outbox is None:
-                break
-            if outbox.fill(self.now):
-                outbox.mark()
-        else:
-            raise AssertionError("an outbox never comes to rest")
+        send_all(self.forwarder, self.now)
         self.forwarder.check_invariants()
 
     def wait(self, seconds: float) -> None:
@@ -323,11 +362,14 @@ class World:
         self.now = end
         self.settle()
 
-    def serve(self, publisher: int = 1, viewer: int = 2, **traits: bool) -> tuple[int, int]:
+    def serve(
+        self, publisher: int = 1, viewer: int = 2, *, parameters: Parameters = NO_PARAMETERS,
+        largest: Location | None = None, properties: Properties = (), **traits: bool,
+    ) -> tuple[int, int]:  # fmt: skip
         """A publisher and one viewer, subscribed and established; returns our request upstream and theirs."""
         self.join(publisher)
         self.join(viewer, **traits)
         self.announce(publisher)
-        theirs = self.subscribe(viewer)
-        ours = self.agree(publisher)
+        theirs = self.subscribe(viewer, parameters=parameters)
+        ours = self.agree(publisher, largest, properties)
         return ours, theirs

@@ -9,15 +9,7 @@ from relay.forwarding.discovery import NAMESPACES_AT_ONCE
 from relay.forwarding.forwarder import LONGEST_TIMEOUT_S
 from tests.relay.forwarding.fakes import NAMESPACE, TRACK, World
 from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode
-from tradewind.moqt.model import (
-    FetchObject,
-    FilterKind,
-    GroupOrder,
-    Location,
-    LocationFilter,
-    ObjectHeader,
-    Parameters,
-)
+from tradewind.moqt.model import FetchObject, FilterKind, GroupOrder, Location, LocationFilter, ObjectHeader, Parameters
 
 
 def absolute(start: Location, end: Location) -> LocationFilter:
@@ -64,21 +56,10 @@ def test_track_status_and_a_session_that_leaves(leaver: int) -> None:
         assert world.peers[2].said == [("reject", theirs, RequestCode.INTERNAL_ERROR)]
 
 
-def fetch_all(world: World, chosen: LocationFilter, objects: list[tuple[Location, bytes]]) -> int:
-    """FETCH of session 2, answered by session 1 with these objects; returns its number."""
-    theirs = world.request(2)
-    world.forwarder.receive_fetch(2, theirs, TRACK, chosen, Parameters(), world.now)
-    ours = world.asked(1, "fetch")
-    world.forwarder.receive_fetch_ok(1, ours, objects[-1][0], False, (), world.now)
-    world.forwarder.receive_fetch_stream(1, 900, ours)
-    for at, payload in objects:
-        world.forwarder.receive_fetched(
-            1, 900, FetchObject(at.group, 0, ObjectHeader(at.object, len(payload)), 9), world.now
-        )
-        world.forwarder.receive_data(1, 900, payload, True, world.now)
-    world.forwarder.receive_fetch_end(1, 900, ours, None, world.now)
-    world.settle()
-    return theirs
+def fetch_two(world: World) -> None:
+    """FETCH of session 2, answered by session 1 with two objects."""
+    world.fetch(2, absolute(Location(0, 0), Location(0, 1)))
+    world.answer_fetch(1, [(Location(0, 0), b"a"), (Location(0, 1), b"b")])
 
 
 def test_a_track_that_was_only_fetched_is_forgotten() -> None:
@@ -86,7 +67,7 @@ def test_a_track_that_was_only_fetched_is_forgotten() -> None:
     world.join(1)
     world.join(2)
     world.announce(1)
-    fetch_all(world, absolute(Location(0, 0), Location(0, 1)), [(Location(0, 0), b"a"), (Location(0, 1), b"b")])
+    fetch_two(world)
     assert world.sinks[2].streams[0].objects == [(0, b"a"), (1, b"b")]
     world.wait(10.0)
     statistics = world.forwarder.statistics()
@@ -99,11 +80,10 @@ def test_a_slow_reader_of_a_fetched_track_gets_all_of_it() -> None:
     world.join(2)
     world.announce(1)
     world.sinks[2].session_bytes = 0
-    fetch_all(world, absolute(Location(0, 0), Location(0, 1)), [(Location(0, 0), b"a"), (Location(0, 1), b"b")])
+    fetch_two(world)
     world.wait(20.0)
     world.sinks[2].session_bytes = 1 << 30
-    for member in (world.forwarder._book.members[2],):
-        member.outbox.mark()
+    world.forwarder._book.members[2].outbox.mark()
     world.settle()
     assert world.sinks[2].streams[0].objects == [(0, b"a"), (1, b"b")]
     world.wait(20.0)
@@ -118,10 +98,7 @@ def test_the_same_range_is_asked_for_once() -> None:
     world.wait(1.0)
     for viewer in range(3, 8):
         world.join(viewer)
-        number = world.request(viewer)
-        chosen = absolute(Location(2, 0), Location(4, 0))
-        world.forwarder.receive_fetch(viewer, number, TRACK, chosen, Parameters(), world.now)
-        world.settle()
+        world.fetch(viewer, absolute(Location(2, 0), Location(4, 0)))
     assert world.peers[1].verbs().count("fetch") == 1
     for viewer in range(3, 7):
         world.leave(viewer)
@@ -137,9 +114,7 @@ def test_half_a_fetched_object_does_not_wait_for_ever() -> None:
     world.send(1, stream, 0, b"now")
     world.wait(1.0)
     world.join(3)
-    number = world.request(3)
-    world.forwarder.receive_fetch(3, number, TRACK, absolute(Location(2, 0), Location(2, 0)), Parameters(), world.now)
-    world.settle()
+    number = world.fetch(3, absolute(Location(2, 0), Location(2, 0)))
     fetch = world.asked(1, "fetch")
     world.forwarder.receive_fetch_stream(1, 900, fetch)
     world.forwarder.receive_fetched(1, 900, FetchObject(2, 0, ObjectHeader(0, 10), 9), world.now)
@@ -173,10 +148,7 @@ def test_what_is_here_when_a_descending_fetch_gets_there() -> None:
     world.wait(1.0)
     world.join(3)
     world.sinks[3].session_bytes = 30
-    number = world.request(3)
-    parameters = Parameters(order=GroupOrder.DESCENDING, fill_timeout_ms=0)
-    world.forwarder.receive_fetch(3, number, TRACK, absolute(Location(3, 0), Location(8, 0)), parameters, world.now)
-    world.settle()
+    world.fetch(3, absolute(Location(3, 0), Location(8, 0)), order=GroupOrder.DESCENDING, fill_timeout_ms=0)
     stream = world.open(1, ours, group=3)
     world.send(1, stream, 0, b"three")
     world.sinks[3].session_bytes = 1 << 30
