@@ -205,7 +205,7 @@ class Subscribing:
 
     def ask_afresh(self, track: Track, party: Party, way: Way) -> None:
         """SUBSCRIBE to a neighbour with another publisher: what that has need not begin where we are."""
-        claim = ranks.claim(way.relays, track.children.values())
+        claim = self._upstreams.claim(track, way)
         if claim is not None:
             self._subscribe(track, party.session, way, claim)
 
@@ -375,7 +375,7 @@ class Subscribing:
 
     def ask_neighbour(self, track: Track, party: Party, way: Way) -> Source | None:
         """SUBSCRIBE to a neighbour, with the rank that we claim, from where we are; None where it cannot be asked."""
-        claim = ranks.claim(way.relays, track.children.values())
+        claim = self._upstreams.claim(track, way)
         if claim is None:
             return None
         starts = [

@@ -63,9 +63,18 @@ class Upstreams:
             for party, way in book.routes.ways(track.name.namespace)
             if party.session not in track.declined
             and below.isdisjoint(way.hops)
-            and ranks.claim(way.relays, track.children.values()) is not None
+            and self.claim(track, way) is not None
         ]
         return sorted(usable, key=self._merit)
+
+    def claim(self, track: Track, way: Way) -> int | None:
+        """Which rank to claim for a track that comes by this way; None: those we serve leave no room.
+
+        What comes from another region others of our own may want from us: there is room left for them.
+        """
+        near = self._book.near
+        leaves_room = bool(near) and near.isdisjoint((way.neighbour, way.origin))
+        return ranks.claim(way.relays, track.children.values(), leaves_room=leaves_room)
 
     def way_of(self, session: int, namespace: Namespace) -> Way | None:
         """By which way a neighbour has the namespace now."""
