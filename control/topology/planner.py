@@ -160,9 +160,7 @@ class Topology:
     def explain(self, relay: str, origin: str, now: float) -> ExplainedRoute | None:
         """Why a relay's route to an origin is what it is; None: one of them is not in the plan."""
         generation, cycles = self._tables.generation, self._settings.routes.cycles
-        return explain(
-            self._routes, self._trees, self._paths, self._weights, (relay, origin), generation, cycles, now
-        )
+        return explain(self._routes, self._trees, self._paths, self._weights, (relay, origin), generation, cycles, now)
 
     @property
     def routes(self) -> Routes:

@@ -117,23 +117,19 @@ class Trees:
             asked = np.flatnonzero(self._touched(ground, ways, changed, links))
         size = len(self.ids)
         origin, relay = (index.astype(np.int32) for index in np.divmod(asked, max(size, 1)))
-        before = Ways(*(field[:, origin, relay] for field in self._ways))
-        found = self._rested(ground, ways, origin, relay, before, self._told(paths, ground, ways, origin, relay), now)
-        there, was = found.cost < NO_WAY, before.cost < NO_WAY
-        same = (found.hop == before.hop) & (found.via == before.via) & there & was
-        differs = (~same & (there | was)).any(axis=0)
-        for field, values in zip(self._ways, found):
-            field[:, origin, relay] = np.where(same, field[:, origin, relay], values)
-        told = np.zeros(size * size, np.bool_)
-        told[asked] = differs
-        return told.reshape(size, size)
+        edge = ~self._heads[origin, relay] & (self._parents[0, origin, relay] > 0)
+        told = np.zeros((size, size), np.bool_)
+        # Edges go as their heads are told to go.
+        for part in (~edge, edge):
+            self._tell(paths, ground, ways, origin[part], relay[part], told, now)
+        return told
 
     # --- Who is a head ---
 
     def _choose(self, paths: Paths, ground: Ground, ways: Ways) -> None:
         size = len(self.ids)
         origin, relay = (index.astype(np.int32) for index in np.indices((size, size)))
-        cost = _own_cost(paths, ways, origin, relay)
+        hops, vias, cost = _going(paths, ways, origin, relay)
         were, self._heads = self._heads, np.zeros((size, size), np.bool_)
         self._parents = np.zeros((PARENTS, size, size), np.int32)
         regions = np.array(ground.regions)
@@ -142,16 +138,14 @@ class Trees:
             if len(members) < self._settings.smallest:
                 continue
             origins = np.flatnonzero(regions != region)
-            hop = ways.hop[0][np.ix_(origins, members)]
+            grid = np.ix_(origins, members)
+            hop, here = hops[grid], cost[grid]
             # Heads bring it over the long link themselves, and leave room for one relay below them.
-            fit = (ways.via[0][np.ix_(origins, members)] == 0) & (
-                (hop == 0) | (regions[np.maximum(hop - 1, 0)] != region)
-            )
-            here = cost[np.ix_(origins, members)]
+            fit = (vias[grid] == 0) & ((hop == 0) | (regions[np.maximum(hop - 1, 0)] != region))
             least = here.min(axis=1, initial=NO_WAY)[:, None]
             may = fit & ground.free[members] & (here <= least + _units(self._settings.dearer_ms))
             stay = fit & ground.steady[members] & (here <= least + _units(self._settings.dropped_ms))
-            eligible = (here < NO_WAY) & (may | (stay & were[np.ix_(origins, members)]))
+            eligible = (here < NO_WAY) & (may | (stay & were[grid]))
             self._plant(origins, members, eligible, ground.linked[np.ix_(members, members)])
         self._relieve(paths, ground, ways)
 
@@ -185,28 +179,37 @@ class Trees:
             kept[grid] = values
 
     def _relieve(self, paths: Paths, ground: Ground, ways: Ways) -> None:
-        """Make heads of those whom relays of other regions go over, and cannot go over a head instead."""
+        """Make heads of those whom relays that are none go over, and cannot go over a head instead."""
         hop = ways.hop[0]
         edge = ~self._heads & (self._parents[0] > 0)
         over = np.take_along_axis(edge, np.maximum(hop - 1, 0), axis=1) & (hop > 0) & (ways.cost[0] < NO_WAY)
         origin, relay = (index.astype(np.int32) for index in np.nonzero(over & ~edge))
-        regions = np.array(ground.regions)
-        away = regions[hop[origin, relay] - 1] != regions[relay]
-        origin, relay = origin[away], relay[away]
         first = Ways(*(field[0, origin, relay] for field in ways))
         alone = self._instead(paths, ground, ways, origin, relay, first).cost >= NO_WAY
         self._heads[origin[alone], hop[origin, relay][alone] - 1] = True
 
     # --- What a pair is told ---
 
+    def _tell(
+        self, paths: Paths, ground: Ground, ways: Ways, origin: Ints, relay: Ints, told: Mask, now: float
+    ) -> None:
+        """Bring these pairs up to date, and mark those that changed."""
+        before = Ways(*(field[:, origin, relay] for field in self._ways))
+        found = self._rested(ground, ways, origin, relay, before, self._told(paths, ground, ways, origin, relay), now)
+        there, was = found.cost < NO_WAY, before.cost < NO_WAY
+        same = (found.hop == before.hop) & (found.via == before.via) & there & was
+        for field, old, new in zip(self._ways, before, found):
+            field[:, origin, relay] = np.where(same, old, new)
+        told[origin, relay] = (~same & (there | was)).any(axis=0)
+
     def _told(self, paths: Paths, ground: Ground, ways: Ways, origin: Ints, relay: Ints) -> Ways:
         """Of each pair, [rank, pair]: heads, where it takes from them, and its own ways, no next hop twice."""
         own = Ways(*(field[:, origin, relay] for field in ways))
         slots = []
-        limit = _own_cost(paths, ways, origin, relay)
+        limit = _going(paths, ways, origin, relay).cost
         for parents in self._parents:
             head = np.where(self._heads[origin, relay], 0, parents[origin, relay])
-            slots.append(self._over(paths, ways, origin, relay, head, limit))
+            slots.append(self._over(paths, self._ways, origin, relay, head, limit))
         for rank in range(CANDIDATES):
             way = Ways(*(field[rank] for field in own))
             other = self._instead(paths, ground, ways, origin, relay, way)
@@ -214,10 +217,10 @@ class Trees:
         return _distinct(slots)
 
     def _over(self, paths: Paths, ways: Ways, origin: Ints, relay: Ints, head: Ints, limit: Ints) -> Ways:
-        """The way of each pair over a head, index + 1, as the head goes; none where it costs too much more."""
+        """The way of each pair over a head, index + 1, that goes by these ways; none where it costs too much more."""
         at = np.maximum(head - 1, 0)
-        hop, via = ways.hop[0, origin, at], ways.via[0, origin, at]
-        cost = _own_cost(paths, ways, origin, at).astype(np.int64) + paths.cost_of(at, relay, _zero(at), _zero(at))
+        hop, via, there = _going(paths, ways, origin, at)
+        cost = there.astype(np.int64) + paths.cost_of(at, relay, _zero(at), _zero(at))
         cost += _units(self._settings.relay_ms)
         settings = self._settings
         slack = np.where(
@@ -228,11 +231,10 @@ class Trees:
         return Ways(*(np.where(fits, value, none).astype(np.int32) for value, none in zip((head, hop, cost), _NONE)))
 
     def _instead(self, paths: Paths, ground: Ground, ways: Ways, origin: Ints, relay: Ints, way: Ways) -> Ways:
-        """Where a way leads over an edge of another region: one over a head of that edge."""
+        """Where a way leads over an edge: one over a head of that edge."""
         at = np.maximum(way.hop - 1, 0)
-        regions = _numbered(ground.regions)
         edge = (way.cost < NO_WAY) & (way.hop > 0) & ~self._heads[origin, at] & (self._parents[0, origin, at] > 0)
-        asked = np.flatnonzero(edge & (regions[at] != regions[relay]))
+        asked = np.flatnonzero(edge)
         found = Ways(_zero(at), _zero(at), np.full(at.shape, NO_WAY, np.int32))
         if not len(asked):
             return found
@@ -250,16 +252,20 @@ class Trees:
     def _rested(
         self, ground: Ground, ways: Ways, origin: Ints, relay: Ints, before: Ways, found: Ways, now: float
     ) -> Ways:
-        """Leave pairs as they are that a tree moved a short while ago, and note who moves."""
+        """Leave pairs their first way that a tree moved a short while ago, and note who moves."""
         had, has = before.cost[0] < NO_WAY, found.cost[0] < NO_WAY
         own = ways.hop[0, origin, relay]
         moves = had & has & (before.hop[0] != found.hop[0]) & ((before.hop[0] != own) | (found.hop[0] != own))
         resting = now - self._moved_at[origin, relay] < self._settings.rest_s
         lost = np.concatenate(([False], ~ground.alive))
-        held = moves & resting & ~(lost[before.hop] | lost[before.via]).any(axis=0)
+        held = moves & resting & ~(lost[before.hop[0]] | lost[before.via[0]])
         moved = moves & ~held
         self._moved_at[origin[moved], relay[moved]] = now
-        return Ways(*(np.where(held, old, new) for old, new in zip(before, found)))
+        slots = [Ways(*(field[0, held] for field in before))]
+        slots += [Ways(*(field[rank, held] for field in found)) for rank in range(CANDIDATES)]
+        for field, values in zip(found, _distinct(slots)):
+            field[:, held] = values
+        return found
 
     # --- What changed ---
 
@@ -275,14 +281,18 @@ class Trees:
             shaken[sender, receiver] = True
             touched[:, receiver] |= (self._parents[:, :, receiver] == sender + 1).any(axis=0)
             touched[:, receiver] |= (self._ways.hop[:, :, receiver] == sender + 1).any(axis=0)
+        far_origin, far = np.nonzero(via)
+        between = links[via[far_origin, far] - 1, hop[far_origin, far] - 1]
+        shaken[far_origin[between], far[between]] = True
         if not ground.alive.all():
             lost = np.concatenate(([False], ~ground.alive))
             touched |= lost[self._ways.hop[0]] | lost[self._ways.via[0]] | lost[hop]
             shaken |= lost[hop] | ~ground.alive
-        for origin, head in np.argwhere(shaken & self._heads).tolist():
+        touched |= shaken
+        for origin, head in np.argwhere(touched & self._heads).tolist():
             touched[origin] |= (self._parents[:, origin] == head + 1).any(axis=0)
             touched[origin] |= (self._ways.hop[:, origin] == head + 1).any(axis=0)
-        return touched | shaken
+        return touched
 
     def _adopt(self, ids: tuple[str, ...]) -> None:
         """Number everything as these relays are."""
@@ -307,10 +317,17 @@ class Trees:
 _NONE = (0, 0, NO_WAY)
 
 
-def _own_cost(paths: Paths, ways: Ways, origin: Ints, relay: Ints) -> Ints:
-    """What the first ways of pairs cost now."""
-    cost = paths.cost_of(origin, relay, ways.hop[0, origin, relay], ways.via[0, origin, relay])
-    return np.where(ways.cost[0, origin, relay] < NO_WAY, cost, NO_WAY).astype(np.int32)
+def _going(paths: Paths, ways: Ways, origin: Ints, relay: Ints) -> Ways:
+    """The first way of each pair that can be used, as relays choose it, with what it costs now."""
+    found = Ways(_zero(origin), _zero(origin), np.full(origin.shape, NO_WAY, np.int32))
+    for hop, via, cost in zip(*ways):
+        missing = np.nonzero(found.cost >= NO_WAY)
+        at = (origin[missing], relay[missing])
+        now = np.where(cost[at] < NO_WAY, paths.cost_of(*at, hop[at], via[at]), NO_WAY)
+        usable = now < NO_WAY
+        for field, values in zip(found, (hop[at], via[at], now)):
+            field[missing] = np.where(usable, values, field[missing])
+    return found
 
 
 def _distinct(slots: Sequence[Ways]) -> Ways:
@@ -340,10 +357,6 @@ def _zero(like: Ints) -> Ints:
 
 def _units(cost_ms: float) -> int:
     return int(cost_ms * UNITS_PER_MS) << INDEX_BITS
-
-
-def _numbered(regions: Sequence[str]) -> Ints:
-    return np.unique(np.array(regions), return_inverse=True)[1].astype(np.int32)
 
 
 def _key(relay: str) -> int:

@@ -61,9 +61,7 @@ class Upstreams:
         usable = [
             (party, way)
             for party, way in book.routes.ways(track.name.namespace)
-            if party.session not in track.declined
-            and below.isdisjoint(way.hops)
-            and self.claim(track, way) is not None
+            if party.session not in track.declined and below.isdisjoint(way.hops) and self.claim(track, way) is not None
         ]
         return sorted(usable, key=self._merit)
 
