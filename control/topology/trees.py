@@ -13,8 +13,8 @@ first for whom, a hash says, so that both are at work, and what one of them sent
 Who goes over a relay of another region that takes from a head asks that head in its place. Where that cannot be, the
 relay in between is made a head as well.
 
-Measured costs decide whether any of this is worth it: a head may be dearer than the cheapest relay of its region by a
-little, and a way over it than the own way by a little more. A region of two has nothing to gain: both would be heads.
+Measured costs decide who takes part. A head may not be much dearer than the cheapest relay of its region for long, and
+is near to those that take from it. A region of two has nothing to gain: both would be heads.
 """
 
 from __future__ import annotations
@@ -41,13 +41,20 @@ class TreeSettings:
     smallest: int = 3
     """A region of fewer relays has no heads."""
     dearer_ms: float = 15.0
-    """So much more than the cheapest of its region a head may pay, and a relay for a way over a head."""
+    """So much more than the cheapest of its region a head may pay."""
     dropped_ms: float = 30.0
-    """The same for heads, and ways over them, that are in use."""
+    """One that pays more than this in `cycles` on end is no head, until it has paid no more than that as often."""
+    cycles: int = 3
+    near_ms: float = 25.0
+    """A relay takes from a head that is no farther. What is in its way counts, its load does not: while a region
+    fills up it needs its tree most."""
+    left_ms: float = 45.0
+    """The same of a head that it takes from already."""
     relay_ms: float = 3.0
-    """What a head on the way is counted as. Its load is not: while a region fills up it needs its tree most."""
     rest_s: float = 10.0
     """A pair that a tree gave another next hop keeps it so long, unless that is dead."""
+    new_s: float = 25.0
+    """But not while it is new: its links are still being measured."""
 
 
 class Ground(NamedTuple):
@@ -67,15 +74,29 @@ class Ground(NamedTuple):
 class Trees:
     """The ways of every pair as relays are told of them."""
 
-    __slots__ = ("_heads", "_keys", "_moved_at", "_parents", "_settings", "_ways", "ids")
+    __slots__ = (
+        "_dear",
+        "_dismissed",
+        "_first_at",
+        "_heads",
+        "_keys",
+        "_moved_at",
+        "_parents",
+        "_settings",
+        "_ways",
+        "ids",
+    )
 
     def __init__(self, settings: TreeSettings) -> None:
         self._settings = settings
         self.ids: tuple[str, ...] = ()
         self._ways = _nothing(0)
         self._heads: Mask = np.zeros((0, 0), np.bool_)
+        self._dear = np.zeros((0, 0), np.uint8)
+        self._dismissed: Mask = np.zeros((0, 0), np.bool_)
         self._parents: Ints = np.zeros((PARENTS, 0, 0), np.int32)
         self._moved_at = np.zeros((0, 0))
+        self._first_at = np.zeros((0, 0))
         self._keys: Hashes = np.zeros(0, np.uint64)
 
     @property
@@ -108,9 +129,9 @@ class Trees:
         """
         whole = cycle or links is None or ground.ids != self.ids
         if ground.ids != self.ids:
-            self._adopt(ground.ids)
+            self._adopt(ground.ids, now)
         if whole:
-            self._choose(paths, ground, ways)
+            self._choose(paths, ground, ways, cycle=cycle)
             asked = np.arange(len(self.ids) ** 2)
         else:
             assert links is not None
@@ -126,7 +147,7 @@ class Trees:
 
     # --- Who is a head ---
 
-    def _choose(self, paths: Paths, ground: Ground, ways: Ways) -> None:
+    def _choose(self, paths: Paths, ground: Ground, ways: Ways, *, cycle: bool) -> None:
         size = len(self.ids)
         origin, relay = (index.astype(np.int32) for index in np.indices((size, size)))
         hops, vias, cost = _going(paths, ways, origin, relay)
@@ -143,11 +164,23 @@ class Trees:
             # Heads bring it over the long link themselves, and leave room for one relay below them.
             fit = (vias[grid] == 0) & ((hop == 0) | (regions[np.maximum(hop - 1, 0)] != region))
             least = here.min(axis=1, initial=NO_WAY)[:, None]
-            may = fit & ground.free[members] & (here <= least + _units(self._settings.dearer_ms))
-            stay = fit & ground.steady[members] & (here <= least + _units(self._settings.dropped_ms))
-            eligible = (here < NO_WAY) & (may | (stay & were[grid]))
+            if cycle:
+                self._judge(
+                    grid,
+                    ~fit | (here > least + _units(self._settings.dropped_ms)),
+                    fit & (here <= least + _units(self._settings.dearer_ms)),
+                )
+            may = ground.free[members] | (ground.steady[members] & were[grid])
+            eligible = (here < NO_WAY) & may & ~self._dismissed[grid]
             self._plant(origins, members, eligible, ground.linked[np.ix_(members, members)])
         self._relieve(paths, ground, ways)
+
+    def _judge(self, grid: tuple[NDArray[np.intp], ...], poor: Mask, good: Mask) -> None:
+        """Count who would be a poor head and who a good one; one lost packet on a long link decides nothing."""
+        most, before = self._settings.cycles, self._dear[grid].astype(np.int32)
+        first = np.where(poor, most, 0)
+        self._dear[grid] = count = np.where(before == _UNSEEN, first, np.clip(before + poor - good, 0, most))
+        self._dismissed[grid] = (count == most) | (self._dismissed[grid] & (count > 0))
 
     def _plant(self, origins: NDArray[np.intp], members: NDArray[np.intp], eligible: Mask, linked: Mask) -> None:
         """Make heads of the members of one region, in the order of their hashes, until everybody can go over two."""
@@ -204,30 +237,28 @@ class Trees:
 
     def _told(self, paths: Paths, ground: Ground, ways: Ways, origin: Ints, relay: Ints) -> Ways:
         """Of each pair, [rank, pair]: heads, where it takes from them, and its own ways, no next hop twice."""
-        own = Ways(*(field[:, origin, relay] for field in ways))
         slots = []
-        limit = _going(paths, ways, origin, relay).cost
         for parents in self._parents:
             head = np.where(self._heads[origin, relay], 0, parents[origin, relay])
-            slots.append(self._over(paths, self._ways, origin, relay, head, limit))
+            way = self._over(paths, self._ways, origin, relay, head)
+            at = np.maximum(head - 1, 0)
+            far = paths.cost_of(at, relay, _zero(at), _zero(at))
+            taken = self._ways.hop[0, origin, relay] == head
+            near = far <= np.where(taken, _units(self._settings.left_ms), _units(self._settings.near_ms))
+            slots.append(Ways(*(np.where(near, value, none) for value, none in zip(way, _NONE))))
         for rank in range(CANDIDATES):
-            way = Ways(*(field[rank] for field in own))
+            way = Ways(*(field[rank, origin, relay] for field in ways))
             other = self._instead(paths, ground, ways, origin, relay, way)
             slots.append(Ways(*(np.where(other.cost < NO_WAY, new, old) for new, old in zip(other, way))))
         return _distinct(slots)
 
-    def _over(self, paths: Paths, ways: Ways, origin: Ints, relay: Ints, head: Ints, limit: Ints) -> Ways:
-        """The way of each pair over a head, index + 1, that goes by these ways; none where it costs too much more."""
+    def _over(self, paths: Paths, ways: Ways, origin: Ints, relay: Ints, head: Ints) -> Ways:
+        """The way of each pair over a head, index + 1, that goes by these ways; none where there is none."""
         at = np.maximum(head - 1, 0)
         hop, via, there = _going(paths, ways, origin, at)
         cost = there.astype(np.int64) + paths.cost_of(at, relay, _zero(at), _zero(at))
         cost += _units(self._settings.relay_ms)
-        settings = self._settings
-        slack = np.where(
-            self._ways.hop[0, origin, relay] == head, _units(settings.dropped_ms), _units(settings.dearer_ms)
-        )
         fits = (head > 0) & (at != relay) & (via == 0) & (hop != relay + 1) & (cost < NO_WAY)
-        fits &= (limit >= NO_WAY) | (cost <= limit + slack)
         return Ways(*(np.where(fits, value, none).astype(np.int32) for value, none in zip((head, hop, cost), _NONE)))
 
     def _instead(self, paths: Paths, ground: Ground, ways: Ways, origin: Ints, relay: Ints, way: Ways) -> Ways:
@@ -239,11 +270,10 @@ class Trees:
         if not len(asked):
             return found
         origin, relay, at = origin[asked], relay[asked], at[asked]
-        limit = paths.cost_of(origin, relay, way.hop[asked], way.via[asked])
         for parents in self._parents:
             head = parents[origin, at]
             head = np.where(ground.linked[np.maximum(head - 1, 0), relay], head, 0).astype(np.int32)
-            other = self._over(paths, ways, origin, relay, head, limit)
+            other = self._over(paths, ways, origin, relay, head)
             missing = found.cost[asked] >= NO_WAY
             for field, values in zip(found, other):
                 field[asked[missing]] = values[missing]
@@ -257,6 +287,7 @@ class Trees:
         own = ways.hop[0, origin, relay]
         moves = had & has & (before.hop[0] != found.hop[0]) & ((before.hop[0] != own) | (found.hop[0] != own))
         resting = now - self._moved_at[origin, relay] < self._settings.rest_s
+        resting &= now - self._first_at[origin, relay] >= self._settings.new_s
         lost = np.concatenate(([False], ~ground.alive))
         held = moves & resting & ~(lost[before.hop[0]] | lost[before.via[0]])
         moved = moves & ~held
@@ -294,7 +325,7 @@ class Trees:
             touched[origin] |= (self._ways.hop[:, origin] == head + 1).any(axis=0)
         return touched
 
-    def _adopt(self, ids: tuple[str, ...]) -> None:
+    def _adopt(self, ids: tuple[str, ...], now: float) -> None:
         """Number everything as these relays are."""
         before = {relay: index for index, relay in enumerate(self.ids)}
         came_from = np.array([before.get(relay, -1) for relay in ids], np.intp)
@@ -303,18 +334,23 @@ class Trees:
         number[came_from[kept] + 1] = kept + 1
         to, at = np.ix_(kept, kept), np.ix_(came_from[kept], came_from[kept])
         ways, moved_at = _nothing(len(ids)), np.full((len(ids), len(ids)), -np.inf)
+        first_at = np.full(moved_at.shape, now)
         heads = np.zeros((len(ids), len(ids)), np.bool_)
         for rank in range(CANDIDATES):
             hop, via, cost = (field[rank][at] for field in self._ways)
             lost = ((hop > 0) & (number[hop] == 0)) | ((via > 0) & (number[via] == 0))
             for field, values in zip(ways, (number[hop], number[via], cost)):
                 field[rank][to] = np.where(lost, NO_WAY if field is ways.cost else 0, values)
-        moved_at[to], heads[to] = self._moved_at[at], self._heads[at]
+        dear, dismissed = np.full(heads.shape, _UNSEEN, np.uint8), np.zeros(heads.shape, np.bool_)
+        moved_at[to], first_at[to], heads[to] = self._moved_at[at], self._first_at[at], self._heads[at]
+        dear[to], dismissed[to] = self._dear[at], self._dismissed[at]
         self._ways, self._moved_at, self._heads, self.ids = ways, moved_at, heads, ids
+        self._first_at, self._dear, self._dismissed = first_at, dear, dismissed
         self._keys = np.array([_key(relay) for relay in ids], np.uint64)
 
 
 _NONE = (0, 0, NO_WAY)
+_UNSEEN = 255
 
 
 def _going(paths: Paths, ways: Ways, origin: Ints, relay: Ints) -> Ways:
