@@ -233,6 +233,8 @@ class Chance:
             assert (same[0] & same[1] | told).all(), "changed, and not told of"
         self.check()
         self.check_first_ways()
+        if cycle:
+            self.check_nobody_goes_over_an_edge()
 
     def check(self) -> None:
         ways, parents, heads = self.trees.ways, self.trees._parents, self.trees._heads
@@ -263,6 +265,19 @@ class Chance:
         there = told.cost[0, origin, head] < NO_WAY
         here = self.paths.cost_of(head, relay, np.zeros_like(head), np.zeros_like(head)) < NO_WAY
         assert (there & here).all()
+
+    def check_nobody_goes_over_an_edge(self) -> None:
+        """Nobody who is none, that is: an edge that finds its heads too far goes its own way, whatever that is."""
+        told, heads, parents = self.trees.ways, self.trees._heads, self.trees._parents
+        origin, relay = np.nonzero((told.cost[0] < NO_WAY) & (told.hop[0] > 0) & (heads | (parents[0] == 0)))
+        over = told.hop[0, origin, relay] - 1
+        is_edge = (
+            ~heads[origin, over]
+            & (told.hop[0, origin, over] == parents[0, origin, over])
+            & (parents[0, origin, over] > 0)
+        )
+        resting = (self.now - self.trees._moved_at[origin, relay] < 10.0) & (self.now >= 25.0)
+        assert not (is_edge & ~resting).any()
 
     def event(self, kind: int) -> None:
         size = len(self.ids)
@@ -296,6 +311,47 @@ def test_nothing_is_overlooked_between_cycles(seed: int, sizes: list[int], event
             chance.step(cycle=True)
         else:
             chance.event(kind)
+
+
+def test_who_is_gone_over_and_has_no_head_to_stand_in_is_made_one() -> None:
+    chance = Chance(1, [1, 5, 1])
+    chance.linked[:] = True
+    chance.step(cycle=True)
+    edges = [relay for relay in range(1, 6) if chance.trees.place(0, relay) == "edge"]
+    assert len(edges) == 3
+    # The last relay is neighbour of one of the edges only, and that is its best way.
+    chance.linked[6], chance.linked[:, 6] = False, False
+    chance.linked[6, edges[0]] = chance.linked[edges[0], 6] = True
+    for other in {0, *range(1, 6)} - {edges[0]}:
+        chance.paths.set_link(other, 6, NO_WAY)
+    chance.now = 10.0
+    chance.step(cycle=True)
+    assert chance.trees.ways.hop[0, 0, 6] == edges[0] + 1
+    assert chance.trees.place(0, edges[0]) == "head" and chance.trees.ways.hop[0, 0, edges[0]] == 0
+    assert [chance.trees.place(0, edge) for edge in edges[1:]] == ["edge", "edge"]
+
+
+def test_a_pair_whose_link_to_its_head_flaps_moves_once_in_ten_seconds() -> None:
+    chance = Chance(1, [5, 2])
+    chance.linked[:] = True
+    chance.now = 10.0
+    chance.step(cycle=True)
+    size = len(chance.ids)
+    origin, edge = next((o, r) for o, r in np.ndindex(size, size) if chance.trees.place(o, r) == "edge")
+    head = int(chance.trees.ways.hop[0, origin, edge]) - 1
+    links = np.zeros((size, size), np.bool_)
+    links[head, edge] = True
+    moved_at, first = [], head + 1
+    for second in range(30, 90):
+        chance.now = float(second)
+        cost = np.array([np.inf if second % 2 and second < 70 else chance.cost[head, edge]])
+        chance.paths.set_link(head, edge, int(quantised(cost, 4000.0)[0]))
+        chance.step(cycle=second % 10 == 0, links=links)
+        if (now := int(chance.trees.ways.hop[0, origin, edge])) != first:
+            moved_at.append(chance.now)
+            first = now
+    assert len(moved_at) > 2 and first == head + 1
+    assert all(later - earlier >= 10.0 for earlier, later in pairwise(moved_at))
 
 
 def test_controllers_choose_the_same_heads_from_the_same_evidence() -> None:
