@@ -232,7 +232,7 @@ class Chance:
             same = [(one == other).all(axis=0) for one, other in zip(before[:2], self.trees.ways[:2])]
             assert (same[0] & same[1] | told).all(), "changed, and not told of"
         self.check()
-        self.check_first_ways()
+        self.check_first_ways(np.ones_like(told) if cycle or links is None else links)
         if cycle:
             self.check_nobody_goes_over_an_edge()
 
@@ -254,16 +254,21 @@ class Chance:
             regions = np.array(self.regions)
             assert (regions[parent[at] - 1] == regions[at[1]]).all() and (regions[at[0]] != regions[at[1]]).all()
 
-    def check_first_ways(self) -> None:
-        """Nobody is told to ask a head that cannot be asked, or that has no way itself, unless it moved just now."""
+    def check_first_ways(self, looked_at: np.ndarray) -> None:
+        """Nobody is told to ask a head that cannot be asked, or that has no way itself, unless it moved just now.
+
+        `looked_at`: links that changed, [head, relay]. Who may move again by now does so in the next cycle.
+        """
         own, told = self.routes.ways, self.trees.ways
         over = (told.cost[0] < NO_WAY) & (told.hop[0] != own.hop[0])
         resting = (self.now - self.trees._moved_at < 10.0) & (self.now >= 25.0)
         held = resting & self.alive[told.hop[0] - 1]
         origin, relay = (index.astype(np.int32) for index in np.nonzero(over & ~held))
         head = told.hop[0, origin, relay] - 1
-        there = told.cost[0, origin, head] < NO_WAY
-        here = self.paths.cost_of(head, relay, np.zeros_like(head), np.zeros_like(head)) < NO_WAY
+        there = ~looked_at[head, relay] | (told.cost[0, origin, head] < NO_WAY)
+        here = ~looked_at[head, relay] | (
+            self.paths.cost_of(head, relay, np.zeros_like(head), np.zeros_like(head)) < NO_WAY
+        )
         assert (there & here).all()
 
     def check_nobody_goes_over_an_edge(self) -> None:
