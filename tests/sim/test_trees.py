@@ -9,6 +9,7 @@ import pytest
 from relay.forwarding import ranks
 from relay.forwarding.book import Standing
 from tests.sim.client import TRACK, Client, Outflow, Served
+from tests.sim.mesh import hop
 from tests.sim.network import BLACKOUT
 from tests.sim.region import ORIGIN, OTHER, Region
 from tests.sim.scene import Scene
@@ -227,6 +228,33 @@ def test_heads_that_go_over_another_region_leave_room_for_edges() -> None:
     assert region.copies(OTHER) == 2 and region.copies(ORIGIN) == 1
     check_whole(film, watched)
     check_ranks(region)
+
+
+def test_the_relay_that_heads_go_over_loses_its_link() -> None:
+    """It may not go over others itself, for its heads claimed rank 2 of it: they go elsewhere instead."""
+    region = Region(6)
+    film = Film(region)
+    heads = sorted(region.heads())
+    for name in heads:
+        region.node(name).forwarder.apply_positions(
+            {(hop(ORIGIN), hop(OTHER)): 0, (hop(ORIGIN), hop(ORIGIN)): 1},
+            region.network.now,
+            frozenset(hop(other) for other in region.members if other != name),
+        )
+        region.network.touch(region.relays[name])
+    watched = region.watch()
+    film.play(2.0)
+    assert all(region.sources(name) == {OTHER} for name in heads)
+    region.weather(ORIGIN, OTHER, BLACKOUT)
+    bad = region.network.now
+    film.play(NOTICED_S)
+    region.grade(OTHER, ORIGIN, Standing.BAD)
+    film.play(3.0)
+    region.run(1.0)
+    assert all(region.sources(name) == {ORIGIN} for name in heads)
+    # There is one more question than usual: to the heads, and from them to Hong Kong.
+    assert max(longest_pause_s(one, bad) for one in watched.values()) <= NOTICED_S + 0.6
+    check_whole(film, watched)
 
 
 @pytest.mark.slow
