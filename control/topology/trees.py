@@ -192,6 +192,8 @@ class Trees:
         scores = np.zeros((PARENTS, *eligible.shape), np.uint64)
         parents = np.zeros((PARENTS, *eligible.shape), np.int32)
         for place in range(len(members)):
+            if (heads | (reached >= PARENTS)).all():
+                break
             one = order[:, place]
             missed = (linked[one] & ~heads & (reached < PARENTS)).any(axis=1)
             taken = eligible[row, one] & (missed | (reached[row, one] == 0))
@@ -240,17 +242,24 @@ class Trees:
         slots = []
         for parents in self._parents:
             head = np.where(self._heads[origin, relay], 0, parents[origin, relay])
-            way = self._over(paths, self._ways, origin, relay, head)
-            at = np.maximum(head - 1, 0)
-            far = paths.cost_of(at, relay, _zero(at), _zero(at))
-            taken = self._ways.hop[0, origin, relay] == head
-            near = far <= np.where(taken, _units(self._settings.left_ms), _units(self._settings.near_ms))
-            slots.append(Ways(*(np.where(near, value, none) for value, none in zip(way, _NONE))))
+            slot, asked = _none(head), np.flatnonzero(head)
+            if len(asked):
+                way = self._near(paths, origin[asked], relay[asked], head[asked])
+                for field, values in zip(slot, way):
+                    field[asked] = values
+            slots.append(slot)
         for rank in range(CANDIDATES):
             way = Ways(*(field[rank, origin, relay] for field in ways))
             other = self._instead(paths, ground, ways, origin, relay, way)
             slots.append(Ways(*(np.where(other.cost < NO_WAY, new, old) for new, old in zip(other, way))))
         return _distinct(slots)
+
+    def _near(self, paths: Paths, origin: Ints, relay: Ints, head: Ints) -> Ways:
+        """The way of each pair over a head of its own region, as that is told to go; none where it is too far."""
+        far = paths.cost_of(head - 1, relay, _zero(head), _zero(head))
+        taken = self._ways.hop[0, origin, relay] == head
+        near = far <= np.where(taken, _units(self._settings.left_ms), _units(self._settings.near_ms))
+        return self._over(paths, self._ways, origin, relay, np.where(near, head, 0).astype(np.int32))
 
     def _over(self, paths: Paths, ways: Ways, origin: Ints, relay: Ints, head: Ints) -> Ways:
         """The way of each pair over a head, index + 1, that goes by these ways; none where there is none."""
@@ -266,7 +275,7 @@ class Trees:
         at = np.maximum(way.hop - 1, 0)
         edge = (way.cost < NO_WAY) & (way.hop > 0) & ~self._heads[origin, at] & (self._parents[0, origin, at] > 0)
         asked = np.flatnonzero(edge)
-        found = Ways(_zero(at), _zero(at), np.full(at.shape, NO_WAY, np.int32))
+        found = _none(at)
         if not len(asked):
             return found
         origin, relay, at = origin[asked], relay[asked], at[asked]
@@ -355,14 +364,15 @@ _UNSEEN = 255
 
 def _going(paths: Paths, ways: Ways, origin: Ints, relay: Ints) -> Ways:
     """The first way of each pair that can be used, as relays choose it, with what it costs now."""
-    found = Ways(_zero(origin), _zero(origin), np.full(origin.shape, NO_WAY, np.int32))
-    for hop, via, cost in zip(*ways):
-        missing = np.nonzero(found.cost >= NO_WAY)
-        at = (origin[missing], relay[missing])
-        now = np.where(cost[at] < NO_WAY, paths.cost_of(*at, hop[at], via[at]), NO_WAY)
-        usable = now < NO_WAY
-        for field, values in zip(found, (hop[at], via[at], now)):
-            field[missing] = np.where(usable, values, field[missing])
+    hop, via, cost = (field[0, origin, relay] for field in ways)
+    found = Ways(hop, via, np.where(cost < NO_WAY, paths.cost_of(origin, relay, hop, via), NO_WAY).astype(np.int32))
+    for rank in range(1, CANDIDATES):
+        bad = np.nonzero(found.cost >= NO_WAY)
+        at = (origin[bad], relay[bad])
+        hop, via, cost = (field[rank, *at] for field in ways)
+        cost = np.where(cost < NO_WAY, paths.cost_of(*at, hop, via), NO_WAY)
+        for field, values in zip(found, (hop, via, cost)):
+            field[bad] = np.where(cost < NO_WAY, values, field[bad])
     return found
 
 
@@ -385,6 +395,11 @@ def _distinct(slots: Sequence[Ways]) -> Ways:
 def _nothing(size: int) -> Ways:
     shape = (CANDIDATES, size, size)
     return Ways(np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.full(shape, NO_WAY, np.int32))
+
+
+def _none(like: Ints) -> Ways:
+    """No way, for as many pairs."""
+    return Ways(_zero(like), _zero(like), np.full(like.shape, NO_WAY, np.int32))
 
 
 def _zero(like: Ints) -> Ints:
