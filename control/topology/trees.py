@@ -52,7 +52,7 @@ class TreeSettings:
     """The same of a head that it takes from already."""
     relay_ms: float = 3.0
     rest_s: float = 10.0
-    """A pair that a tree gave another next hop keeps it so long, unless that is dead."""
+    """A pair that got another next hop keeps it so long, unless that is dead: the plan's rule, for trees as well."""
     new_s: float = 25.0
     """But not while it is new: its links are still being measured."""
 
@@ -101,7 +101,7 @@ class Trees:
 
     @property
     def ways(self) -> Ways:
-        """Of every pair, [rank, origin, relay]; not to be changed."""
+        """Of every pair, [rank, origin, relay]; not to be changed. A step makes others."""
         return self._ways
 
     def place(self, origin: int, relay: int) -> str:
@@ -140,6 +140,9 @@ class Trees:
         origin, relay = (index.astype(np.int32) for index in np.divmod(asked, max(size, 1)))
         edge = ~self._heads[origin, relay] & (self._parents[0, origin, relay] > 0)
         told = np.zeros((size, size), np.bool_)
+        if not len(asked):
+            return told
+        self._ways = Ways(*(field.copy() for field in self._ways))
         # Edges go as their heads are told to go.
         for part in (~edge, edge):
             self._tell(paths, ground, ways, origin[part], relay[part], told, now)
@@ -230,7 +233,7 @@ class Trees:
     ) -> None:
         """Bring these pairs up to date, and mark those that changed."""
         before = Ways(*(field[:, origin, relay] for field in self._ways))
-        found = self._rested(ground, ways, origin, relay, before, self._told(paths, ground, ways, origin, relay), now)
+        found = self._rested(ground, origin, relay, before, self._told(paths, ground, ways, origin, relay), now)
         there, was = found.cost < NO_WAY, before.cost < NO_WAY
         same = (found.hop == before.hop) & (found.via == before.via) & there & was
         for field, old, new in zip(self._ways, before, found):
@@ -288,13 +291,10 @@ class Trees:
                 field[asked[missing]] = values[missing]
         return found
 
-    def _rested(
-        self, ground: Ground, ways: Ways, origin: Ints, relay: Ints, before: Ways, found: Ways, now: float
-    ) -> Ways:
-        """Leave pairs their first way that a tree moved a short while ago, and note who moves."""
+    def _rested(self, ground: Ground, origin: Ints, relay: Ints, before: Ways, found: Ways, now: float) -> Ways:
+        """Leave pairs their first next hop that they got a short while ago, and note who moves."""
         had, has = before.cost[0] < NO_WAY, found.cost[0] < NO_WAY
-        own = ways.hop[0, origin, relay]
-        moves = had & has & (before.hop[0] != found.hop[0]) & ((before.hop[0] != own) | (found.hop[0] != own))
+        moves = had & has & (before.hop[0] != found.hop[0])
         resting = now - self._moved_at[origin, relay] < self._settings.rest_s
         resting &= now - self._first_at[origin, relay] >= self._settings.new_s
         lost = np.concatenate(([False], ~ground.alive))
