@@ -95,7 +95,8 @@ def route(relay: str, origin: str, explain: bool, asker: Asker, output: str) -> 
     found = asker.get("/v1/routes", relay=relay, origin=origin)
     if output == "table":
         better = f"; better was seen {found['better_cycles']} of {found['cycles_wanted']} cycles on end"
-        click.echo(f"{relay} <- {origin}, generation {found['generation']}, because: {found['cause']}{better}")
+        tree = f"; in its region's tree: {found['place']}" if found.get("place") else ""
+        click.echo(f"{relay} <- {origin}, generation {found['generation']}, because: {found['cause']}{better}{tree}")
     candidates = [{**way, "through": " ".join(way["through"])} for way in found["candidates"]]
     show(found, output, ("next_hop", "through", "cost_ms", "chosen_at_ms"), candidates)
     if explain and output == "table":

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from control.topology.paths import NO_WAY, Paths, milliseconds
+from control.topology.paths import CANDIDATES, NO_WAY, Paths, milliseconds
 from control.topology.routes import Cause, Routes
+from control.topology.trees import Trees
 from control.topology.weights import LinkParts, RelayParts, Weights
 
 
@@ -61,10 +62,13 @@ class ExplainedRoute(NamedTuple):
     cycles_wanted: int
     moved_age_s: float
     """Since the first changed last; infinite: never."""
+    place: str = ""
+    """In the tree of its region: "head", or "edge", which asks heads before it goes the ways that the rest explains."""
 
 
 def explain(
     routes: Routes,
+    trees: Trees,
     paths: Paths,
     weights: Weights,
     ends: tuple[str, str],
@@ -85,16 +89,18 @@ def explain(
     best = paths.cheapest()
     at = (index[origin], index[relay])
     found = int(best.cost[at]) < NO_WAY
+    ways = ((int(field[rank][at]) for field in trees.ways) for rank in range(CANDIDATES))
     return ExplainedRoute(
         relay=relay,
         origin=origin,
         generation=generation,
-        candidates=tuple(way(*chosen) for chosen in standing.ways),
+        candidates=tuple(way(*one) for one in map(tuple, ways) if one[2] < NO_WAY),
         cheapest=way(int(best.hop[at]), int(best.via[at]), NO_WAY) if found else None,
         cause=Cause(standing.cause).name.lower(),
         better_cycles=standing.better_cycles,
         cycles_wanted=cycles_wanted,
         moved_age_s=standing.moved_age_s,
+        place=trees.place(*at),
     )
 
 

@@ -16,10 +16,11 @@ from control.registry.relays import Registry
 from control.registry.values import Alarm, AlarmKind, Event, EventKind, Finding
 from control.topology import neighbours
 from control.topology.explain import ExplainedRoute, explain
-from control.topology.paths import Mask, Paths
+from control.topology.paths import NO_WAY, Mask, Paths
 from control.topology.routes import Routes, RouteSettings, Step
 from control.topology.schedule import Due, Schedule, ScheduleSettings
 from control.topology.tables import Plan, Shared, TablePair, Tables
+from control.topology.trees import Ground, Trees, TreeSettings
 from control.topology.weights import Priors, Weights, WeightSettings
 from tradewind.contract.messages import RelayEntry
 
@@ -36,6 +37,7 @@ class TopologySettings:
     weights: WeightSettings = field(default_factory=WeightSettings)
     routes: RouteSettings = field(default_factory=RouteSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    trees: TreeSettings = field(default_factory=TreeSettings)
     neighbours: int = neighbours.MOST
 
 
@@ -80,6 +82,7 @@ class Topology:
         "_schedule",
         "_settings",
         "_tables",
+        "_trees",
         "_weights",
     )
 
@@ -88,6 +91,7 @@ class Topology:
         self._priors = priors or Priors()
         self._schedule = Schedule(settings.schedule)
         self._routes = Routes(settings.routes)
+        self._trees = Trees(settings.trees)
         self._tables = Tables(mesh)
         self._weights = Weights(settings.weights, self._priors, (), ())
         self._paths = Paths(self._weights.links(), self._weights.relays(), self._weights.labels)
@@ -136,14 +140,17 @@ class Topology:
             return Outcome(due, alarms=(Alarm(AlarmKind.PLAN_REFUSED, "", step.fault),))
         self._choose_neighbours(cycle=cycle)
         self._enter(registry, now, cycle=cycle)
+        told = self._trees.step(
+            self._paths, self._ground(), self._routes.ways, step.changed, now, cycle=cycle, links=links
+        )
         plan = Plan(
             self._weights.ids,
-            self._routes.ways,
+            self._trees.ways,
             self._weights.loss_ratios(),
             self._neighbours,
             tuple(self._entries.values()),
         )
-        changed = self._tables.publish(plan, shared, step.changed, wall_now, whole=cycle)
+        changed = self._tables.publish(plan, shared, told, wall_now, whole=cycle)
         return Outcome(due, changed, self._tables.generation, step, self._alarms(step) if cycle else ())
 
     def tables(self, relay: str) -> TablePair | None:
@@ -153,12 +160,17 @@ class Topology:
     def explain(self, relay: str, origin: str, now: float) -> ExplainedRoute | None:
         """Why a relay's route to an origin is what it is; None: one of them is not in the plan."""
         generation, cycles = self._tables.generation, self._settings.routes.cycles
-        return explain(self._routes, self._paths, self._weights, (relay, origin), generation, cycles, now)
+        return explain(self._routes, self._trees, self._paths, self._weights, (relay, origin), generation, cycles, now)
 
     @property
     def routes(self) -> Routes:
         """The plan in force; to be read only."""
         return self._routes
+
+    @property
+    def trees(self) -> Trees:
+        """The plan as relays are told of it; to be read only."""
+        return self._trees
 
     @property
     def generation(self) -> int:
@@ -215,6 +227,18 @@ class Topology:
                 entry = before
             entries[member.id] = entry
         self._entries = dict(sorted(entries.items()))
+
+    def _ground(self) -> Ground:
+        """What trees stand on now."""
+        ids, entries = self._weights.ids, self._entries
+        linked = np.zeros((len(ids), len(ids)), np.bool_)
+        for relay, others in self._neighbours.items():
+            linked[self._weights.index[relay], [self._weights.index[other] for other in others]] = True
+        alive = np.array([relay in entries for relay in ids], np.bool_)
+        staying = [relay in entries and entries[relay].stage in {"serving", "cordoned"} for relay in ids]
+        steady = np.array(staying, np.bool_)
+        free = steady & (self._weights.relays() < NO_WAY)
+        return Ground(ids, self._weights.regions, linked | linked.T, alive, steady, free)
 
     def _count(self, step: Step, *, cycle: bool) -> None:
         counts = self._counts

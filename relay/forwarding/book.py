@@ -286,8 +286,8 @@ Role: TypeAlias = (
 class Book:
     """Sessions, tracks, routes, requests, timers."""
 
-    __slots__ = ("_aliases", "budget", "bytes_in", "drops", "join_waits_s", "malformed", "members", "objects_in",
-                 "positions", "ready", "retired", "roles", "routes", "settings", "timers", "tracks",
+    __slots__ = ("_aliases", "budget", "bytes_in", "drops", "join_waits_s", "malformed", "members", "near",
+                 "objects_in", "positions", "ready", "retired", "roles", "routes", "settings", "timers", "tracks",
                  "waiting")  # fmt: skip
 
     def __init__(self, settings: ForwardingSettings) -> None:
@@ -297,6 +297,8 @@ class Book:
         self.routes = Routes()
         self.positions: Mapping[tuple[int, int], int] = {}
         """The route table: (origin, next hop) -> place among the origin's candidates, by Hop IDs."""
+        self.near: frozenset[int] = frozenset()
+        """Hop IDs of the other relays of our region, where they may take from us what comes from elsewhere."""
         self.roles: dict[Party, Role] = {}
         """What each open request is to us."""
         self.waiting: dict[Track, list[Waiting]] = {}

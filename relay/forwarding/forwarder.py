@@ -114,9 +114,14 @@ class Forwarder:
         if member.hop is not None:
             self._moving.reconsider(None, now)
 
-    def apply_positions(self, positions: Mapping[tuple[int, int], int], now: float) -> None:
-        """A route table: (origin, next hop) -> place among the candidates for that origin, all as Hop IDs."""
-        self._book.positions = positions
+    def apply_positions(
+        self, positions: Mapping[tuple[int, int], int], now: float, near: AbstractSet[int] = frozenset()
+    ) -> None:
+        """A route table: (origin, next hop) -> place among the candidates for that origin, all as Hop IDs.
+
+        `near`: relays of our region that may be told to take from us what lives elsewhere.
+        """
+        self._book.positions, self._book.near = positions, frozenset(near)
         self._moving.reconsider(None, now)
 
     def grade_neighbour(self, session: int, standing: Standing, now: float) -> None:

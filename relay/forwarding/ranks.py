@@ -8,7 +8,8 @@ rank grows along every subscription that is served, at every moment, in any orde
 grow for ever. Ranks end at 3, so that at most two relays stand between an origin and any relay.
 
 An origin, which has the track from its own publisher, has rank 0. A relay without relays below it claims as much as
-there is, which leaves those above it the most freedom to change places.
+there is, which leaves those above it the most freedom to change places; but one that takes a track into its region, for
+others to take it from there, leaves room for them.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ def admits(claims_above: Iterable[int], claim: int) -> bool:
     return rank(claims_above) < claim <= HIGHEST
 
 
-def claim(relays: int, claims_below: Iterable[int]) -> int | None:
+def claim(relays: int, claims_below: Iterable[int], *, leaves_room: bool = False) -> int | None:
     """What to claim of a neighbour that says it has the track over `relays` relays, itself counted.
 
-    None: those we serve leave no room; the claim must be above the neighbour's rank and below theirs.
+    None: those we serve leave no room; the claim must be above the neighbour's rank and below theirs. `leaves_room`:
+    for a relay below us that is still to come, where the neighbour's way is short enough.
     """
     most = min(claims_below, default=HIGHEST + 1) - 1
     if relays == 1:
         return 1 if most >= 1 else None
+    if leaves_room and relays < HIGHEST:
+        most = min(most, relays)
     return most if most >= 2 else None

@@ -92,13 +92,14 @@ class Upstreams:
     def claim(self, track: Track, way: Way) -> int | None:
         """What to claim of the neighbour that has this way; None: those below us leave no room.
 
-        What that neighbour itself claims of us does not count: it leaves us before it serves us.
+        What that neighbour itself claims of us does not count: it leaves us before it serves us. What comes from
+        another region others of our own may want from us: there is room left for them.
         """
-        members = self._book.members
+        book = self._book
         claims = (*track.children.items(), *track.turning.items())
-        return ranks.claim(
-            way.relays, (claim for party, claim in claims if members[party.session].hop != way.neighbour)
-        )
+        others = (claim for party, claim in claims if book.members[party.session].hop != way.neighbour)
+        leaves_room = bool(book.near) and book.near.isdisjoint((way.neighbour, way.origin))
+        return ranks.claim(way.relays, others, leaves_room=leaves_room)
 
     def way_of(self, session: int, namespace: Namespace) -> Way | None:
         """By which way a neighbour has the namespace now."""

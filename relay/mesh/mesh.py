@@ -39,6 +39,8 @@ REFUSED = 0x1
 """The error code of link connections."""
 LOOK_S = 1.0
 """How often it is looked at which links carry media."""
+TREE_OTHERS = 2
+"""With so many others in its region controllers may have a relay bring them what lives elsewhere."""
 STANDINGS = {
     State.UP: Standing.UP,
     State.SUSPECT: Standing.SUSPECT,
@@ -156,15 +158,7 @@ class Mesh:
         names = [name for name in dict.fromkeys((*table.neighbours, *hops)) if name in addresses]
         self._named = {name: addresses[name] for name in names}
         self._keep_neighbours(now)
-        mesh = self.settings.name
-        self._host.forwarder.apply_positions(
-            {
-                (hop_id(mesh, route.origin), hop_id(mesh, candidate.next_hop)): place
-                for route in table.routes
-                for place, candidate in enumerate(route.candidates)
-            },
-            now,
-        )
+        self._host.forwarder.apply_positions(positions(table), now, near(table))
 
     # --- What happens ---
 
@@ -446,6 +440,22 @@ class Mesh:
             self.neighbours.set_active(far.id, reads)
             if far.meeting is None and far.retry_at is None and self._dials(far) and far not in self._dialled.values():
                 self._later(far, now)
+
+
+def positions(table: RouteTable) -> dict[tuple[int, int], int]:
+    """The places of next hops in a table, by Hop IDs: see `Forwarder.apply_positions`."""
+    return {
+        (hop_id(table.mesh, route.origin), hop_id(table.mesh, candidate.next_hop)): place
+        for route in table.routes
+        for place, candidate in enumerate(route.candidates)
+    }
+
+
+def near(table: RouteTable) -> frozenset[int]:
+    """Hop IDs of the other relays of a table's own region; none where they are too few to take from each other."""
+    own = next((entry.region for entry in table.relays if entry.id == table.relay), None)
+    others = [entry.id for entry in table.relays if entry.region == own and entry.id != table.relay]
+    return frozenset(hop_id(table.mesh, other) for other in others) if len(others) >= TREE_OTHERS else frozenset()
 
 
 def _standing(link: Link) -> Standing:
