@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from relay.forwarding import picture
+from relay.forwarding.astray import Astray, astray
 from relay.forwarding.book import (
     Announced,
     Answering,
@@ -509,6 +510,15 @@ class Forwarder:
     def carried(self) -> Iterator[Namespace]:
         """The namespace of every track that is known here, as often as it has tracks."""
         return (name.namespace for name in self._book.tracks)
+
+    @property
+    def track_count(self) -> int:
+        """How many tracks are known here."""
+        return len(self._book.tracks)
+
+    def astray(self, firsts: Mapping[int, int]) -> list[Astray]:
+        """Tracks that come from another neighbour than the first for their origin: see `astray`."""
+        return astray(self._book, self._upstreams, firsts)
 
     def publishes(self, session: int) -> bool:
         """Whether others in the mesh may be reading what this session publishes."""
