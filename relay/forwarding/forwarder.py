@@ -105,6 +105,7 @@ class Forwarder:
         for track, fetch_inlet in member.fetch_inlets.values():
             track.close_fetch(fetch_inlet, ResetCode.SESSION_CLOSED)
         member.inlets.clear()
+        member.streams.clear()
         member.fetch_inlets.clear()
         for request in tuple(member.requests):
             self.receive_cancel(session, request, now, lost=True)
@@ -206,11 +207,14 @@ class Forwarder:
 
     def receive_other_way(self, session: int, request: int, way: Way, now: float) -> None:
         """A neighbour has a namespace of before by another way."""
+        book = self._book
         party = Party(session, request)
         if self._upstreams.leads_here(way, session):
+            namespace = book.routes.namespace_of(party)
             self._discovery.withdraw(party, now, lost=False)
-            self._book.cancel(party)
-            self._moving.reconsider(None, now)
+            book.cancel(party)
+            if namespace is not None:
+                self._moving.reconsider(namespace, now)
             return
         before = self._discovery.readvertise(party, way)
         if before is not None:
@@ -273,8 +277,10 @@ class Forwarder:
             case Feeding():
                 self._subscribing.lost(party, role, now)
             case Announced():
+                namespace = self._book.routes.namespace_of(party)
                 self._discovery.withdraw(party, now, lost=lost)
-                self._another_way(session, None, now, lost=lost)
+                if namespace is not None:
+                    self._another_way(session, namespace, now, lost=lost)
             case Interested():
                 prefix = self._discovery.stop_listening(party)
                 if prefix is not None:
@@ -376,7 +382,7 @@ class Forwarder:
         if inlet is None:
             member.peer.stop_stream(stream, ResetCode.CANCELLED)
         else:
-            member.inlets[stream] = (feeding.track, inlet)
+            member.open_inlet(stream, feeding.track, inlet)
 
     def receive_object(self, session: int, stream: int, header: ObjectHeader, now: float) -> None:
         found = self._book.members[session].inlets.get(stream)
@@ -410,7 +416,7 @@ class Forwarder:
                 self._malformed(fetched[0], str(problem), now)
 
     def receive_subgroup_end(self, session: int, stream: int, code: int | None, now: float) -> None:
-        found = self._book.members[session].inlets.pop(stream, None)
+        found = self._book.members[session].close_inlet(stream)
         if found is None:
             return
         track, inlet = found
@@ -480,7 +486,7 @@ class Forwarder:
     def handle_deadline(self, now: float) -> None:
         self._book.timers.run(now)
 
-    def _another_way(self, session: int, namespace: Namespace | None, now: float, *, lost: bool) -> None:
+    def _another_way(self, session: int, namespace: Namespace, now: float, *, lost: bool) -> None:
         """A neighbour has one way less, or is below us no longer and may be asked from now on."""
         if not lost and self._book.members[session].hop is not None:
             self._moving.reconsider(namespace, now)
@@ -587,8 +593,8 @@ class Forwarder:
         role = self._book.roles.get(source.party)
         assert isinstance(role, Feeding)
         member = self._book.members[source.party.session]
-        for stream in [stream for stream, (_, inlet) in member.inlets.items() if inlet.source is source]:
-            del member.inlets[stream]
+        for stream in member.inlets_of(source.party):
+            member.close_inlet(stream)
             member.peer.stop_stream(stream, ResetCode.CANCELLED)
         self._subscribing.restart(role, now)
 
@@ -598,7 +604,7 @@ class Forwarder:
         book.malformed += 1
         for member in book.members.values():
             for stream in [stream for stream, (found, _) in member.inlets.items() if found is track]:
-                del member.inlets[stream]
+                member.close_inlet(stream)
                 member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
             for stream in [stream for stream, (found, _) in member.fetch_inlets.items() if found is track]:
                 del member.fetch_inlets[stream]

@@ -60,16 +60,13 @@ class Moving:
 
     def reconsider(self, namespace: Namespace | None, now: float) -> None:
         """Look again at every track (below `namespace`) that neighbours feed, or that wants one to."""
-        for track in tuple(self._book.tracks.values()):
-            if namespace is None or track.name.namespace[: len(namespace)] == namespace:
-                self._reconsider(track, now)
+        for track in self._book.tracks.under(namespace or ()):
+            self._reconsider(track, now)
 
     def readvertised(self, session: int, namespace: Namespace, now: float) -> None:
         """A neighbour has the namespace by another way: what it feeds us goes on, or it says itself what has ended."""
         book = self._book
-        for track in tuple(book.tracks.values()):
-            if track.name.namespace[: len(namespace)] != namespace:
-                continue
+        for track in book.tracks.under(namespace):
             fed = next((source for source in track.sources.values() if source.party.session == session), None)
             new = self._upstreams.way_of(session, track.name.namespace)
             if fed is not None and fed.way is not None and new is not None:
