@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from relay.forwarding.book import Standing
+from relay.forwarding.moving import LOOKED_AT
 from tests.sim.many import EDGE, FAIR, ORIGIN, OTHER, Many
 from tests.sim.network import BLACKOUT, Weather
 
 TRACKS = 2000
-pytestmark = pytest.mark.slow
 
 
 def settled(world: Many) -> None:
@@ -33,6 +34,35 @@ def moves(world: Many, within_s: float) -> None:
         world.tick()
 
 
+def test_tracks_are_looked_at_a_few_at_a_time() -> None:
+    """Who has moved many in one call has forwarded nothing meanwhile."""
+    world = Many(200)
+    node = world.node(EDGE)
+    session = world.session(EDGE, ORIGIN)
+
+    def asked() -> int:
+        return world.fed_by()[OTHER]
+
+    node.forwarder.grade_neighbour(session, Standing.BAD, world.network.now)
+    assert asked() == LOOKED_AT
+    node.forwarder.grade_neighbour(session, Standing.SUSPECT, world.network.now)
+    node.forwarder.grade_neighbour(session, Standing.BAD, world.network.now)
+    assert asked() == LOOKED_AT, "what waits, waits once"
+    moments = []
+    while asked() < 200:
+        world.network.touch(world.relays[EDGE])
+        before = asked()
+        world.network.step()
+        moments.append(asked() - before)
+    assert max(moments) <= LOOKED_AT
+    world.stream(1.0)
+    world.run(2.0)
+    world.collect()
+    assert world.fed_by() == {OTHER: 200} and world.missing == 0
+    assert not node.forwarder._moving._unseen
+
+
+@pytest.mark.slow
 def test_two_thousand_tracks_over_one_session_and_all_of_them_move() -> None:
     """First all groups of all tracks begin and end at once: two streams a track for a moment."""
     world = Many(TRACKS)
@@ -49,6 +79,7 @@ def test_two_thousand_tracks_over_one_session_and_all_of_them_move() -> None:
     settled(world)
 
 
+@pytest.mark.slow
 def test_all_move_at_once_over_a_path_that_loses_packets() -> None:
     """Answers to 2,000 requests come late and out of order: streams wait for them, and none is refused for that."""
     world = Many(TRACKS)
