@@ -1,11 +1,12 @@
 """One neighbour session that carries 2,000 tracks: what a relay spends on an object, on each track, and on moving all.
 
-    python -m bench.neighbour [--tracks 2000] [--few 20] [--windows 8] [--loss 1.0]
+    python -m bench.neighbour [--tracks 2000] [--few 20] [--windows 4] [--loss 1.0] [--memory]
 
 Three relays with real connections on a virtual clock; the edge relay reads everything from the origin over one session,
 and from a third relay once that link has gone bad. Figures are processor time of the edge relay's own calls, so that
 they count on a machine that has other work to do. Objects are 200 bytes in groups of ten, 2,000 a second in all however
 many tracks there are, in turn over 40 viewers: what an object costs is to be the same with few tracks and with many.
+Both are measured in turn, window by window; a window has as many objects, and begins as many groups, in both.
 `longest` is the longest single call: for so long nothing else is forwarded. Memory is what the edge relay's calls took
 and kept, counted in a run of its own.
 
@@ -21,19 +22,20 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any, TypeVar
 
 from relay.overrides import OverrideMeter
 from relay.placing import Placing
 from relay.steering import Capacity, Readings, Steering
-from tests.sim.many import AT_ONCE, EDGE, FAIR, OTHER, TICK_S, Many
+from tests.sim.many import AT_ONCE, EDGE, FAIR, OBJECTS, OTHER, TICK_S, Many
 from tests.sim.network import Parcel
 from tests.sim.relay import Relay
 from tradewind.contract.admission import relay_signer
 from tradewind.quic.config import Address
 
-WINDOW_OBJECTS = 4000
+WARM_UP_S = 2.0
 IDLE_S = 10.0
 REPORTS = 20
 RATIO_MOST = 1.5
@@ -85,9 +87,10 @@ class Measured(Many):
 
     relay_class = Timed
 
-    def _publish(self, tracks: int) -> None:
-        super()._publish(tracks)
+    def subscribe(self) -> None:
         self.at_rest = self.edge.spent
+        super().subscribe()
+        self.subscribed = self.edge.spent
 
     @property
     def edge(self) -> Timed:
@@ -139,21 +142,28 @@ HEAD = (
 )
 
 
-def run(tracks: int, windows: int, loss: float) -> Row:
-    """Everything, with so many tracks."""
-    world = Measured(tracks)
-    subscribing = world.edge.spent.cpu_s - world.at_rest.cpu_s
-    gc.collect()
-    gc.freeze()
-    window_s = WINDOW_OBJECTS / AT_ONCE * TICK_S
-    world.stream(window_s)
-    taken = [world.spends(lambda: world.stream(window_s)).cpu_s for _ in range(windows)]
-    object_s = median(taken) / WINDOW_OBJECTS
+def objects_us(worlds: Sequence[Measured], windows: int) -> list[float]:
+    """What an object costs in each world: medians of windows in which every world begins as many groups."""
+    objects = OBJECTS * max(len(world.lines) for world in worlds)
+    seconds = objects / AT_ONCE * TICK_S
+    taken: list[list[float]] = [[] for _ in worlds]
+    for world in worlds:
+        world.stream(WARM_UP_S)
+    for _ in range(windows):
+        for world, costs in zip(worlds, taken, strict=True):
+            spent = world.spends(partial(world.stream, seconds))
+            costs.append(1e6 * spent.cpu_s / objects)
+    return [median(costs) for costs in taken]
+
+
+def finish(world: Measured, object_us: float, loss: float) -> Row:
+    """The rest: an idle while, reports, and the move of all tracks."""
+    tracks = len(world.lines)
     world.run(2.0)
     idle = world.spends(lambda: world.run(IDLE_S))
     report_s, look_s = _reports(world)
-    world.stream(window_s)
-    began, objects = world.network.now, sum(line.sent for line in world.lines)
+    world.stream(WARM_UP_S)
+    began, before = world.network.now, sum(line.sent for line in world.lines)
     world.fail(replace(FAIR, loss=loss))
 
     def move() -> None:
@@ -163,19 +173,18 @@ def run(tracks: int, windows: int, loss: float) -> Row:
 
     moving = world.spends(move)
     moved_s = world.network.now - began
-    objects = sum(line.sent for line in world.lines) - objects
-    world.stream(window_s)
+    objects = sum(line.sent for line in world.lines) - before
+    world.stream(WARM_UP_S)
     world.run(3.0)
     world.collect()
-    gc.unfreeze()
     return Row(
         tracks,
-        1e6 * subscribing / tracks,
-        1e6 * object_s,
+        1e6 * (world.subscribed.cpu_s - world.at_rest.cpu_s) / tracks,
+        object_us,
         1e3 * idle.cpu_s / IDLE_S,
         1e3 * report_s,
         1e3 * look_s,
-        1e3 * (moving.cpu_s - objects * object_s),
+        1e3 * moving.cpu_s - objects * object_us / 1e3,
         1e3 * moving.longest_s,
         moved_s,
         world.missing,
@@ -184,6 +193,7 @@ def run(tracks: int, windows: int, loss: float) -> Row:
 
 def memory_bytes(tracks: int) -> float:
     """What a relay holds for each of so many tracks, a group of ten objects of each in its cache."""
+    gc.enable()
     tracemalloc.start()
     Timed.traced = True
     try:
@@ -201,14 +211,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracks", type=int, default=2000)
     parser.add_argument("--few", type=int, default=20)
-    parser.add_argument("--windows", type=int, default=8, help="of 4,000 objects; the median counts")
+    parser.add_argument("--windows", type=int, default=4, help="of ten objects of every track; the median counts")
     parser.add_argument("--loss", type=float, default=1.0, help="of the link that tracks move from, 0 to 1")
     parser.add_argument("--memory", action="store_true", help="memory too, in a run of its own")
     options = parser.parse_args()
     print(HEAD)
+    worlds = [Measured(tracks) for tracks in (options.few, options.tracks)]
+    gc.collect()
+    gc.disable()  # Three relays and their clients share a heap: whose garbage is found when says nothing of one.
     rows = []
-    for tracks in (options.few, options.tracks):
-        rows.append(run(tracks, options.windows, options.loss))
+    for world, object_us in zip(worlds, objects_us(worlds, options.windows), strict=True):
+        gc.collect()
+        rows.append(finish(world, object_us, options.loss))
         print(rows[-1].text(), flush=True)
     few, many = rows
     ratio = many.object_us / few.object_us
