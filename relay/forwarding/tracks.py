@@ -46,6 +46,7 @@ class Tracks(dict[FullTrackName, Track]):
 
     def check_invariants(self) -> None:
         """Raise AssertionError where the books do not agree."""
+        assert all(self._under.values())
         assert all(self._under[prefix][name] is track for name, track in self.items() for prefix in _prefixes(name[0]))
         assert sum(map(len, self._under.values())) == sum(len(_prefixes(name.namespace)) for name in self)
 

@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.forwarding.astray import Astray, Hindrance, feeder
-from relay.forwarding.book import Standing
+from relay.forwarding.book import Book, ForwardingSettings, Standing
 from relay.forwarding.forwarder import Forwarder
+from relay.forwarding.routes import Party, Way
+from relay.forwarding.track import Source
 from relay.metrics import Metrics
 from relay.observe import count_overrides
 from relay.overrides import GRACE_S, MOST_OVERRIDES, Cause, OverrideMeter, Overrides, Seen
 from tests.sim.client import TRACK, Client
 from tests.sim.mesh import MESH, Mesh, hop
 from tradewind.contract.messages import Candidate, Override, RelayEntry, Route, RouteTable
-from tradewind.moqt.model import FullTrackName
+from tradewind.moqt.model import FullTrackName, Location
 
 WALL = 1_000_000.0
 BAD = "the link is bad: lossy"
@@ -259,6 +261,26 @@ def test_every_hindrance_has_a_cause(hindrance: Hindrance | None, standing: Stan
     one = Astray(hop("hkg-1"), hop("hkg-1"), session, hindrance, standing, 1.0, 3)
     found = scene.meter._seen(one)
     assert found[:4] == ("hkg-1", "hkg-1", "sin-1", cause) and found.text and found.tracks == 3
+
+
+def test_by_whom_a_track_comes() -> None:
+    """One after the other: whoever is not there yet, doubles another or is to follow it does not count."""
+    track = Book(ForwardingSettings()).track(TRACK)
+    way = Way((7, hop("hkg-1")))
+    assert feeder(track) is None
+    sources = [Source(Party(number, 0), published=False, forward=True, way=way) for number in range(4)]
+    for source in sources:
+        track.add_source(source)
+    assert feeder(track) is None
+    for source in sources[1:]:
+        source.established_at = 1.0
+    sources[1].succeeds = Location(0, 0)
+    sources[2].doubles = True
+    assert feeder(track) is sources[3]
+    sources[1].succeeds = None
+    assert feeder(track) is sources[1]
+    track.add_source(Source(Party(9, 0), published=True, forward=True))
+    assert feeder(track) is None, "a publisher here"
 
 
 def test_what_is_in_the_way_of_a_track() -> None:
