@@ -7,6 +7,7 @@
     GET  /v1/sessions?node=ID[&after=][&limit=][&namespace=][&match=]    in pages, asked of that relay
     GET  /v1/tracks?node=ID[&match=][&limit=]                 the same, all at once
     GET  /v1/routes?relay=ID&origin=ID                        why a route is what it is
+    GET  /v1/overrides                                        where relays go another way than their tables say
     GET  /v1/place/explain?namespace=...[&from=...|&jwt=...&address=...]  why a viewer would be sent where
     GET  /v1/events?after=N[&limit=]   /v1/commands[/ID]   /v1/audit[?limit=]
     GET  /map /place.js                                       pages; what the map shows takes an operator's token
@@ -216,6 +217,7 @@ class Api:
             "/v1/links": lambda _query, _id: views.links(self.controller.plane, trio.current_time()),
             "/v1/rooms": lambda _query, _id: views.rooms(self.controller.plane),
             "/v1/routes": self._route,
+            "/v1/overrides": lambda _query, _id: views.overrides(self.controller.plane),
             "/v1/events": self._events,
             "/v1/commands/ID": self._command,
         }

@@ -34,6 +34,7 @@ class MeshMetrics:
     links_troubled: Count = gauge(
         "control_links_troubled", "Links between relays that are, or lately were, not usable."
     )
+    overrides: Count = gauge("control_overrides", "Origins to which relays go another way than their tables say.")
     control_links: Count = gauge("control_links", "Control links of relays that are welcome.")
     proven: Count = counter("control_links_proven_total", "Control links on which a relay proved who it is.")
     unproven: Labelled = counters(
@@ -122,6 +123,7 @@ class Metrics:
         for condition in ("alive", "detached", "dead"):
             self.mesh.relays.of(condition).set(getattr(known, condition))
         self.mesh.links_troubled.set(known.links_troubled)
+        self.mesh.overrides.set(plane.overrides.count)
         self.mesh.control_links.set(counts.links)
         self.mesh.proven.set(sum(link.proven for link in links))
         self.mesh.faults.set(sum(link.faults for link in links))

@@ -24,6 +24,8 @@ from control.events import EventLog
 from control.homes import Homes, HomeSettings, shown
 from control.members import Members
 from control.outgoing import Outgoing, Output, Reply
+from control.overrides import KINDS as OVERRIDE_KINDS
+from control.overrides import Overrides
 from control.placement import Placement
 from control.publishing import Publishing, Signing, publish
 from control.questions import Questions
@@ -52,7 +54,6 @@ from tradewind.contract.messages import (
     Done,
     Hello,
     MarketEntry,
-    Override,
     Question,
     Report,
     TableDelta,
@@ -122,7 +123,7 @@ class Plane:
     __slots__ = (
         *("_by_relay", "_carried", "_counts", "_links", "_members", "_out", "_place_at", "_publishing", "_questions"),
         *("_rivals", "_settings", "_settling", "_shared", "_signing"),
-        *("commands", "events", "homes", "placement", "registry", "streams", "term", "topology"),
+        *("commands", "events", "homes", "overrides", "placement", "registry", "streams", "term", "topology"),
     )
 
     def __init__(
@@ -136,6 +137,7 @@ class Plane:
         self.homes = Homes(settings.homes, state.rooms, settings.rooms, now)
         self.events = EventLog(wall_now)
         self.streams = Streams()
+        self.overrides = Overrides()
         self._settings = settings
         self._signing = signing
         self._publishing = Publishing(settings.topology.schedule.cycle_s)
@@ -312,6 +314,7 @@ class Plane:
         self.commands.check_invariants()
         self.homes.check_invariants()
         self.placement.check_invariants()
+        self.overrides.check_invariants()
         for relay, link in self._by_relay.items():
             assert self._links[link].peer.id == relay
             assert self._links[link].hello is not None
@@ -411,11 +414,8 @@ class Plane:
             self.homes.receive_report(relay, report.rooms)
         if before is None or before.stage != report.stage:
             self.homes.receive_change(relay)
-        known_overrides = set(map(_way, before.overrides)) if before else set()
-        for override in report.overrides:
-            if _way(override) not in known_overrides:
-                detail = f"{override.next_hop} instead of {override.instead_of}: {override.cause}"
-                self.events.add(wall_now, "override", relay, override.origin, detail)
+        for line in self.overrides.receive(relay, report.overrides, now):
+            self.events.add(wall_now, line.kind, relay, line.origin, line.detail)
 
     def _receive_done(self, relay: str, done: Done, wall_now: float) -> None:
         batch = self.commands.receive_done(relay, done, wall_now)
@@ -458,6 +458,7 @@ class Plane:
         for found in listed:
             if not isinstance(found, Alarm) and found.kind is EventKind.DIED:
                 self._carried.pop(found.relay, None)
+                self.overrides.forget(found.relay)
                 self.streams.forget(found.relay)
                 moves, stranded = self.placement.rehome(found.relay)
                 self._counts["rehomed"] += len(moves)
@@ -518,12 +519,9 @@ class Plane:
 
 _ABOUT_RELAYS = (EventKind.JOINED, EventKind.DIED, EventKind.STAGE, EventKind.ATTACHED, EventKind.DETACHED)
 EVENT_KINDS = (
-    *("started", "closed", "violation", "override", "room", "command", "command_done", "command_failed", "overstayed"),
+    *("started", "closed", "violation", "room", "command", "command_done", "command_failed", "overstayed"),
+    *OVERRIDE_KINDS,
     *(kind.value for kind in EventKind),
     *(kind.value for kind in AlarmKind),
 )
 """Everything that an event may be."""
-
-
-def _way(override: Override) -> tuple[str, str, str]:
-    return override.origin, override.instead_of, override.next_hop

@@ -87,6 +87,12 @@ class ControlLink:
         if self._sleeping is not None:
             self._sleeping.deadline = -inf
 
+    def report_soon(self) -> None:
+        """Tracks have moved: report in a moment."""
+        self.helm.report_soon(trio.current_time())
+        if self._sleeping is not None:
+            self._sleeping.deadline = min(self._sleeping.deadline, self.helm.next_deadline())
+
     async def run(self) -> None:
         """Keep a link to some controller, for ever."""
         async with trio.open_nursery() as nursery:

@@ -36,6 +36,7 @@ CONNECT_S = 10.0
 """For a name to be found, a handshake, a proof and a welcome."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MOST_S = 15.0
+SOON_S = 0.1
 OBEY_AGAIN_S = 0.25
 HEARD_AGAIN_S = 0.25
 """How often it is said at most that a controller is there."""
@@ -201,6 +202,11 @@ class Helm:
         """A link or the stage has changed: report at once."""
         if self.statistics.controller:
             self._report_at = -inf
+
+    def report_soon(self, now: float) -> None:
+        """Tracks have moved: report in a moment, since others move with them."""
+        if self.statistics.controller:
+            self._report_at = min(self._report_at, now + SOON_S)
 
     def check_invariants(self) -> None:
         """Raise AssertionError where the books do not agree."""

@@ -64,6 +64,9 @@ class ControlMetrics:
     )
     write_failures: Count = counter("control_table_write_failures_total", "Times the table could not be kept on disk.")
     misfits: Count = counter("control_misfits_total", "Messages of ours that did not fit the contract.")
+    overrides: Labelled = gauges(
+        "overrides", "Origins whose tracks come by another way than the route table says first, and why.", "cause"
+    )
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from relay.helm import Helm
 from relay.listing import describe
 from relay.metrics import Metrics
 from relay.node import Ended, Node, Stage
+from relay.overrides import Cause, Overrides
 from tradewind.moqt.errors import RequestCode, SessionCode
 from tradewind.moqt.model import format_namespace
 from tradewind.quic.statistics import EndpointStatistics
@@ -63,6 +64,13 @@ def count_control(metrics: Metrics, helm: Helm, write_failures: int = 0) -> None
         control.refused.of(reason).set(count)
     control.write_failures.set(write_failures)
     control.misfits.set(helm.statistics.misfits)
+
+
+def count_overrides(metrics: Metrics, overrides: Overrides) -> None:
+    """Copy where the relay goes another way than its table says, by cause."""
+    counts = overrides.counts()
+    for cause in Cause:
+        metrics.control.overrides.of(cause.value).set(counts[cause])
 
 
 class Observer:

@@ -29,7 +29,7 @@ from relay.conversation import Papers
 from relay.mesh.files import Membership, membership
 from relay.metrics import Metrics
 from relay.node import Node, NodeSettings, Output, Stage
-from relay.observe import Observer, count_control
+from relay.observe import Observer, count_control, count_overrides
 from relay.orders import Orders
 from relay.placing import Placing
 from relay.room_disk import RoomDisk, passing_path, state_path
@@ -164,8 +164,7 @@ class Relay:
                 journal.links_changed(node.mesh.changes)
                 node.mesh.changes.clear()
                 self._report_now()
-            for moved in node.forwarder.take_moves():
-                journal.track_moved(moved.track, node.name_of(moved.was), node.name_of(moved.now))
+            self._tell_moves()
         if node.stage_name != self._told_stage:
             self._told_stage = node.stage_name
             self._report_now()
@@ -175,6 +174,13 @@ class Relay:
         if node.stage is Stage.DRAINED or (node.stage is Stage.DRAINING and node.is_empty):
             self.empty.set()
         return more
+
+    def _tell_moves(self) -> None:
+        moves = self.node.forwarder.take_moves()
+        for moved in moves:
+            journal.track_moved(moved.track, self.node.name_of(moved.was), self.node.name_of(moved.now))
+        if moves and self.control is not None:
+            self.control.report_soon()
 
     def _report_now(self) -> None:
         if self.control is not None:
@@ -403,14 +409,16 @@ def _control_link(
         capacity_sessions=most_sessions,
         placement_key=placing.announced,
     )
+    steering = Steering(relay.node, placing, Capacity(mesh.capacity_bytes_per_s, most_sessions), read, relay.look)
     link = ControlLink(
         ControlSettings(mesh.controllers, Path(mesh.state)),
         Papers(own.authority, own.certificate, own.key),
         hello,
         Orders(member.identity.mesh, member.identity.id, own.authority),
-        Steering(relay.node, placing, Capacity(mesh.capacity_bytes_per_s, most_sessions), read, relay.look),
+        steering,
     )
     metrics.refreshers.append(lambda: count_control(metrics, link.helm, link.statistics.persist_failures))
+    metrics.refreshers.append(lambda: count_overrides(metrics, steering.overrides.now(trio.current_time())))
     link.restore(trio.current_time())
     return link
 

@@ -14,6 +14,7 @@ import msgspec
 from relay import listing
 from relay.flows import FlowMeter
 from relay.node import Node
+from relay.overrides import OverrideMeter
 from relay.placing import Placing
 from tradewind.contract.admission import admission_keys
 from tradewind.contract.messages import (
@@ -70,6 +71,7 @@ class Steering:
         self._capacity = capacity
         self._read = read
         self._flows = FlowMeter(node)
+        self.overrides = OverrideMeter(node)
         self._kicked: OrderedDict[str, Done] = OrderedDict()
         self._last = (0.0, 0, 0.0)
         """When the last report was made, and bytes sent and processor time then."""
@@ -103,6 +105,7 @@ class Steering:
             links=() if mesh is None else self._links(now),
             origins=tuple(Origin(namespace, hop) for namespace, hop in origins[:MOST_NAMESPACES]),
             carried=tuple(carried[:MOST_NAMESPACES]),
+            overrides=self.overrides.take(now, wall_now),
             rooms=() if node.rooms is None else node.rooms.rooms.reports(),
             overstayed=node.tally.overstayed,
             tracks=counted.total(),

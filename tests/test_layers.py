@@ -119,6 +119,7 @@ ROOMS = [
     Room("relay.ops", ("tradewind", "relay"), ("trio", "prometheus_client", "msgspec")),
     Room("relay.listing", (*PLACING, "relay", "tradewind.moqt.model"), ("msgspec",)),
     Room("relay.flows", (*PLACING, "relay")),
+    Room("relay.overrides", ("tradewind.contract", "relay.node", "relay.forwarding")),
     Room("relay.steering", (*PLACING, "relay", "tradewind.moqt.errors"), ("msgspec",)),
     Room("relay.orders", ("tradewind.contract",)),
     Room("relay.helm", ("tradewind.contract", "tradewind.quic", "relay.conversation", "relay.orders"), ("msgspec",)),
@@ -135,7 +136,7 @@ ROOMS = [
     ),
     *(
         Room(f"control.{name}", (*CONTROL_PURE, "control.registry", "control.state"))
-        for name in ("events", "homes", "streams")
+        for name in ("events", "homes", "overrides", "streams")
     ),
     Room("control.publishing", (*CONTROL_PURE, "control.topology")),
     Room("control.outgoing", (*CONTROL_PURE, "control.state")),

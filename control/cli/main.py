@@ -28,6 +28,7 @@ COMMANDS = {
     "events": "control.cli.mesh:events",
     "link": "control.cli.mesh:link",
     "node": "control.cli.mesh:node",
+    "overrides": "control.cli.mesh:overrides",
     "place": "control.cli.place:place",
     "publish": "tradewind.client.tools.publish:command",
     "relay": "control.cli.main:relay",

@@ -1,4 +1,7 @@
-"""EDGE: `tradewind node`, `link`, `route`, `events`, `audit`: look at a mesh and steer it, over a controller's API."""
+"""EDGE: `tradewind node`, `link`, `route`, `overrides`, `events`, `audit`: look at a mesh and steer it.
+
+All of it over a controller's API.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from control.cli.orders import give_order
 FOLLOW_S = 0.5
 NODE_COLUMNS = ("id", "region", "condition", "stage", "wanted", "sessions", "load_ratio", "generation", "heard_age_s")
 AUDIT_COLUMNS = ("number", "at", "who", "what", "target", "result")
+OVERRIDE_COLUMNS = ("relay", "origin", "instead_of", "next_hop", "since", "cause")
 LINK_COLUMNS = ("sender", "receiver", "rtt_ms", "jitter_ms", "loss_ratio", "usable", "age_s")
 
 
@@ -99,12 +103,24 @@ def route(relay: str, origin: str, explain: bool, asker: Asker, output: str) -> 
         click.echo(f"{relay} <- {origin}, generation {found['generation']}, because: {found['cause']}{better}{tree}")
     candidates = [{**way, "through": " ".join(way["through"])} for way in found["candidates"]]
     show(found, output, ("next_hop", "through", "cost_ms", "chosen_at_ms"), candidates)
+    if output == "table":
+        for one in found.get("overrides", ()):
+            click.echo(f"  overridden: {_override(one)}")
     if explain and output == "table":
         for way in found["candidates"]:
             for one in way["links"]:
                 click.echo(f"  link {one['sender']} > {one['receiver']}: {_parts(one['parts'])}")
             for one in way["relays"]:
                 click.echo(f"  relay {one['relay']}: {_parts(one['parts'])}")
+
+
+@click.command()
+@click.option("--node", "relay", help="Only this relay's.")
+@asks
+def overrides(relay: str | None, asker: Asker, output: str) -> None:
+    """Where relays go another way than their tables say: a bad link, a neighbour that is not there."""
+    found = [one for one in asker.get("/v1/overrides") if relay in {None, one["relay"]}]
+    show(found, output, OVERRIDE_COLUMNS, [{**one, "since": _moment(one["since_wall"])} for one in found])
 
 
 @click.command()
@@ -142,6 +158,10 @@ def _event(line: dict[str, Any]) -> str:
     at = time.strftime("%H:%M:%S", time.localtime(line["at_wall"]))
     said = " ".join(filter(None, (line["relay"], line["other"], line["detail"])))
     return f"{line['number']} {at} {'ALARM ' if line['alarm'] else ''}{line['kind']} {said}".rstrip()
+
+
+def _override(one: dict[str, Any]) -> str:
+    return f"{one['next_hop']} instead of {one['instead_of']} since {_moment(one['since_wall'])}: {one['cause']}"
 
 
 def _moment(at_wall: float) -> str:

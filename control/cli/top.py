@@ -14,13 +14,13 @@ from control.cli.asking import Asker, CallError, asks, table
 from tradewind.client.tools.options import Display, bits
 
 REFRESH_S = 1.0
-COLUMNS = ("node", "region", "state", "sessions", "tracks", "streams", "egress", "load", "links not up")
+COLUMNS = ("node", "region", "state", "sessions", "tracks", "streams", "egress", "load", "overrides", "links not up")
 
 
 @click.command()
 @asks
 def top(asker: Asker, output: str) -> None:
-    """All relays: state, sessions, tracks, streams, egress, load, and the links that are not UP.
+    """All relays: state, sessions, tracks, streams, egress, load, overrides, and the links that are not UP.
 
     On a terminal it goes on until Ctrl-C; elsewhere, and with -o json, it says how things are and ends.
     """
@@ -68,6 +68,7 @@ def row(node: Mapping[str, Any]) -> tuple[str, ...]:
         *("-" if count is None else str(count) for count in counts),
         "-" if egress is None else bits(8 * egress),
         f"{100 * node['load_ratio']:.0f} %",
+        str(node.get("overridden") or "-"),
         ", ".join(node["troubled"]) or "-",
     )
 

@@ -20,6 +20,7 @@ from relay.forwarding.peers import DropReason, Peer
 from relay.forwarding.routes import Party, Routes, Way
 from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import FetchInlet, Inlet, Source, Track
+from relay.forwarding.tracks import Tracks
 from tradewind.moqt.model import FullTrackName, LocationFilter, Namespace, Parameters, Range
 
 MOST_WAITS = 4096
@@ -127,8 +128,30 @@ class Member:
     """What that neighbour has been told of, by us."""
     requests: set[int] = field(default_factory=set)
     inlets: dict[int, tuple[Track, Inlet]] = field(default_factory=dict)
-    """Its subgroup streams, by stream."""
+    """Its subgroup streams, by stream: see `open_inlet`."""
     fetch_inlets: dict[int, tuple[Track, FetchInlet]] = field(default_factory=dict)
+    streams: dict[Party, set[int]] = field(default_factory=dict)
+    """Its subgroup streams, by the request that they belong to: a session may have thousands of others."""
+
+    def open_inlet(self, stream: int, track: Track, inlet: Inlet) -> None:
+        """A subgroup stream of its begins."""
+        self.inlets[stream] = (track, inlet)
+        self.streams.setdefault(inlet.source.party, set()).add(stream)
+
+    def close_inlet(self, stream: int) -> tuple[Track, Inlet] | None:
+        """A subgroup stream of its is over, or is not taken any more; None: there is none of that number."""
+        found = self.inlets.pop(stream, None)
+        if found is not None:
+            party = found[1].source.party
+            open_streams = self.streams[party]
+            open_streams.discard(stream)
+            if not open_streams:
+                del self.streams[party]
+        return found
+
+    def inlets_of(self, party: Party) -> list[int]:
+        """The subgroup streams of one request, in order."""
+        return sorted(self.streams.get(party, ()))
 
     @property
     def worth(self) -> Standing:
@@ -293,7 +316,7 @@ class Book:
     def __init__(self, settings: ForwardingSettings) -> None:
         self.settings = settings
         self.members: dict[int, Member] = {}
-        self.tracks: dict[FullTrackName, Track] = {}
+        self.tracks = Tracks()
         self.routes = Routes()
         self.positions: Mapping[tuple[int, int], int] = {}
         """The route table: (origin, next hop) -> place among the origin's candidates, by Hop IDs."""
@@ -400,8 +423,10 @@ class Book:
     def cancel(self, party: Party) -> None:
         """End a request that feeds us, ours or a PUBLISH of theirs: nothing of what still comes for it counts."""
         member = self.members[party.session]
-        for stream in [stream for stream, (_, inlet) in member.inlets.items() if inlet.source.party == party]:
-            track, inlet = member.inlets.pop(stream)
+        for stream in member.inlets_of(party):
+            found = member.close_inlet(stream)
+            assert found is not None
+            track, inlet = found
             track.close_subgroup(inlet, None, lost=True)
         for stream in [stream for stream, (_, fetched) in member.fetch_inlets.items() if fetched.party == party]:
             del member.fetch_inlets[stream]
@@ -427,6 +452,7 @@ class Book:
 
     def check_invariants(self) -> None:
         self.routes.check_invariants()
+        self.tracks.check_invariants()
         for party in self.roles:
             assert party.request in self.members[party.session].requests
         offers = [(role.track, party) for party, role in self.roles.items() if isinstance(role, Offered)]
@@ -437,4 +463,7 @@ class Book:
             assert self.tracks[track.name] is track
         for track in self.tracks.values():
             track.check_invariants()
+        for member in self.members.values():
+            streams = {(inlet.source.party, stream) for stream, (_, inlet) in member.inlets.items()}
+            assert streams == {(party, stream) for party, found in member.streams.items() for stream in found}
         assert self.budget.used == sum(track.cache.bytes for track in (*self.tracks.values(), *self.retired))

@@ -113,8 +113,8 @@ class Discovery:
         book.give(party, Interested(party, tracks=True))
         book.routes.tracks_interests[party] = interest
         book.peer(party).accept(party.request)
-        for track in tuple(book.tracks.values()):
-            if track.name.namespace[: len(prefix)] == prefix and self._is_published(track):
+        for track in book.tracks.under(prefix):
+            if self._is_published(track):
                 self._offer(track, party, interest)
 
     def update_prefix(self, party: Party, role: Interested, update: int, parameters: Parameters, now: float) -> None:

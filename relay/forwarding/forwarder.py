@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from relay.forwarding import picture
+from relay.forwarding.astray import Astray, astray
 from relay.forwarding.book import (
     Announced,
     Answering,
@@ -105,6 +106,7 @@ class Forwarder:
         for track, fetch_inlet in member.fetch_inlets.values():
             track.close_fetch(fetch_inlet, ResetCode.SESSION_CLOSED)
         member.inlets.clear()
+        member.streams.clear()
         member.fetch_inlets.clear()
         for request in tuple(member.requests):
             self.receive_cancel(session, request, now, lost=True)
@@ -215,11 +217,14 @@ class Forwarder:
 
     def receive_other_way(self, session: int, request: int, way: Way, now: float) -> None:
         """A neighbour has a namespace of before by another way."""
+        book = self._book
         party = Party(session, request)
         if self._upstreams.leads_here(way, session):
+            namespace = book.routes.namespace_of(party)
             self._discovery.withdraw(party, now, lost=False)
-            self._book.cancel(party)
-            self._moving.reconsider(None, now)
+            book.cancel(party)
+            if namespace is not None:
+                self._moving.reconsider(namespace, now)
             return
         before = self._discovery.readvertise(party, way)
         if before is not None:
@@ -279,13 +284,13 @@ class Forwarder:
                 self._another_way(session, role.track.name.namespace, now, lost=lost)
             case Waiting():
                 self._subscribing.cancel_waiting(role, now)
-            case Turning():
-                self._subscribing.reconsider(role.track, now)
             case Feeding():
                 self._subscribing.lost(party, role, now)
             case Announced():
+                namespace = self._book.routes.namespace_of(party)
                 self._discovery.withdraw(party, now, lost=lost)
-                self._another_way(session, None, now, lost=lost)
+                if namespace is not None:
+                    self._another_way(session, namespace, now, lost=lost)
             case Interested():
                 prefix = self._discovery.stop_listening(party)
                 if prefix is not None:
@@ -300,7 +305,7 @@ class Forwarder:
                 self._fetching.refused(role, RequestCode.INTERNAL_ERROR, "the publisher went away")
             case Asked():
                 self._status.cancelled(role, party)
-            case Offered():
+            case Offered() | Turning():
                 self._subscribing.reconsider(role.track, now)
             case _:
                 pass
@@ -387,7 +392,7 @@ class Forwarder:
         if inlet is None:
             member.peer.stop_stream(stream, ResetCode.CANCELLED)
         else:
-            member.inlets[stream] = (feeding.track, inlet)
+            member.open_inlet(stream, feeding.track, inlet)
 
     def receive_object(self, session: int, stream: int, header: ObjectHeader, now: float) -> None:
         found = self._book.members[session].inlets.get(stream)
@@ -421,7 +426,7 @@ class Forwarder:
                 self._malformed(fetched[0], str(problem), now)
 
     def receive_subgroup_end(self, session: int, stream: int, code: int | None, now: float) -> None:
-        found = self._book.members[session].inlets.pop(stream, None)
+        found = self._book.members[session].close_inlet(stream)
         if found is None:
             return
         track, inlet = found
@@ -491,7 +496,7 @@ class Forwarder:
     def handle_deadline(self, now: float) -> None:
         self._book.timers.run(now)
 
-    def _another_way(self, session: int, namespace: Namespace | None, now: float, *, lost: bool) -> None:
+    def _another_way(self, session: int, namespace: Namespace, now: float, *, lost: bool) -> None:
         """A neighbour has one way less, or is below us no longer and may be asked from now on."""
         if not lost and self._book.members[session].hop is not None:
             self._moving.reconsider(namespace, now)
@@ -521,6 +526,15 @@ class Forwarder:
     def carried(self) -> Iterator[Namespace]:
         """The namespace of every track that is known here, as often as it has tracks."""
         return (name.namespace for name in self._book.tracks)
+
+    @property
+    def track_count(self) -> int:
+        """How many tracks are known here."""
+        return len(self._book.tracks)
+
+    def astray(self, firsts: Mapping[int, int]) -> list[Astray]:
+        """Tracks that come from another neighbour than the first for their origin: see `astray`."""
+        return astray(self._book, self._upstreams, firsts)
 
     def publishes(self, session: int) -> bool:
         """Whether others in the mesh may be reading what this session publishes."""
@@ -589,8 +603,8 @@ class Forwarder:
         role = self._book.roles.get(source.party)
         assert isinstance(role, Feeding)
         member = self._book.members[source.party.session]
-        for stream in [stream for stream, (_, inlet) in member.inlets.items() if inlet.source is source]:
-            del member.inlets[stream]
+        for stream in member.inlets_of(source.party):
+            member.close_inlet(stream)
             member.peer.stop_stream(stream, ResetCode.CANCELLED)
         self._subscribing.restart(role, now)
 
@@ -600,7 +614,7 @@ class Forwarder:
         book.malformed += 1
         for member in book.members.values():
             for stream in [stream for stream, (found, _) in member.inlets.items() if found is track]:
-                del member.inlets[stream]
+                member.close_inlet(stream)
                 member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
             for stream in [stream for stream, (found, _) in member.fetch_inlets.items() if found is track]:
                 del member.fetch_inlets[stream]

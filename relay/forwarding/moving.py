@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from relay.forwarding.book import Book, Standing, Turning
 from relay.forwarding.routes import Party, Way
@@ -30,6 +31,9 @@ DOUBLED_S = 1.0
 """For how long a track is paid for when it begins to be doubled: a link that is suspect is judged sooner."""
 
 TAKEN_MOST = 4096
+LOOKED_AT = 64
+PAUSE_S = 0.001
+"""So many tracks are looked at again at once, and when the next are: thousands would fill many turns' time."""
 DECLINED_S = 1.0
 """A neighbour that would not serve us, since it stands below others for the track, is asked again after so long."""
 
@@ -58,19 +62,17 @@ class Moving:
         """Moves that are over since the caller last emptied this; no more than `TAKEN_MOST`."""
         self._purse_bytes = float(DOUBLED_AT_ONCE_BYTES)
         self._counted_bytes = 0
+        self._unseen: dict[Track, None] = {}
+        """Tracks that are to be looked at again, in order."""
 
     def reconsider(self, namespace: Namespace | None, now: float) -> None:
         """Look again at every track (below `namespace`) that neighbours feed, or that wants one to."""
-        for track in tuple(self._book.tracks.values()):
-            if namespace is None or track.name.namespace[: len(namespace)] == namespace:
-                self._reconsider(track, now)
+        self._look(self._book.tracks.under(namespace or ()), now)
 
     def readvertised(self, session: int, namespace: Namespace, now: float) -> None:
         """A neighbour has the namespace by another way: what it feeds us goes on, or it says itself what has ended."""
         book = self._book
-        for track in tuple(book.tracks.values()):
-            if track.name.namespace[: len(namespace)] != namespace:
-                continue
+        for track in book.tracks.under(namespace):
             fed = next((source for source in track.sources.values() if source.party.session == session), None)
             new = self._upstreams.way_of(session, track.name.namespace)
             if fed is not None and fed.way is not None and new is not None:
@@ -117,11 +119,31 @@ class Moving:
         self._purse_bytes = min(self._purse_bytes + DOUBLED_RATIO * fresh, float(DOUBLED_AT_ONCE_BYTES))
         leaving = {session for session, member in self._book.members.items() if member.leaving}
         if leaving:
-            for track in tuple(self._book.tracks.values()):
-                if any(party.session in leaving for party in track.sources):
-                    self._reconsider(track, now)
+            tracks = self._book.tracks.values()
+            self._look([track for track in tracks if any(party.session in leaving for party in track.sources)], now)
 
     # --- Private ---
+
+    def _look(self, tracks: list[Track], now: float) -> None:
+        """Look at these again, as many as a turn has time for; the others follow."""
+        if len(tracks) <= LOOKED_AT:
+            for track in tracks:
+                self._reconsider(track, now)
+            return
+        waits = bool(self._unseen)
+        self._unseen.update(dict.fromkeys(tracks))
+        if not waits:
+            self._look_on(now)
+
+    def _look_on(self, now: float) -> None:
+        tracks = tuple(islice(self._unseen, LOOKED_AT))
+        for track in tracks:
+            del self._unseen[track]
+        if self._unseen:
+            self._book.timers.at(now + PAUSE_S, self._look_on)
+        for track in tracks:
+            if self._book.tracks.get(track.name) is track:
+                self._reconsider(track, now)
 
     def _reconsider(self, track: Track, now: float) -> None:
         self._subscribing.turned(track, now)

@@ -39,9 +39,8 @@ class Seeking:
 
     def leave(self, prefix: Namespace, now: float) -> None:
         """Somebody does no longer: what nobody else reads is let go."""
-        for track in tuple(self._book.tracks.values()):
-            if track.name.namespace[: len(prefix)] == prefix:
-                self._subscribing.reconsider(track, now)
+        for track in self._book.tracks.under(prefix):
+            self._subscribing.reconsider(track, now)
 
     # --- Private ---
 

@@ -37,8 +37,8 @@ class Several:
 
     def appeared(self, party: Party, way: Way, namespace: Namespace, now: float) -> None:
         """A neighbour has a way to a namespace: what is fed by another publisher is asked for there as well."""
-        for track in tuple(self._book.tracks.values()):
-            if track.name.namespace[: len(namespace)] == namespace and self._subscribing.wanted(track):
+        for track in self._book.tracks.under(namespace):
+            if self._subscribing.wanted(track):
                 if track.sources and self._is_another(track, party, way):
                     self._subscribing.ask_afresh(track, party, way)
                 self.watch(track, now)

@@ -198,9 +198,7 @@ class Subscribing:
         Tracks that are held and nobody reads are let go: their source may be dead and not known to be, what it left is
         of the past, and publishers refuse to be asked for nothing. The next reader asks everybody anew.
         """
-        for track in tuple(self._book.tracks.values()):
-            if track.name.namespace[: len(namespace)] != namespace:
-                continue
+        for track in self._book.tracks.under(namespace):
             if self.wanted(track):
                 self._ask(track, party)
             else:
@@ -223,8 +221,8 @@ class Subscribing:
         It withdrew the namespace without ending them; who looks for them now looks for the new publisher's.
         """
         book = self._book
-        for track in tuple(book.tracks.values()):
-            if not track.established or track.name.namespace[: len(namespace)] != namespace:
+        for track in book.tracks.under(namespace):
+            if not track.established:
                 continue
             current = {publisher.session for publisher in book.routes.publishers(track.name.namespace)}
             current |= {neighbour.session for neighbour, _ in book.routes.ways(track.name.namespace)}

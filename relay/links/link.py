@@ -106,6 +106,11 @@ class Link:
         return self._shown[Direction.INBOUND]
 
     @property
+    def inbound_cause(self) -> Symptom:
+        """What brought the direction towards us to its state."""
+        return self._inbound.judge.standing.cause
+
+    @property
     def outbound(self) -> State:
         """Away from us: the worse of the far end's view and ours."""
         return self._shown[Direction.OUTBOUND]

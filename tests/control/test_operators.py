@@ -241,7 +241,7 @@ def test_a_refusal_is_an_answer_with_a_code(canned: Canned) -> None:
 
 def test_top_says_it_once_where_there_is_no_terminal(canned: Canned) -> None:
     nodes = [
-        node("fra-1", troubled=["hkg-1 bad", "sin-1 suspect"]),
+        node("fra-1", troubled=["hkg-1 bad", "sin-1 suspect"], overridden=3),
         node("hkg-1", stage="serving", wanted="draining"),
         node("sin-1", stage="empty", wanted="draining"),
         node("old-1", condition="dead", stage=None, egress_bytes_per_s=None, sessions=None, tracks=None),
@@ -250,10 +250,43 @@ def test_top_says_it_once_where_there_is_no_terminal(canned: Canned) -> None:
     code, out, _ = canned.run("top")
     assert code == 0 and out.splitlines()[0] == "3 nodes, 21 sessions, 6.0 Mbit/s" and len(out.splitlines()) == 6
     assert len(canned.asked) == 1
-    assert row(nodes[0]) == ("fra-1", "eu", "serving", "7", "4", "2", "2.0 Mbit/s", "25 %", "hkg-1 bad, sin-1 suspect")
+    told = ("fra-1", "eu", "serving", "7", "4", "2", "2.0 Mbit/s", "25 %", "3", "hkg-1 bad, sin-1 suspect")
+    assert row(nodes[0]) == told and row(nodes[1])[-2:] == ("-", "-")
     assert [row(one)[2] for one in nodes[1:]] == ["serving, to be draining", "empty", "dead"]
     document = json.loads(canned.run("top", "-o", "json")[1])
     assert document["nodes"] == nodes and document["totals"] == totals(nodes)
+
+
+# --- Overrides ---
+
+OVERRIDE = {
+    "origin": "hkg-1",
+    "instead_of": "hkg-1",
+    "next_hop": "sin-1",
+    "cause": "the link is bad: lossy",
+    "since_wall": 1_767_225_600.0,
+}
+
+
+def test_what_relays_do_instead_of_their_tables(canned: Canned) -> None:
+    told = [{"relay": relay, **OVERRIDE} for relay in ("fra-1", "lhr-1")]
+    canned.answers["/v1/overrides"] = lambda _query, _body: told
+    code, out, _ = canned.run("overrides")
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 3
+    assert lines[1].split()[:4] == ["fra-1", "hkg-1", "hkg-1", "sin-1"] and lines[1].endswith("the link is bad: lossy")
+    assert json.loads(canned.run("overrides", "--node", "lhr-1", "-o", "json")[1]) == told[1:]
+
+
+def test_a_route_says_what_its_relay_does_instead(canned: Canned) -> None:
+    way = {"next_hop": "hkg-1", "through": [], "cost_ms": 91.0, "chosen_at_ms": 91.0, "links": [], "relays": []}
+    known = {"generation": 7, "cause": "first", "better_cycles": 0, "cycles_wanted": 3, "candidates": [way]}
+    canned.answers["/v1/routes"] = lambda _query, _body: {**known, "overrides": [OVERRIDE]}
+    code, out, _ = canned.run("route", "fra-1", "hkg-1")
+    assert code == 0 and "overridden: sin-1 instead of hkg-1 since " in out and "the link is bad: lossy" in out
+    canned.answers["/v1/routes"] = lambda _query, _body: known
+    code, out, _ = canned.run("route", "fra-1", "hkg-1", "--explain")
+    assert code == 0 and "overridden" not in out, "a controller of before says nothing of them"
 
 
 # --- What everything shares ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from relay.helm import BACKOFF_MOST_S, CONNECT_S, MAX_OBEYING, MAX_REMEMBERED, OBEY_AGAIN_S, Helm
+from relay.helm import BACKOFF_MOST_S, CONNECT_S, MAX_OBEYING, MAX_REMEMBERED, OBEY_AGAIN_S, SOON_S, Helm
 from relay.orders import Orders
 from tests.contract.mesh import CONTROLLER, MESH, NOW
 from tests.control.mesh import hello, report
@@ -100,6 +100,9 @@ def test_it_says_hello_then_reports_by_the_clock_and_when_told() -> None:
     town.helm.report_now()
     assert town.helm.next_deadline() == -inf
     assert [message.sequence for message in town.hear()] == [2]
+    town.helm.report_soon(town.now)
+    town.helm.report_soon(town.now + 0.05)
+    assert town.helm.next_deadline() == town.now + SOON_S, "what moves meanwhile is in it"
     assert town.hear(Question(7, "links")) == [Answer(7, "[]")]
 
 

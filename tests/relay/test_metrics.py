@@ -18,7 +18,7 @@ UNITS = ("seconds", "bytes", "ratio", "info", "timestamp_seconds")
 WITHOUT_UNIT = {
     *("sessions", "handshakes", "subscriptions", "upstream_subscriptions", "namespaces", "tracks", "cache_groups"),
     *("ready_sessions", "state", "last_reload_successful", "rooms", "room_waiting_messages", "room_records"),
-    *("room_follower_backlog_records", "room_damaged_records"),
+    *("room_follower_backlog_records", "room_damaged_records", "overrides"),
     *("control_connected", "control_table_term", "control_table_generation"),
 }
 """Gauges that count things: the name is the thing."""

@@ -21,7 +21,7 @@ from tradewind.contract.ids import hop_id
 from tradewind.contract.messages import RelayEntry, RouteTable
 from tradewind.moqt.model import FullTrackName, Properties
 from tradewind.moqt.profiles import NEIGHBOUR
-from tradewind.quic.config import Address, PrivateProtocols, QuicSettings, ServerTrust
+from tradewind.quic.config import Address, Limits, PrivateProtocols, QuicSettings, ServerTrust
 
 MESH = "sim"
 REGION = "somewhere"
@@ -203,7 +203,10 @@ def _private(name: str, region: str) -> PrivateProtocols:
 def mesh_settings(name: str, region: str, life: object) -> MeshSettings:
     """A relay's place in the mesh; another `life` throws another boot."""
     dialling = QuicSettings(
-        protocols=PRIVATE_NAMES, trust=ServerTrust(authorities_pem=pki.trusted(MESH)), keep_alive_s=5.0
+        protocols=PRIVATE_NAMES,
+        trust=ServerTrust(authorities_pem=pki.trusted(MESH)),
+        limits=Limits(bidi_streams=4096, uni_streams=4096),
+        keep_alive_s=5.0,
     )
     dice = Random(f"{life} {name}")
     credentials = pki.credentials(MESH, name, region)

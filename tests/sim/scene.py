@@ -97,6 +97,9 @@ class SceneRelay(Relay):
             if self.control is not None:
                 self.control.helm.report_now()
                 self.control.network.touch(self.control)
+        if self.node.forwarder.take_moves() and self.control is not None:
+            self.control.helm.report_soon(now)
+            self.control.network.touch(self.control)
         return output
 
     def wall(self, wall_now: float) -> float:

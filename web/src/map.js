@@ -400,9 +400,11 @@ function details() {
     if (!node) return [null, []];
     const heard = node.heard_age_s === null ? "–" : `${node.heard_age_s.toFixed(1)} s ago`;
     const wanted = node.wanted === node.stage || !node.stage ? [] : [["wanted", node.wanted]];
+    const overrides = node.overridden ? [["overrides", count(node.overridden)]] : [];
     return [node.id, [
       ["region", node.region], ["state", nodeState(node)], ...wanted, ["sessions", count(node.sessions)],
       ["load", percent(node.load_ratio)], ["out", rate(node.egress_bytes_per_s)], ["heard", heard], ["table", `generation ${node.generation}`],
+      ...overrides,
     ]];
   }
   if (picked?.kind === "link") {
