@@ -28,6 +28,8 @@ class Arrived(NamedTuple):
 
     link: int
     peer: NodeIdentity
+    version: int
+    """Of the contract, that the link speaks."""
 
 
 class Said(NamedTuple):
@@ -154,7 +156,7 @@ class Links:
             proven = self._prove(connection.id, link, data, now)
             if proven is None:
                 return []
-            happened.append(Arrived(connection.id, proven.peer))
+            happened.append(Arrived(connection.id, proven.peer, proven.version))
             data = proven.rest
         try:
             happened += self._read(connection.id, link, data)
