@@ -53,6 +53,8 @@ from tradewind.placing.answering import Edition
 
 PLACING_S = 1.0
 """How often placement is told of loads."""
+PLACING_SOON_S = 0.1
+"""How soon it is told of a relay that came, or was left alone; of one that died or changes its stage at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,8 +374,11 @@ class Plane:
                 if members := self._members.follow(found.relay, self.registry.relay(found.relay, now)):
                     self._out.save(Batch(members=members))
         self.topology.receive(listed, now)
-        if any(not isinstance(found, Alarm) and found.kind in _ABOUT_RELAYS for found in listed):
+        kinds = {found.kind for found in listed if not isinstance(found, Alarm)}
+        if kinds & _AT_ONCE:
             self._tell_placement(now)
+        elif kinds & _SOON:
+            self._place_at = min(self._place_at, now + PLACING_SOON_S)
         for found in listed:
             if not isinstance(found, Alarm) and found.kind is EventKind.DIED:
                 self.reports.forget(found.relay)
@@ -406,7 +411,9 @@ class Plane:
         )
 
 
-_ABOUT_RELAYS = (EventKind.JOINED, EventKind.DIED, EventKind.STAGE, EventKind.ATTACHED, EventKind.DETACHED)
+_AT_ONCE = frozenset((EventKind.DIED, EventKind.STAGE))
+_SOON = frozenset((EventKind.JOINED, EventKind.ATTACHED, EventKind.DETACHED))
+_ABOUT_RELAYS = _AT_ONCE | _SOON
 EVENT_KINDS = (
     *("started", "closed", "violation", "override", "room", "command", "command_done", "command_failed", "overstayed"),
     *(kind.value for kind in EventKind),

@@ -9,13 +9,15 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from control.connected import Connected
-from control.publishing import Publishing, Signing, publish
+from control.publishing import Publishing, Sent, Signing, Wanted, publish
 from control.registry.relays import Registry
 from control.registry.values import Alarm
 from control.topology.planner import Topology
 from control.topology.schedule import Due
 from control.topology.tables import Shared
-from tradewind.contract.messages import RoomEntry, SignedTable, TableDelta
+from tradewind.contract.codec import SINCE
+from tradewind.contract.messages import PackedTable, RoomEntry, SignedTable, TableDelta
+from tradewind.contract.tables import Press
 
 
 class PublisherStatistics(NamedTuple):
@@ -30,7 +32,7 @@ class PublisherStatistics(NamedTuple):
 class Publisher:
     """The tables of one mesh on their way. `cycle_s`: how long a round of whole tables takes."""
 
-    __slots__ = ("_connected", "_counts", "_queue", "_sent", "_shared", "_signing", "_topology")
+    __slots__ = ("_connected", "_counts", "_press", "_queue", "_sent", "_shared", "_signing", "_topology")
 
     def __init__(
         self, topology: Topology, connected: Connected, shared: Shared, signing: Signing, cycle_s: float
@@ -40,8 +42,9 @@ class Publisher:
         self._shared = shared
         self._signing = signing
         self._queue = Publishing(cycle_s)
-        self._sent: dict[str, tuple[int, int, int]] = {}
-        """By relay: on which link its last table went out, and that table's term and generation."""
+        self._press = Press()
+        self._sent: dict[str, tuple[int, Sent]] = {}
+        """By relay: on which link its last table went out, and which it was."""
         self._counts = PublisherStatistics(0, 0, 0)
 
     def receive_new(self, relay: str) -> None:
@@ -67,16 +70,17 @@ class Publisher:
             self._queue.receive_changed(outcome.changed)
         return outcome.alarms
 
-    def take(self, now: float) -> Iterator[tuple[int, SignedTable | TableDelta]]:
+    def take(self, now: float) -> Iterator[tuple[int, SignedTable | PackedTable | TableDelta]]:
         """What goes out now, and on which link. A few tables at most: while more wait, `next_deadline` is now."""
         for relay, whole in self._queue.take(now):
             link = self._connected.of(relay)
             pair = self._topology.tables(relay) if link is not None else None
             if link is None or pair is None:
                 continue
-            on, *sent = self._sent.get(relay, (-1, 0, 0))
-            made = publish(pair, (sent[0], sent[1]) if on == link.number else None, self._signing, whole=whole)
-            self._sent[relay] = link.number, pair.now.term, pair.now.generation
+            on, sent = self._sent.get(relay, (None, None))
+            wanted = Wanted(sent if on == link.number else None, whole, link.version >= SINCE[PackedTable])
+            made = publish(pair, wanted, self._signing, self._press)
+            self._sent[relay] = link.number, Sent(pair.now.term, pair.now.generation)
             if made is not None:
                 self._count(isinstance(made.message, TableDelta), made.size_bytes)
                 yield link.number, made.message
@@ -84,6 +88,7 @@ class Publisher:
     def forget(self, relay: str) -> None:
         """A relay is dead."""
         self._sent.pop(relay, None)
+        self._press.forget(relay)
 
     def statistics(self) -> PublisherStatistics:
         """Since the start."""

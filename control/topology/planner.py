@@ -80,6 +80,7 @@ class Topology:
         "_schedule",
         "_settings",
         "_tables",
+        "_told",
         "_weights",
     )
 
@@ -97,6 +98,7 @@ class Topology:
         self._neighbours: dict[str, tuple[str, ...]] = {}
         self._cycles_to_neighbours = 0
         self._entries: dict[str, RelayEntry] = {}
+        self._told: tuple[RelayEntry, ...] = ()
         self._counts = TopologyStatistics(0, 0, 0, 0, 0, 0, 0)
 
     def receive(self, findings: Iterable[Finding], now: float) -> None:
@@ -136,13 +138,10 @@ class Topology:
             return Outcome(due, alarms=(Alarm(AlarmKind.PLAN_REFUSED, "", step.fault),))
         self._choose_neighbours(cycle=cycle)
         self._enter(registry, now, cycle=cycle)
-        plan = Plan(
-            self._weights.ids,
-            self._routes.ways,
-            self._weights.loss_ratios(),
-            self._neighbours,
-            tuple(self._entries.values()),
-        )
+        entries = tuple(self._entries.values())
+        # The same object where nothing changed, as with routes: it is in every table.
+        self._told = self._told if self._told == entries else entries
+        plan = Plan(self._weights.ids, self._routes.ways, self._weights.loss_ratios(), self._neighbours, self._told)
         changed = self._tables.publish(plan, shared, step.changed, wall_now, whole=cycle)
         return Outcome(due, changed, self._tables.generation, step, self._alarms(step) if cycle else ())
 

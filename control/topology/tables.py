@@ -157,7 +157,10 @@ class Tables:
                 route = Route(origin, tuple(ways) or (Candidate(origin, (), UNREACHED_MS),))
             routes[origin] = route
         self._routes[relay] = routes
-        return tuple(routes.values())
+        found = tuple(routes.values())
+        before = self._made.get(relay)
+        # The same object where nothing changed: then nobody has to compare or encode it again.
+        return before.routes if before is not None and before.routes == found else found
 
 
 def _told(plan: Plan, rank: int, relay: int) -> list[tuple[int, int, float, float]]:

@@ -15,13 +15,15 @@ from tests.contract.values import any_of
 from tradewind.contract import messages as m
 from tradewind.contract.codec import (
     TABLE,
-    TABLE_VERSION,
     TO_RELAY,
     VERSION,
     VERSIONS,
     Codec,
     ContractError,
     Reason,
+)
+from tradewind.contract.tables import (
+    TABLE_VERSION,
     apply_delta,
     decode_table,
     delta_between,

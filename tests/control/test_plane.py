@@ -11,9 +11,9 @@ from tradewind.contract.messages import (
     Answer,
     Command,
     Origin,
+    PackedTable,
     Question,
     RoomReport,
-    SignedTable,
     StreamReport,
     TableDelta,
     Welcome,
@@ -47,7 +47,7 @@ def test_a_change_travels_as_a_difference_and_whole_tables_are_spread_over_the_c
         for relay in fleet.relays.values():
             relay.received.clear()
         fleet.run(0.05)
-        sent = sum(isinstance(m, SignedTable) for relay in fleet.relays.values() for m in relay.received)
+        sent = sum(isinstance(m, PackedTable) for relay in fleet.relays.values() for m in relay.received)
         if sent:
             wholes[step] = sent
     assert set(wholes.values()) == {1} and sum(wholes.values()) == 4

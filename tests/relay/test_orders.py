@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from relay.orders import Fault, Orders
 from tests.contract.mesh import CONTROLLER, DAY_S, MESH, NOW, RELAY, Node, make_mesh
-from tradewind.contract.codec import delta_between, encode_table
 from tradewind.contract.identity import sign_table
 from tradewind.contract.ids import Role
 from tradewind.contract.messages import RelayEntry, Route, RouteTable, SignedTable, TableDelta
+from tradewind.contract.tables import delta_between, encode_table
 
 
 def entry(id: str) -> RelayEntry:
