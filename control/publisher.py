@@ -12,7 +12,8 @@ from control.connected import Connected
 from control.publishing import Publishing, Sent, Signing, Wanted, publish
 from control.registry.relays import Registry
 from control.registry.values import Alarm
-from control.topology.planner import Topology
+from control.topology.paths import Steps
+from control.topology.planner import Outcome, Topology
 from control.topology.schedule import Due
 from control.topology.tables import Shared
 from tradewind.contract.codec import SINCE
@@ -32,7 +33,18 @@ class PublisherStatistics(NamedTuple):
 class Publisher:
     """The tables of one mesh on their way. `cycle_s`: how long a round of whole tables takes."""
 
-    __slots__ = ("_connected", "_counts", "_press", "_queue", "_sent", "_shared", "_signing", "_topology")
+    __slots__ = (
+        "_computing",
+        "_connected",
+        "_counts",
+        "_press",
+        "_queue",
+        "_sent",
+        "_shared",
+        "_signing",
+        "_tableless",
+        "_topology",
+    )
 
     def __init__(
         self, topology: Topology, connected: Connected, shared: Shared, signing: Signing, cycle_s: float
@@ -42,6 +54,9 @@ class Publisher:
         self._shared = shared
         self._signing = signing
         self._queue = Publishing(cycle_s)
+        self._computing: Steps[Outcome] | None = None
+        self._tableless: set[str] = set()
+        """Relays that are here, and not yet part of the plan."""
         self._press = Press()
         self._sent: dict[str, tuple[int, Sent]] = {}
         """By relay: on which link its last table went out, and which it was."""
@@ -58,16 +73,32 @@ class Publisher:
 
     def next_deadline(self, now: float) -> float | None:
         """When `compute` or `take` has something to do."""
+        if self._computing is not None:
+            return now
         moments = (self._topology.next_deadline(), self._queue.next_deadline(now))
         return min((moment for moment in moments if moment is not None), default=None)
 
     def compute(self, registry: Registry, now: float, wall_now: float) -> tuple[Alarm, ...]:
-        """Compute routes if that is due, and queue the tables that are others for it."""
-        outcome = self._topology.handle_deadline(registry, self._shared, now, wall_now)
+        """Compute routes if that is due, one step of it a call; at the end queue the tables that are others for it."""
+        if self._computing is None:
+            due = self._topology.next_deadline()
+            if due is None or now < due:
+                return ()
+            self._computing = self._topology.compute(registry, self._shared, now, wall_now)
+        try:
+            next(self._computing)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+        else:
+            return ()
+        self._computing = None
         if outcome.due is Due.CYCLE:
             self._queue.receive_cycle(outcome.changed, now)
         elif outcome.due is Due.EVENT:
             self._queue.receive_changed(outcome.changed)
+        for relay in sorted(self._tableless):
+            self._queue.receive_new(relay)
+        self._tableless.clear()
         return outcome.alarms
 
     def take(self, now: float) -> Iterator[tuple[int, SignedTable | PackedTable | TableDelta]]:
@@ -75,7 +106,10 @@ class Publisher:
         for relay, whole in self._queue.take(now):
             link = self._connected.of(relay)
             pair = self._topology.tables(relay) if link is not None else None
-            if link is None or pair is None:
+            if link is None:
+                continue
+            if pair is None:
+                self._tableless.add(relay)
                 continue
             on, sent = self._sent.get(relay, (None, None))
             wanted = Wanted(sent if on == link.number else None, whole, link.version >= SINCE[PackedTable])
