@@ -236,6 +236,11 @@ class Plane:
         """Whether a relay has a control link to here."""
         return relay in self._connected
 
+    def link_of(self, relay: str) -> int | None:
+        """The number of that link."""
+        link = self._connected.of(relay)
+        return None if link is None else link.number
+
     @property
     def commands(self) -> Commands:
         """What operators ordered."""

@@ -59,7 +59,8 @@ BAD = {
 def tell(scene: Scene, name: str, message: ToRelay) -> None:
     """The controller says this on the relay's own link."""
     host = scene.controller()
-    link = host.plane._by_relay[name]
+    link = host.plane.link_of(name)
+    assert link is not None
     host._links.send(link, message)
     scene.network.touch(host)
     scene.run(0.1)
