@@ -26,14 +26,11 @@ from tradewind.contract.codec import (
     TO_CONTROLLER,
     Codec,
     ContractError,
-    apply_delta,
-    decode_table,
-    delta_between,
-    encode_table,
 )
 from tradewind.contract.identity import sign_table, verify_table
 from tradewind.contract.ids import Role
 from tradewind.contract.proving import Prover, Verifier
+from tradewind.contract.tables import apply_delta, decode_table, delta_between, encode_table
 
 CHANGED = 0.1
 """The part of routes that changes from one table to the next."""

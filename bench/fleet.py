@@ -15,8 +15,9 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import trio
@@ -28,8 +29,8 @@ from relay.conversation import ALPN, Conversation, Papers
 from tradewind.contract.identity import parse_authority, parse_pem_certificate, parse_pem_key
 from tradewind.contract.ids import Role
 from tradewind.contract.issuing import Order, Terms, certificate_pem, generate_key, issue, key_pem, make_authority
-from tradewind.contract.messages import Hello, LinkReport, Report, SignedTable, TableDelta, Welcome
-from tradewind.quic.config import Limits, QuicSettings, ServerTrust
+from tradewind.contract.messages import Hello, LinkReport, PackedTable, Report, SignedTable, TableDelta, Welcome
+from tradewind.quic.config import Address, Limits, QuicSettings, ServerTrust
 from tradewind.quic.endpoint import Endpoint
 from tradewind.quic.udp import UdpSocket
 
@@ -120,16 +121,32 @@ def make_relays(directory: Path, count: int) -> Iterator[Relay]:
         yield Relay(number, region, Papers(authority, certificate, own), links)
 
 
+class Socket(Protocol):
+    """What a fleet needs of `UdpSocket`."""
+
+    def receive(self) -> list[tuple[bytes, Address]]:
+        """What has come."""
+
+    def send(self, batches: Iterable[tuple[Address, Sequence[bytes]]]) -> None:
+        """Send datagrams."""
+
+    def flush(self) -> None:
+        """Send what waits."""
+
+    async def wait_readable(self) -> None:
+        """Wait until something has come."""
+
+
 class Fleet:
     """All links on one socket."""
 
-    def __init__(self, relays: list[Relay], controller: tuple[str, int]) -> None:
+    def __init__(self, relays: list[Relay], controller: tuple[str, int], socket: Socket | None = None) -> None:
         self.relays = relays
         self.controller = controller
         trust = ServerTrust(verify=False)
         quic = QuicSettings(protocols=(ALPN,), webtransport=False, trust=trust, limits=_LIMITS)
         self.endpoint = Endpoint(quic, is_client=True)
-        self.socket = UdpSocket("127.0.0.1")
+        self.socket: Socket = socket or UdpSocket("127.0.0.1")
         self.by_connection: dict[int, Relay] = {}
         self.waiting = list(reversed(relays))
         self.join_at = 0.0
@@ -172,7 +189,7 @@ class Fleet:
             if isinstance(message, Welcome):
                 relay.welcome = True
                 relay.due = now + relay.dice.random() * REPORT_S
-            elif isinstance(message, SignedTable | TableDelta):
+            elif isinstance(message, SignedTable | PackedTable | TableDelta):
                 self.tables += 1
         if not proven and talk.controller is not None:
             talk.send(relay.hello)

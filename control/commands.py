@@ -8,7 +8,7 @@ anew has forgotten its stage: the order behind its `Wish` is sent to it again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from enum import Enum
 from typing import Literal, NamedTuple
 
@@ -154,9 +154,15 @@ class Commands:
             order = self._orders[id]
             yield Command(order.id, order.action, order.deadline_s, order.session, order.reason)
 
-    def next_deadline(self, connected: set[str]) -> float | None:
+    def due(self, now: float) -> tuple[str, ...]:
+        """Relays for which `commands_to_send` has something, in the order in which their orders came."""
+        return tuple(
+            relay for relay, ids in self._open.items() if any(self._due.get(id, float("inf")) <= now for id in ids)
+        )
+
+    def next_deadline(self, connected: Container[str]) -> float | None:
         """When `commands_to_send` has something for one of these relays."""
-        moments = (self._due[id] for relay in connected for id in self._open.get(relay, ()) if id in self._due)
+        moments = (due for id, due in self._due.items() if self._orders[id].relay in connected)
         return min(moments, default=None)
 
     def note(self, wall_now: float, who: str, what: str, target: str, result: str) -> AuditLine:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tradewind.contract.ids import is_name
 from tradewind.settings import values
+from tradewind.settings.logs import LogSection
 from tradewind.settings.schema import Problem, Schema, Written, setting
 from tradewind.settings.values import Address
 
@@ -104,14 +105,6 @@ class OperatorsSection:
         values.texts("a list of files or directories"),
         "JWK files, as for access tokens: operators' tokens (`tradewind token operator`) are checked with these alone.",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class LogSection:
-    """What is written to standard error."""
-
-    level: str = setting("info", values.choice("debug", "info", "warning", "error"), "The least that is logged.")
-    format: str = setting("auto", values.choice("auto", "console", "json"), "auto: console on a terminal, else JSON.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,8 +120,8 @@ class Controller:
             for happening in links.receive(events, now, wall_now):
                 link = happening.link * MAX_PORTS + number
                 match happening:
-                    case Arrived(_, peer):
-                        self.plane.receive_proven(link, peer)
+                    case Arrived(_, peer, version):
+                        self.plane.receive_proven(link, peer, version)
                     case Said(_, message):
                         self.plane.receive_message(link, message, now, wall_now)
                     case Left(_, why):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from tradewind.contract.codec import TO_CONTROLLER, TO_RELAY, Codec, ContractError, Frames
+from tradewind.contract.codec import TO_CONTROLLER, TO_RELAY, Codec, ContractError, Frames, codec_of
 from tradewind.contract.identity import Authority, IdentityError, NodeIdentity
 from tradewind.contract.ids import Role
 from tradewind.contract.messages import ToController, ToRelay
@@ -28,6 +28,8 @@ class Arrived(NamedTuple):
 
     link: int
     peer: NodeIdentity
+    version: int
+    """Of the contract, that the link speaks."""
 
 
 class Said(NamedTuple):
@@ -71,12 +73,14 @@ class _Link:
 class Links:
     """All links of one endpoint, by their connection's number. `certificate` is ours (DER), `nonce` throws 32 bytes."""
 
-    __slots__ = ("_authority", "_faults", "_links", "_nonce", "_proven", "_refused")
+    __slots__ = ("_authority", "_faults", "_links", "_nonce", "_proven", "_proving", "_refused")
 
     def __init__(self, authority: Authority, nonce: Callable[[], bytes]) -> None:
         self._authority = authority
         self._nonce = nonce
         self._links: dict[int, _Link] = {}
+        self._proving: set[int] = set()
+        """Of these, those that are not proven yet."""
         self._refused: dict[str, int] = {}
         self._proven = 0
         self._faults = 0
@@ -107,22 +111,23 @@ class Links:
 
     def close(self, link: int, why: str) -> None:
         """End a link of whose end nobody has to be told."""
-        known = self._links.pop(link, None)
+        known = self._remove(link)
         if known is not None:
             known.connection.close(0, why[:200])
 
     def next_deadline(self) -> float | None:
         """When `handle_deadline` wants to be called."""
-        moments = (link.verifier.next_deadline() for link in self._links.values())
+        moments = (self._links[number].verifier.next_deadline() for number in self._proving)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
         """End links that were not proven in time."""
-        for number, link in list(self._links.items()):
-            due = link.verifier.next_deadline()
+        for number in list(self._proving):
+            verifier = self._links[number].verifier
+            due = verifier.next_deadline()
             if due is not None and due <= now:
                 try:
-                    link.verifier.handle_deadline(now)
+                    verifier.handle_deadline(now)
                 except IdentityError as error:
                     self._refuse(number, error)
 
@@ -141,6 +146,7 @@ class Links:
             self._authority, server=server, alpn=ALPN, role=Role.RELAY, nonce=self._nonce(), now=now, wall_now=wall_now
         )
         self._links[connection.id] = _Link(connection, stream, verifier)
+        self._proving.add(connection.id)
         connection.send(stream, verifier.bytes_to_send())
 
     def _receive_data(self, connection: Connection, stream: int, data: bytes, fin: bool, now: float) -> list[Happening]:
@@ -154,7 +160,7 @@ class Links:
             proven = self._prove(connection.id, link, data, now)
             if proven is None:
                 return []
-            happened.append(Arrived(connection.id, proven.peer))
+            happened.append(Arrived(connection.id, proven.peer, proven.version))
             data = proven.rest
         try:
             happened += self._read(connection.id, link, data)
@@ -170,8 +176,9 @@ class Links:
             return None
         link.connection.send(link.stream, link.verifier.bytes_to_send())
         if proven is not None:
-            link.decoder = Codec(TO_CONTROLLER, proven.version)
-            link.encoder = Codec(TO_RELAY, proven.version)
+            link.decoder = codec_of(TO_CONTROLLER, proven.version)
+            link.encoder = codec_of(TO_RELAY, proven.version)
+            self._proving.discard(number)
             self._proven += 1
         return proven
 
@@ -187,7 +194,9 @@ class Links:
     def _refuse(self, number: int, error: IdentityError | ContractError) -> None:
         reason = error.reason.value
         self._refused[reason] = self._refused.get(reason, 0) + 1
-        self._links.pop(number).connection.close(0, reason)
+        link = self._remove(number)
+        assert link is not None
+        link.connection.close(0, reason)
 
     def _fail(self, number: int, why: str) -> list[Happening]:
         link = self._links.get(number)
@@ -198,5 +207,9 @@ class Links:
         return self._lose(number, why)
 
     def _lose(self, number: int, why: str) -> list[Happening]:
-        link = self._links.pop(number, None)
+        link = self._remove(number)
         return [Left(number, why)] if link is not None and link.decoder is not None else []
+
+    def _remove(self, number: int) -> _Link | None:
+        self._proving.discard(number)
+        return self._links.pop(number, None)

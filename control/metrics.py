@@ -10,53 +10,42 @@ from dataclasses import dataclass
 
 from control.links import LinksStatistics
 from control.plane import Plane
-from tradewind import metering
-from tradewind.metering import (
-    TURN_BUCKETS_S,
-    Count,
-    Declaration,
-    Histogram,
-    Labelled,
-    Sample,
-    counter,
-    counters,
-    gauge,
-    gauges,
-    histogram,
-)
+from tradewind import metering as m
 
 
 @dataclass(slots=True)
 class MeshMetrics:
     """Relays and links."""
 
-    relays: Labelled = gauges("control_relays", "Relays known, by condition.", "condition")
-    links_troubled: Count = gauge(
+    relays: m.Labelled = m.gauges("control_relays", "Relays known, by condition.", "condition")
+    links_troubled: m.Count = m.gauge(
         "control_links_troubled", "Links between relays that are, or lately were, not usable."
     )
-    overrides: Count = gauge("control_overrides", "Origins to which relays go another way than their tables say.")
-    control_links: Count = gauge("control_links", "Control links of relays that are welcome.")
-    proven: Count = counter("control_links_proven_total", "Control links on which a relay proved who it is.")
-    unproven: Labelled = counters(
+    overrides: m.Count = m.gauge("control_overrides", "Origins to which relays go another way than their tables say.")
+    control_links: m.Count = m.gauge("control_links", "Control links of relays that are welcome.")
+    proven: m.Count = m.counter("control_links_proven_total", "Control links on which a relay proved who it is.")
+    unproven: m.Labelled = m.counters(
         "control_links_refused_total", "Control links that proved nothing, and why.", "reason"
     )
-    faults: Count = counter("control_link_faults_total", "Control links ended for what came on them.")
-    two_boots: Count = counter("control_relays_refused_total", "Relays refused although they proved who they are.")
-    reports: Count = counter("control_reports_total", "Reports taken.")
-    reports_dropped: Count = counter("control_reports_dropped_total", "Reports not looked at: too many of one relay.")
+    faults: m.Count = m.counter("control_link_faults_total", "Control links ended for what came on them.")
+    two_boots: m.Count = m.counter("control_relays_refused_total", "Relays refused although they proved who they are.")
+    reports: m.Count = m.counter("control_reports_total", "Reports taken.")
+    reports_dropped: m.Count = m.counter(
+        "control_reports_dropped_total", "Reports not looked at: too many of one relay."
+    )
 
 
 @dataclass(slots=True)
 class TableMetrics:
     """Paths and route tables."""
 
-    term: Count = gauge("control_term", "This writer's term.")
-    generation: Count = gauge("control_table_generation", "Of the newest route table of this term.")
-    sent: Labelled = counters("control_tables_sent_total", "Route tables sent, whole or as a difference.", "form")
-    made_bytes: Count = counter("control_table_bytes_total", "Bytes of the tables that were signed.")
-    computed: Labelled = counters("control_paths_computed_total", "Computations of all paths, and why.", "due")
-    moved: Labelled = counters("control_routes_moved_total", "Routes that changed, and why.", "cause")
-    plans_refused: Count = counter(
+    term: m.Count = m.gauge("control_term", "This writer's term.")
+    generation: m.Count = m.gauge("control_table_generation", "Of the newest route table of this term.")
+    sent: m.Labelled = m.counters("control_tables_sent_total", "Route tables sent, whole or as a difference.", "form")
+    made_bytes: m.Count = m.counter("control_table_bytes_total", "Bytes of the tables that were signed.")
+    computed: m.Labelled = m.counters("control_paths_computed_total", "Computations of all paths, and why.", "due")
+    moved: m.Labelled = m.counters("control_routes_moved_total", "Routes that changed, and why.", "cause")
+    plans_refused: m.Count = m.counter(
         "control_plans_refused_total", "Plans that broke a rule and were not put into force."
     )
 
@@ -65,43 +54,47 @@ class TableMetrics:
 class PlacementMetrics:
     """Viewers."""
 
-    placed: Count = counter("control_placed_total", "Viewers that were told where to go.")
-    refused: Labelled = counters("control_place_refused_total", "Viewers that were not, and why.", "reason")
-    panicked: Count = counter("control_placed_in_panic_total", "Placements that had to ignore the bounds on load.")
-    moved: Count = counter("control_viewers_moved_total", "Viewers told to leave a relay that goes on.")
-    rehomed: Count = counter("control_viewers_rehomed_total", "Viewers of dead relays that have another one.")
-    stranded: Count = counter("control_viewers_stranded_total", "Viewers of dead relays that found no room.")
+    placed: m.Count = m.counter("control_placed_total", "Viewers that were told where to go.")
+    refused: m.Labelled = m.counters("control_place_refused_total", "Viewers that were not, and why.", "reason")
+    panicked: m.Count = m.counter("control_placed_in_panic_total", "Placements that had to ignore the bounds on load.")
+    moved: m.Count = m.counter("control_viewers_moved_total", "Viewers told to leave a relay that goes on.")
+    rehomed: m.Count = m.counter("control_viewers_rehomed_total", "Viewers of dead relays that have another one.")
+    stranded: m.Count = m.counter("control_viewers_stranded_total", "Viewers of dead relays that found no room.")
 
 
 @dataclass(slots=True)
 class OrderMetrics:
     """Operators and rooms."""
 
-    open: Count = gauge("control_commands_open", "Commands that are not done yet.")
-    ended: Labelled = counters("control_commands_total", "Commands that are over.", "result")
-    sent: Count = counter("control_commands_sent_total", "Commands sent to relays, repeated ones too.")
-    questions: Count = counter("control_questions_total", "Questions put to relays.")
-    rooms: Count = gauge("control_rooms", "Rooms that have a home.")
-    rooms_alone: Count = gauge("control_rooms_without_follower", "Rooms of which there is one copy.")
-    rooms_stuck: Count = gauge("control_rooms_stuck", "Rooms of which nobody who is here may be the home.")
-    promoted: Count = counter("control_rooms_promoted_total", "Rooms that were given another home.")
-    alarms: Labelled = counters("control_events_total", "Events and alarms.", "kind")
+    open: m.Count = m.gauge("control_commands_open", "Commands that are not done yet.")
+    ended: m.Labelled = m.counters("control_commands_total", "Commands that are over.", "result")
+    sent: m.Count = m.counter("control_commands_sent_total", "Commands sent to relays, repeated ones too.")
+    questions: m.Count = m.counter("control_questions_total", "Questions put to relays.")
+    rooms: m.Count = m.gauge("control_rooms", "Rooms that have a home.")
+    rooms_alone: m.Count = m.gauge("control_rooms_without_follower", "Rooms of which there is one copy.")
+    rooms_stuck: m.Count = m.gauge("control_rooms_stuck", "Rooms of which nobody who is here may be the home.")
+    promoted: m.Count = m.counter("control_rooms_promoted_total", "Rooms that were given another home.")
+    alarms: m.Labelled = m.counters("control_events_total", "Events and alarms.", "kind")
 
 
 @dataclass(slots=True)
 class StoreMetrics:
     """What survives."""
 
-    save_seconds: Histogram = histogram("control_store_save_seconds", "Time a batch took to disk.", TURN_BUCKETS_S)
-    unsaved: Count = gauge("control_store_unsaved", "Batches on their way to disk.")
+    save_seconds: m.Histogram = m.histogram(
+        "control_store_save_seconds", "Time a batch took to disk.", m.TURN_BUCKETS_S
+    )
+    unsaved: m.Count = m.gauge("control_store_unsaved", "Batches on their way to disk.")
 
 
 @dataclass(slots=True)
 class TurnMetrics:
     """Whether the controller keeps up."""
 
-    duration: Histogram = histogram("control_turn_duration_seconds", "Time one turn took.", TURN_BUCKETS_S)
-    lag: Histogram = histogram("control_loop_lag_seconds", "How late the event loop woke a timer.", TURN_BUCKETS_S)
+    duration: m.Histogram = m.histogram("control_turn_duration_seconds", "Time one turn took.", m.TURN_BUCKETS_S)
+    lag: m.Histogram = m.histogram(
+        "control_loop_lag_seconds", "How late the event loop woke a timer.", m.TURN_BUCKETS_S
+    )
 
 
 class Metrics:
@@ -123,7 +116,7 @@ class Metrics:
         for condition in ("alive", "detached", "dead"):
             self.mesh.relays.of(condition).set(getattr(known, condition))
         self.mesh.links_troubled.set(known.links_troubled)
-        self.mesh.overrides.set(plane.overrides.count)
+        self.mesh.overrides.set(plane.reports.overrides.count)
         self.mesh.control_links.set(counts.links)
         self.mesh.proven.set(sum(link.proven for link in links))
         self.mesh.faults.set(sum(link.faults for link in links))
@@ -144,9 +137,9 @@ class Metrics:
         self.tables.plans_refused.set(paths.plans_refused)
         self._observe_people(plane)
 
-    def snapshot(self) -> tuple[Sample, ...]:
+    def snapshot(self) -> tuple[m.Sample, ...]:
         """All numbers now; what it returns no longer changes."""
-        return metering.snapshot((self.mesh, self.tables, self.placement, self.orders, self.store, self.turns))
+        return m.snapshot((self.mesh, self.tables, self.placement, self.orders, self.store, self.turns))
 
     def _observe_people(self, plane: Plane) -> None:
         counts, placed = plane.statistics(), plane.placement.statistics()
@@ -172,6 +165,6 @@ class Metrics:
         self.store.unsaved.set(counts.unsaved)
 
 
-def declarations() -> tuple[Declaration, ...]:
+def declarations() -> tuple[m.Declaration, ...]:
     """Every metric there is."""
     return tuple(sample.declaration for sample in Metrics().snapshot())

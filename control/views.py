@@ -54,7 +54,7 @@ def node(plane: Plane, relay: str, now: float) -> dict[str, Any] | None:
     found["loop_lag_ms"] = report.loop_lag_ms if report else None
     found["links"] = plain(report.links) if report else []
     found["origins"] = [shown(origin.namespace) for origin in report.origins] if report else []
-    found["overrides"] = plain(plane.overrides.of(relay))
+    found["overrides"] = plain(plane.reports.overrides.of(relay))
     entries = plane.homes.entries()
     found["home_of"] = [shown(entry.room) for entry in entries if entry.home == relay]
     found["follower_of"] = [shown(entry.room) for entry in entries if entry.follower == relay]
@@ -147,12 +147,12 @@ def route(plane: Plane, relay: str, origin: str, now: float) -> dict[str, Any] |
     if found is None:
         return None
     explained: dict[str, Any] = plain(found)
-    return {**explained, "overrides": plain(plane.overrides.between(relay, origin))}
+    return {**explained, "overrides": plain(plane.reports.overrides.between(relay, origin))}
 
 
 def overrides(plane: Plane) -> list[dict[str, Any]]:
     """Where relays go another way than their tables say, by relay and origin."""
-    return [{"relay": relay, **plain(one)} for relay, one in plane.overrides.everybodys()]
+    return [{"relay": relay, **plain(one)} for relay, one in plane.reports.overrides.everybodys()]
 
 
 def commands(plane: Plane) -> list[dict[str, Any]]:
@@ -227,7 +227,7 @@ def _node(plane: Plane, view: RelayView) -> dict[str, Any]:
         "egress_bytes_per_s": round(report.egress_bytes_per_s) if report else None,
         "tracks": report.tracks if report and plane.streams.tells(view.id) else None,
         "streams": len(told.rows) + told.more,
-        "overridden": len({one.origin for one in plane.overrides.of(view.id)}),
+        "overridden": len({one.origin for one in plane.reports.overrides.of(view.id)}),
         "troubled": [f"{link.neighbour} {_state(link)}" for link in links if _state(link) != "up"],
         "generation": report.generation if report else view.hello.generation,
         "heard_age_s": plain(view.heard_age_s),

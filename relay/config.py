@@ -17,6 +17,7 @@ from tradewind.contract.ids import is_name
 from tradewind.moqt.profiles import BROWSER_ORDER, NATIVE_ORDER, PROFILES
 from tradewind.moqt.settings import ALL_QUIRKS
 from tradewind.settings import values
+from tradewind.settings.logs import LogSection
 from tradewind.settings.schema import Problem, Schema, Written, setting
 from tradewind.settings.values import Address
 
@@ -270,14 +271,6 @@ class RoomsSection:
         values.choices(("control", "value", "voice", "crowd"), "names out of control, value, voice, crowd"),
         "Classes of messages that are refused while there is only one copy.",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class LogSection:
-    """What is written to standard error."""
-
-    level: str = setting("info", values.choice("debug", "info", "warning", "error"), "The least that is logged.")
-    format: str = setting("auto", values.choice("auto", "console", "json"), "auto: console on a terminal, else JSON.")
 
 
 @dataclass(frozen=True, slots=True)

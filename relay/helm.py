@@ -22,6 +22,7 @@ from tradewind.contract.messages import (
     Command,
     Done,
     Hello,
+    PackedTable,
     Question,
     Report,
     RouteTable,
@@ -236,6 +237,8 @@ class Helm:
                 self._report_at = now
             case SignedTable():
                 self._follow(self.orders.receive_table(message, wall_now), now)
+            case PackedTable():
+                self._follow(self.orders.receive_packed(message, wall_now), now)
             case TableDelta():
                 self._follow(self.orders.receive_delta(message, wall_now), now)
             case Command():

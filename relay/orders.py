@@ -14,9 +14,10 @@ from collections import Counter
 from enum import Enum
 from typing import NamedTuple
 
-from tradewind.contract.codec import TO_RELAY, Codec, ContractError, apply_delta, decode_table, encode_table
+from tradewind.contract.codec import TO_RELAY, Codec, ContractError
 from tradewind.contract.identity import Authority, IdentityError, verify_table
-from tradewind.contract.messages import RouteTable, SignedTable, TableDelta
+from tradewind.contract.messages import PackedTable, RouteTable, SignedTable, TableDelta
+from tradewind.contract.tables import apply_delta, decode_table, encode_table, unpack
 
 MAX_FILE_BYTES = 9 * 2**20
 FILE_VERSION = 1
@@ -91,6 +92,14 @@ class Orders:
         taken = self._take(signed, wall_now)
         self._taken["tables"] += taken.fault is None
         return taken
+
+    def receive_packed(self, packed: PackedTable, wall_now: float) -> Taken:
+        """Take a whole table that came in pieces."""
+        try:
+            signed = unpack(packed)
+        except ContractError as error:
+            return self._refuse(Fault.UNREADABLE, str(error))
+        return self.receive_table(signed, wall_now)
 
     def receive_delta(self, delta: TableDelta, wall_now: float) -> Taken:
         """Take a difference to the table in force."""

@@ -19,13 +19,16 @@ after one change equals what would have been computed anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
+Steps: TypeAlias = Generator[None, None, T]
+"""Work that is done a few milliseconds at a time; what it came to is what it returns."""
 Ints: TypeAlias = NDArray[np.int32]
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -42,6 +45,8 @@ _BEST_BYTES = 1 << 28
 _MOST_LABELS = 64
 _CHUNK = 1 << 15
 _ROWS = 128
+_SEGMENTS, _HOPS = 8, 128
+"""How much of 128 rows is one step: a few milliseconds of 500 relays."""
 
 
 class Ways(NamedTuple):
@@ -58,6 +63,16 @@ def quantised(cost_ms: NDArray[np.float64], most_ms: float) -> Ints:
     finite = np.clip(np.where(np.isfinite(cost_ms), cost_ms, 0.0), 0.0, most_ms)
     units = np.rint(finite * UNITS_PER_MS).astype(np.int32) << INDEX_BITS
     return np.where(np.isfinite(cost_ms), units, NO_WAY).astype(np.int32)
+
+
+def finish(steps: Steps[T]) -> T:
+    """Do all of it now."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 def milliseconds(cost: Ints) -> NDArray[np.float64]:
@@ -94,6 +109,18 @@ class Paths:
     )
 
     def __init__(self, links: Ints, relays: Ints, labels: Ints) -> None:
+        self._begin(links, relays, labels)
+        finish(self._compute())
+
+    @classmethod
+    def in_steps(cls, links: Ints, relays: Ints, labels: Ints) -> Steps[Paths]:
+        """The same, made a few milliseconds at a time."""
+        paths = cls.__new__(cls)
+        paths._begin(links, relays, labels)
+        yield from paths._compute()
+        return paths
+
+    def _begin(self, links: Ints, relays: Ints, labels: Ints) -> None:
         size = len(relays)
         if links.shape != (size, size) or labels.shape != (size,) or size > MAX_RELAYS:
             raise ValueError(f"{size} relays do not fit links of {links.shape}")
@@ -107,7 +134,8 @@ class Paths:
         self._links_into = np.ascontiguousarray(self._links.T)
         self._relays = relays.copy()
         self._best = np.full((len(self._segments), size, size), NO_WAY, np.int32)
-        self._compute()
+        self._legs, self._twos, self._two = (np.empty_like(self._links) for _ in range(3))
+        self._short = np.empty_like(self._links)
 
     @property
     def size(self) -> int:
@@ -140,9 +168,14 @@ class Paths:
 
     def spares(self, origin: Ints, relay: Ints, first: Ways, count: int = CANDIDATES - 1) -> list[Ways]:
         """For each pair the next best ways beside `first`, best first, as the module says."""
+        return finish(self.find_spares(origin, relay, first, count))
+
+    def find_spares(self, origin: Ints, relay: Ints, first: Ways, count: int = CANDIDATES - 1) -> Steps[list[Ways]]:
+        """`spares`, a few milliseconds at a time."""
         parts = []
         for at in range(0, len(origin), _CHUNK):
             chunk = slice(at, at + _CHUNK)
+            yield
             parts.append(self._spares(origin[chunk], relay[chunk], Ways(*(f[chunk] for f in first)), count))
         if not parts:
             return [Ways(*(np.empty(0, np.int32) for _ in range(3)))] * count
@@ -199,28 +232,33 @@ class Paths:
         origin, asker = np.nonzero(broken | (hop == relay))
         self._retwo(origin, asker)
 
-    def _compute(self) -> None:
-        self._legs = np.empty_like(self._links)
+    def _compute(self) -> Steps[None]:
         self._set_legs(np.s_[:])
         for at in range(0, self.size, _ROWS):
             rows = slice(at, at + _ROWS)
             sums = np.empty(self._legs[rows].shape, np.int32)
-            for best, segment in zip(self._best, self._segments):
+            for number, (best, segment) in enumerate(zip(self._best, self._segments)):
                 self._extend(self._legs[rows], segment, best[rows], sums)
+                if number % _SEGMENTS == _SEGMENTS - 1:
+                    yield
+            yield
         # Nobody goes round to where he is.
         self._best[:, range(self.size), range(self.size)] = NO_WAY
         self._short = self._best.min(axis=0, initial=NO_WAY)
-        self._twos = np.empty_like(self._links)
+        yield
         self._set_twos(np.s_[:, :])
-        self._two = np.full_like(self._links, NO_WAY)
-        self._compute_two()
+        yield
+        yield from self._compute_two()
 
-    def _compute_two(self) -> None:
+    def _compute_two(self) -> Steps[None]:
         self._two.fill(NO_WAY)
         for at in range(0, self.size, _ROWS):
             rows = slice(at, at + _ROWS)
             sums = np.empty(self._twos[rows].shape, np.int32)
-            self._extend(self._twos[rows], slice(0, self.size), self._two[rows], sums)
+            for first in range(0, self.size, _HOPS):
+                hops = slice(first, min(first + _HOPS, self.size))
+                self._extend(self._twos[rows], hops, self._two[rows], sums)
+                yield
 
     def _extend(self, legs: Ints, hops: slice, best: Ints, sums: Ints) -> None:
         """Lower `best` to what the last link from each of the hops makes of the way to it."""
@@ -267,7 +305,7 @@ class Paths:
     def _retwo(self, origin: NDArray[np.intp], relay: NDArray[np.intp]) -> None:
         """Find the best two-relay way of each of these pairs anew."""
         if len(origin) * 8 > self.size**2:
-            self._compute_two()
+            finish(self._compute_two())
             return
         for at in range(0, len(origin), _CHUNK):
             o, r = origin[at : at + _CHUNK], relay[at : at + _CHUNK]

@@ -16,7 +16,7 @@ from control.registry.relays import Registry
 from control.registry.values import Alarm, AlarmKind, Event, EventKind, Finding
 from control.topology import neighbours
 from control.topology.explain import ExplainedRoute, explain
-from control.topology.paths import NO_WAY, Mask, Paths
+from control.topology.paths import NO_WAY, Mask, Paths, Steps, finish
 from control.topology.routes import Routes, RouteSettings, Step
 from control.topology.schedule import Due, Schedule, ScheduleSettings
 from control.topology.tables import Plan, Shared, TablePair, Tables
@@ -26,6 +26,8 @@ from tradewind.contract.messages import RelayEntry
 
 MANY_LINKS = 64
 """More changed links than that are cheaper computed anew."""
+EVIDENCE_AT_ONCE = 1000
+"""Links whose two views are weighed in one step."""
 NEIGHBOURS_CYCLES = 6
 """Neighbours are chosen anew when relays come or go, and every so many cycles."""
 
@@ -64,6 +66,11 @@ class TopologyStatistics(NamedTuple):
     plans_refused: int
 
 
+class _Made(NamedTuple):
+    weights: Weights
+    paths: Paths
+
+
 class Topology:
     """Routes of one mesh."""
 
@@ -82,6 +89,7 @@ class Topology:
         "_schedule",
         "_settings",
         "_tables",
+        "_told",
         "_trees",
         "_weights",
     )
@@ -101,6 +109,7 @@ class Topology:
         self._neighbours: dict[str, tuple[str, ...]] = {}
         self._cycles_to_neighbours = 0
         self._entries: dict[str, RelayEntry] = {}
+        self._told: tuple[RelayEntry, ...] = ()
         self._counts = TopologyStatistics(0, 0, 0, 0, 0, 0, 0)
 
     def receive(self, findings: Iterable[Finding], now: float) -> None:
@@ -117,7 +126,7 @@ class Topology:
                     self._anew = True
                 case _:
                     continue
-            self._schedule.receive_event(now)
+            self._schedule.receive_event(now, patient=event.kind is EventKind.JOINED)
 
     def receive_change(self, now: float) -> None:
         """Something of the plane's that stands in every table changed: rooms, or keys."""
@@ -129,27 +138,36 @@ class Topology:
 
     def handle_deadline(self, registry: Registry, shared: Shared, now: float, wall_now: float) -> Outcome:
         """Compute what is due, and put it into force."""
+        return finish(self.compute(registry, shared, now, wall_now))
+
+    def compute(self, registry: Registry, shared: Shared, now: float, wall_now: float) -> Steps[Outcome]:
+        """`handle_deadline`, a few milliseconds at a time: tables are as before until the last one.
+
+        What the registry finds in the meantime counts in the next computation; only one may be under way.
+        """
         due = self._schedule.handle_deadline(now)
         if due is Due.NOTHING:
             return Outcome(due)
         cycle = due is Due.CYCLE
-        links, removed = self._update(registry, now, cycle=cycle)
-        step = self._routes.step(self._paths, self._weights.ids, now, cycle=cycle, links=links, removed=removed)
+        made, links, removed = yield from self._update(registry, now, cycle=cycle)
+        step = yield from self._routes.adapt(
+            made.paths, made.weights.ids, now, cycle=cycle, links=links, removed=removed
+        )
+        self._weights, self._paths = made
         self._count(step, cycle=cycle)
         if step.fault:
             return Outcome(due, alarms=(Alarm(AlarmKind.PLAN_REFUSED, "", step.fault),))
         self._choose_neighbours(cycle=cycle)
         self._enter(registry, now, cycle=cycle)
+        yield
         told = self._trees.step(
             self._paths, self._ground(), self._routes.ways, step.changed, now, cycle=cycle, links=links
         )
-        plan = Plan(
-            self._weights.ids,
-            self._trees.ways,
-            self._weights.loss_ratios(),
-            self._neighbours,
-            tuple(self._entries.values()),
-        )
+        yield
+        entries = tuple(self._entries.values())
+        # The same object where nothing changed, as with routes: it is in every table.
+        self._told = self._told if self._told == entries else entries
+        plan = Plan(self._weights.ids, self._trees.ways, self._weights.loss_ratios(), self._neighbours, self._told)
         changed = self._tables.publish(plan, shared, told, wall_now, whole=cycle)
         return Outcome(due, changed, self._tables.generation, step, self._alarms(step) if cycle else ())
 
@@ -181,17 +199,15 @@ class Topology:
         """Since the start."""
         return self._counts
 
-    def _update(self, registry: Registry, now: float, *, cycle: bool) -> tuple[Mask | None, Mask | None]:
-        """Bring weights and paths up to date; returns which links changed and who died, None: computed anew."""
+    def _update(self, registry: Registry, now: float, *, cycle: bool) -> Steps[tuple[_Made, Mask | None, Mask | None]]:
+        """Bring weights and paths up to date; returns them, which links changed and who died, None: computed anew."""
         anew = cycle or self._anew or len(self._links) > MANY_LINKS
         links, died = sorted(self._links), sorted(self._died)
         self._links, self._died, self._anew = set(), set(), False
         if anew:
-            members = registry.members(now)
-            self._weights = Weights(self._settings.weights, self._priors, members, registry.evidence(now))
-            self._paths = Paths(self._weights.links(), self._weights.relays(), self._weights.labels)
+            made = yield from self._make(registry, now)
             self._counts = self._counts._replace(computed_anew=self._counts.computed_anew + 1)
-            return None, None
+            return made, None, None
         size = len(self._weights.ids)
         changed, removed = np.zeros((size, size), np.bool_), np.zeros(size, np.bool_)
         for relay in died:
@@ -206,7 +222,21 @@ class Topology:
                 at = self._weights.index[sender], self._weights.index[receiver]
                 self._paths.set_link(*at, cost)
                 changed[at] = True
-        return changed, removed
+                yield
+        return _Made(self._weights, self._paths), changed, removed
+
+    def _make(self, registry: Registry, now: float) -> Steps[_Made]:
+        members = registry.members(now)
+        evidence = []
+        for found in registry.evidence(now):
+            evidence.append(found)
+            if len(evidence) % EVIDENCE_AT_ONCE == 0:
+                yield
+        weights = Weights(self._settings.weights, self._priors, members, evidence)
+        yield
+        links, relays = weights.links(), weights.relays()
+        yield
+        return _Made(weights, (yield from Paths.in_steps(links, relays, weights.labels)))
 
     def _choose_neighbours(self, *, cycle: bool) -> None:
         ids = self._weights.ids

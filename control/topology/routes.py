@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from control.topology.paths import CANDIDATES, INDEX_BITS, NO_WAY, UNITS_PER_MS, Ints, Mask, Paths, Ways
+from control.topology.paths import CANDIDATES, INDEX_BITS, NO_WAY, UNITS_PER_MS, Ints, Mask, Paths, Steps, Ways, finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,19 @@ class Routes:
         `links`, [sender, receiver], marks those that changed since the last step, `removed` relays that died, by index;
         with None for `links` all may have, and everybody is looked at.
         """
+        return finish(self.adapt(paths, ids, now, cycle=cycle, links=links, removed=removed))
+
+    def adapt(
+        self,
+        paths: Paths,
+        ids: Sequence[str],
+        now: float,
+        *,
+        cycle: bool,
+        links: Mask | None = None,
+        removed: Mask | None = None,
+    ) -> Steps[Step]:
+        """`step`, a few milliseconds at a time: until the last one the plan in force stays as it is."""
         plan = self._adopted(ids)
         size = len(ids)
         indices = self._indices if size == len(self.ids) else _pairs(size)
@@ -149,20 +162,31 @@ class Routes:
         if not cycle and links is not None and tuple(ids) == self.ids:
             asked = np.flatnonzero(self._touched(plan, links, removed) | plan.troubled.ravel())
         origin, relay = indices[0][asked], indices[1][asked]
+        yield
         ways = Ways(*(field.reshape(CANDIDATES, -1)[:, asked] for field in plan.ways))
+        yield
         best = paths.cheapest_of(origin, relay)
-        costs = np.stack([paths.cost_of(origin, relay, ways.hop[k], ways.via[k]) for k in range(CANDIDATES)])
+        found = []
+        for rank in range(CANDIDATES):
+            yield
+            found.append(paths.cost_of(origin, relay, ways.hop[rank], ways.via[rank]))
+        yield
+        costs = np.stack(found)
         costs = np.where(ways.cost < NO_WAY, costs, NO_WAY).astype(np.int32)
+        yield
         moves = self._moves(plan, asked, ways, best, costs[0], now, cycle=cycle, removed=removed)
         moving = moves.first | moves.better | moves.bad | moves.gone
         for field, values in zip(ways, best):
             field[0, moving] = values[moving]
-        respared = self._respare(paths, (origin, relay), ways, costs, moving, cycle=cycle)
+        yield
+        respared = yield from self._respare(paths, (origin, relay), ways, costs, moving, cycle=cycle)
         changed = np.zeros(size * size, np.bool_)
         changed[asked] = moving | respared
+        yield
         self._record(plan, asked, ways, moves, now)
         plan.troubled.ravel()[asked] = ~moving & (costs[0] >= NO_WAY) & (origin != relay)
         first, better, bad, gone = (int(mask.sum()) for mask in moves[:4])
+        yield
         fault = fault_of(origin, relay, ways, size)
         if int((moves.better & ~moves.new).sum()) > self._most_moved(size):
             fault = "too many pairs moved"
@@ -275,13 +299,14 @@ class Routes:
 
     def _respare(
         self, paths: Paths, ends: tuple[Ints, Ints], ways: Ways, costs: Ints, moving: Mask, *, cycle: bool
-    ) -> Mask:
+    ) -> Steps[Mask]:
         """Give spares to who needs or deserves others; returns who got any."""
         broken = ((costs[1:] >= NO_WAY) & (ways.cost[1:] < NO_WAY)).any(axis=0)
         asked = np.flatnonzero((ways.cost[0] < NO_WAY) & (moving | broken | cycle))
         # A bad first way that is kept still takes its relays from the spares.
         first = Ways(ways.hop[0, asked], ways.via[0, asked], np.zeros(len(asked), np.int32))
-        spares = paths.spares(ends[0][asked], ends[1][asked], first)
+        spares = yield from paths.find_spares(ends[0][asked], ends[1][asked], first)
+        yield
         worse, differs = (moving | broken)[asked], moving[asked]
         for rank, spare in enumerate(spares, start=1):
             gain = costs[rank, asked] - spare.cost

@@ -1,7 +1,9 @@
 """When paths are computed: every 10 s, and soon after something happened, but not for each of many events.
 
 The first event after a quiet time waits 10 ms for others that belong to it. While events keep coming the wait doubles
-up to 250 ms, so that a storm costs four computations a second and a single fault none of its time.
+up to 250 ms, so that a storm costs four computations a second and a single fault none of its time. Relays that come,
+one after the other, wait for up to 2 s: hundreds that come at once would else have everybody's table made anew all the
+time.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ class ScheduleSettings:
     cycle_s: float = 10.0
     wait_least_s: float = 0.010
     wait_most_s: float = 0.250
+    wait_patient_s: float = 2.0
+    """The same where nobody is worse off for waiting: relays that come."""
 
 
 class Due(Enum):
@@ -30,7 +34,7 @@ class Due(Enum):
 class Schedule:
     """The next computation. The first cycle is due as soon as something is known."""
 
-    __slots__ = ("_cycle_at", "_done_at", "_event_at", "_settings", "_wait_s")
+    __slots__ = ("_cycle_at", "_done_at", "_event_at", "_patient", "_settings", "_wait_s")
 
     def __init__(self, settings: ScheduleSettings) -> None:
         self._settings = settings
@@ -38,14 +42,19 @@ class Schedule:
         self._event_at: float | None = None
         self._done_at = float("-inf")
         self._wait_s = settings.wait_least_s
+        self._patient = False
+        """What is waited for now can wait for long."""
 
-    def receive_event(self, now: float) -> None:
-        """Something happened that may change paths."""
-        if self._event_at is not None:
+    def receive_event(self, now: float, *, patient: bool = False) -> None:
+        """Something happened that may change paths. `patient`: nothing is worse for it."""
+        if self._event_at is not None and (patient or not self._patient):
             return
-        again = now - self._done_at < 2 * self._settings.wait_most_s
-        self._wait_s = min(2 * self._wait_s, self._settings.wait_most_s) if again else self._settings.wait_least_s
-        self._event_at = now + self._wait_s
+        most_s = self._settings.wait_patient_s if patient else self._settings.wait_most_s
+        again = now - self._done_at < 2 * most_s
+        self._wait_s = min(2 * self._wait_s, most_s) if again else self._settings.wait_least_s
+        at = now + self._wait_s
+        self._event_at = at if self._event_at is None else min(self._event_at, at)
+        self._patient = patient
 
     def next_deadline(self) -> float | None:
         """When to call `handle_deadline`; None: nothing has happened yet."""

@@ -143,7 +143,7 @@ class Tables:
         dirty = self._dirty.pop(relay, set())
         kept = self._routes.setdefault(relay, {})
         at = self._known[relay]
-        columns = [_told(plan, rank, at) for rank in range(CANDIDATES)]
+        columns: list[list[tuple[int, int, float, float]]] = []
         routes = {}
         for entry in plan.entries:
             origin = entry.id
@@ -151,13 +151,18 @@ class Tables:
                 continue
             route = kept.get(origin) if dirty is not None and origin not in dirty else None
             if route is None:
+                # Nearly always nothing changed: then nothing is read out of the plan.
+                columns = columns or [_told(plan, rank, at) for rank in range(CANDIDATES)]
                 index = self._known[origin]
                 made = (told[index] for told in columns)
                 ways = [_candidate(plan.ids, origin, *way) for way in made if way[2] != float("inf")]
                 route = Route(origin, tuple(ways) or (Candidate(origin, (), UNREACHED_MS),))
             routes[origin] = route
         self._routes[relay] = routes
-        return tuple(routes.values())
+        found = tuple(routes.values())
+        before = self._made.get(relay)
+        # The same object where nothing changed: then nobody has to compare or encode it again.
+        return before.routes if before is not None and before.routes == found else found
 
 
 def _told(plan: Plan, rank: int, relay: int) -> list[tuple[int, int, float, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench import contract
-from tradewind.contract.codec import apply_delta, decode_table, delta_between, encode_table
+from tradewind.contract.tables import apply_delta, decode_table, delta_between, encode_table
 
 
 def test_what_is_measured() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import zlib
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -15,17 +17,22 @@ from tests.contract.values import any_of
 from tradewind.contract import messages as m
 from tradewind.contract.codec import (
     TABLE,
-    TABLE_VERSION,
     TO_RELAY,
     VERSION,
     VERSIONS,
     Codec,
     ContractError,
     Reason,
+)
+from tradewind.contract.tables import (
+    TABLE_VERSION,
+    Press,
     apply_delta,
     decode_table,
     delta_between,
     encode_table,
+    pack,
+    unpack,
 )
 
 
@@ -218,3 +225,86 @@ def test_a_table_has_the_same_bytes_whatever_else_is_spoken() -> None:
     assert all(
         Codec(TO_RELAY, version).encode(signed)[2:] == Codec(TO_RELAY).encode(signed)[2:] for version in VERSIONS
     )
+
+
+# --- Pieces ---
+
+
+@given(data=st.data())
+@settings(max_examples=25)
+def test_a_press_makes_the_same_bytes_however_much_it_has_made_before(data: st.DataObject) -> None:
+    """Of several relays, one table after the other: parts are shared, kept, changed, and numbers may be whole."""
+    press, made = Press(), data.draw(TABLES)
+    for _ in range(4):
+        encoded = press.encode(made)
+        assert encoded.data == encode_table(made)
+        signed = m.SignedTable(encoded.data, b"c", b"s")
+        assert unpack(pack(encoded, signed)) == signed
+        other = data.draw(changed(made))
+        kept = data.draw(st.sets(st.sampled_from(["relays", "rooms", "routes"])))
+        made = replace(other, **{name: getattr(made, name) for name in kept}, relay=data.draw(st.sampled_from("ab")))
+
+
+def test_what_many_tables_have_in_common_is_encoded_once() -> None:
+    press, first = Press(), table()
+    other = replace(first, relay="r2", neighbours=("r1",), routes=(m.Route("r1", ()),))
+    ours, theirs, again = press.encode(first), press.encode(other), press.encode(replace(first, generation=8))
+    assert ours.pieces[1] is theirs.pieces[1] is again.pieces[1]
+    assert ours.pieces[2] is again.pieces[2] and ours.pieces[2] != theirs.pieces[2]
+    press.forget("r1")
+    assert press.encode(first).pieces[2] is not ours.pieces[2]
+
+
+def test_a_press_refuses_what_is_no_table() -> None:
+    wrong: list[Any] = [
+        table(relays=(relay("r1"), relay("r1"))),
+        table(routes=(m.Route("r2", ()), m.Route("r2", ()))),
+        table(routes=(m.Route("NOT A NAME", ()),)),
+        table(relays=(relay("r1", load=2.0),)),
+        table(term=-1),
+    ]
+    for made in wrong:
+        with pytest.raises(ContractError, match="shape"):
+            Press().encode(made)
+
+
+@given(data=st.data())
+@settings(max_examples=25)
+def test_a_difference_is_the_same_with_a_press(data: st.DataObject) -> None:
+    old, press = data.draw(TABLES), Press()
+    new = data.draw(changed(old))
+    for before, after in ((old, new), (new, replace(old, term=new.term)), (old, new)):
+        assert delta_between(before, after, press=press) == delta_between(before, after)
+
+
+def test_pieces_that_are_none() -> None:
+    whole = zlib.compress(b"table")
+    bomb = zlib.compress(bytes(TABLE.max_frame_bytes))
+    for pieces, reason in (
+        ((b"",), Reason.MALFORMED),
+        ((b"plain",), Reason.MALFORMED),
+        ((whole[:-1],), Reason.MALFORMED),
+        ((whole + b"x",), Reason.MALFORMED),
+        ((whole, whole[:-5]), Reason.MALFORMED),
+        ((whole, bomb), Reason.TOO_LONG),
+        ((bomb, whole), Reason.TOO_LONG),
+        ((bomb,) * 16, Reason.TOO_LONG),
+    ):
+        with pytest.raises(ContractError) as caught:
+            unpack(m.PackedTable(pieces, b"c", b"s"))
+        assert caught.value.reason is reason
+    assert unpack(m.PackedTable((whole, whole), b"c", b"s")) == m.SignedTable(b"tabletable", b"c", b"s")
+    assert len(unpack(m.PackedTable((bomb,), b"c", b"s")).table) == TABLE.max_frame_bytes
+
+
+@given(pieces=st.lists(st.binary(max_size=60), max_size=4))
+def test_any_pieces(pieces: list[bytes]) -> None:
+    with contextlib.suppress(ContractError):
+        unpack(m.PackedTable(tuple(pieces), b"c", b"s"))
+
+
+def test_version_1_knows_no_pieces() -> None:
+    packed = m.PackedTable((zlib.compress(b"t"),), b"c", b"s")
+    assert Codec(TO_RELAY, 2).decode(Codec(TO_RELAY, 2).encode(packed)) == packed
+    with pytest.raises(ContractError, match="too-new"):
+        Codec(TO_RELAY, 1).encode(packed)

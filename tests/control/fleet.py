@@ -13,13 +13,14 @@ from control.state import Batch, Order, State
 from tests.contract.mesh import CONTROLLER, MESH, NOW
 from tests.control.mesh import hello, link, report
 from tradewind.contract.admission import signer
-from tradewind.contract.codec import apply_delta, decode_table, encode_table
+from tradewind.contract.codec import VERSION
 from tradewind.contract.identity import NodeIdentity, verify_table
 from tradewind.contract.ids import Role
 from tradewind.contract.messages import (
     Answer,
     Command,
     Done,
+    PackedTable,
     Question,
     RoomEntry,
     RoomReport,
@@ -29,6 +30,7 @@ from tradewind.contract.messages import (
     ToRelay,
     Welcome,
 )
+from tradewind.contract.tables import apply_delta, decode_table, encode_table, unpack
 from tradewind.contract.token import generate_key, parse_keys
 from tradewind.placing.policy import Policy
 
@@ -54,6 +56,7 @@ class FakeRelay:
         self.link: int | None = None
         self.silent = False
         self.obeys = True
+        self.version = VERSION
         self.held: RouteTable | None = None
         self.received: list[ToRelay] = []
         self.obeyed: list[str] = []
@@ -68,6 +71,8 @@ class FakeRelay:
         match message:
             case SignedTable():
                 self._take_table(message)
+            case PackedTable():
+                self._take_table(unpack(message))
             case TableDelta():
                 made = encode_table(apply_delta(self.table, message))
                 self._take_table(SignedTable(made, message.certificate, message.signature))
@@ -128,7 +133,7 @@ class Fleet:
         relay.link = self._links
         self._reported.pop(relay.id, None)
         self._by_link[self._links] = relay
-        self.plane.receive_proven(self._links, identity(relay.id, relay.region))
+        self.plane.receive_proven(self._links, identity(relay.id, relay.region), relay.version)
         self.plane.receive_message(self._links, relay.hello, self.now, self.wall_now)
         self.flush()
         return self._links

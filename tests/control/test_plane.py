@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from control.questions import MAX_QUESTIONS
 from control.state import State
 from control.streams import Told
@@ -11,6 +13,7 @@ from tradewind.contract.messages import (
     Answer,
     Command,
     Origin,
+    PackedTable,
     Question,
     RoomReport,
     SignedTable,
@@ -47,7 +50,7 @@ def test_a_change_travels_as_a_difference_and_whole_tables_are_spread_over_the_c
         for relay in fleet.relays.values():
             relay.received.clear()
         fleet.run(0.05)
-        sent = sum(isinstance(m, SignedTable) for relay in fleet.relays.values() for m in relay.received)
+        sent = sum(isinstance(m, PackedTable) for relay in fleet.relays.values() for m in relay.received)
         if sent:
             wholes[step] = sent
     assert set(wholes.values()) == {1} and sum(wholes.values()) == 4
@@ -434,3 +437,35 @@ def test_an_answer_from_another_relay_is_none() -> None:
     fleet.plane.receive_message(link, Answer(ticket, "[]"), fleet.now, fleet.wall_now)
     fleet.flush()
     assert ticket not in fleet.replies
+
+
+def test_a_relay_of_version_1_gets_its_tables_whole_and_others_get_them_in_pieces() -> None:
+    fleet = Fleet(FOUR)
+    old = fleet.relays["a"]
+    fleet.plane.receive_closed(old.link or 0, "gone", fleet.now, fleet.wall_now)
+    old.version = 1
+    fleet.connect(old)
+    fleet.run(25)
+    kinds = {id: {type(m) for m in relay.received} for id, relay in fleet.relays.items()}
+    assert SignedTable in kinds["a"] and PackedTable not in kinds["a"]
+    assert all(PackedTable in kinds[id] and SignedTable not in kinds[id] for id in "bcd")
+    assert len({relay.table.relays for relay in fleet.relays.values()}) == 1
+
+
+def test_many_tables_go_out_a_few_at_a_time() -> None:
+    """Between two calls, and for as long again, the loop is free for viewers and reports."""
+    fleet = Fleet({f"r{number}": "eu" for number in range(12)})
+    fleet.run(15, 0.001)
+    for relay in fleet.relays.values():
+        relay.received.clear()
+    fleet.relays["r3"].stage = "draining"
+    fleet.report(fleet.relays["r3"])
+    sent = []
+    for _ in range(200):
+        before = sum(len(relay.received) for relay in fleet.relays.values())
+        fleet.run(0.001, 0.001)
+        sent.append(sum(len(relay.received) for relay in fleet.relays.values()) - before)
+    assert sum(sent) >= 12 and max(sent) <= 2
+    moments = [at for at, count in enumerate(sent) if count]
+    assert all(later - earlier >= 4 for earlier, later in pairwise(moments))
+    assert {entry.stage for relay in fleet.relays.values() for entry in relay.table.relays} == {"serving", "draining"}

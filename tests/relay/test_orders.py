@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from relay.orders import Fault, Orders
 from tests.contract.mesh import CONTROLLER, DAY_S, MESH, NOW, RELAY, Node, make_mesh
-from tradewind.contract.codec import delta_between, encode_table
 from tradewind.contract.identity import sign_table
 from tradewind.contract.ids import Role
 from tradewind.contract.messages import RelayEntry, Route, RouteTable, SignedTable, TableDelta
+from tradewind.contract.tables import Press, delta_between, encode_table, pack
 
 
 def entry(id: str) -> RelayEntry:
@@ -45,6 +45,22 @@ def test_a_good_table_is_taken_once_and_persisted_once() -> None:
     assert own.receive_table(signed(table()), NOW) == (None, "", False)
     assert own.to_persist() is None
     own.check_invariants()
+
+
+def test_a_table_in_pieces_is_taken_as_one_that_is_whole_and_kept_on_disk_as_such() -> None:
+    own, twin = orders(), orders()
+    encoded, whole = Press().encode(table()), signed(table())
+    packed = pack(encoded, whole)
+    assert own.receive_packed(packed, NOW).fresh and own.table == table()
+    assert own.statistics().tables == 1
+    kept = own.to_persist()
+    twin.receive_table(whole, NOW)
+    assert kept is not None and kept == twin.to_persist()
+    own.check_invariants()
+    assert own.receive_packed(replace(packed, pieces=packed.pieces[:2]), NOW).fault is Fault.UNSIGNED
+    assert own.receive_packed(replace(packed, pieces=(b"x",)), NOW).fault is Fault.UNREADABLE
+    assert own.table == table()
+    assert own.receive_delta(delta(table(1), table(2)), NOW).fresh, "differences follow it"
 
 
 def test_differences_are_checked_over_what_they_make() -> None:

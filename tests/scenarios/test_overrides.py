@@ -42,7 +42,7 @@ class Watched:
 
     def reported(self, relay: str = "fra-1") -> tuple[Override, ...]:
         """What the controller knows of one relay."""
-        return self.scene.controller().plane.overrides.of(relay)
+        return self.scene.controller().plane.reports.overrides.of(relay)
 
     def lines(self) -> list[tuple[str, str, str]]:
         """Of the controller's log."""

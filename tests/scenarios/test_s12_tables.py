@@ -13,10 +13,10 @@ from relay.orders import Fault
 from tests.sim import pki
 from tests.sim.mesh import MESH
 from tests.sim.scene import Scene
-from tradewind.contract.codec import encode_table
 from tradewind.contract.identity import sign_table
 from tradewind.contract.ids import Role
 from tradewind.contract.messages import RouteTable, SignedTable, ToRelay
+from tradewind.contract.tables import encode_table
 
 THREE = ("fra-1", "hkg-1", "lhr-1")
 
@@ -59,7 +59,8 @@ BAD = {
 def tell(scene: Scene, name: str, message: ToRelay) -> None:
     """The controller says this on the relay's own link."""
     host = scene.controller()
-    link = host.plane._by_relay[name]
+    link = host.plane.link_of(name)
+    assert link is not None
     host._links.send(link, message)
     scene.network.touch(host)
     scene.run(0.1)

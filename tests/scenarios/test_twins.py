@@ -46,7 +46,9 @@ def test_the_second_takes_its_place_when_the_first_dies() -> None:
 
 def command(scene: Scene, name: str, message: Command) -> None:
     host = scene.controller()
-    host._links.send(host.plane._by_relay[name], message)
+    link = host.plane.link_of(name)
+    assert link is not None
+    host._links.send(link, message)
     scene.network.touch(host)
     scene.run(0.5)
 

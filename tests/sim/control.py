@@ -158,8 +158,8 @@ class ControlHost:
     def _take(self, events: list[Event], now: float, wall_now: float) -> None:
         for happening in self._links.receive(events, now, wall_now):
             match happening:
-                case Arrived(link, peer):
-                    self.plane.receive_proven(link, peer)
+                case Arrived(link, peer, version):
+                    self.plane.receive_proven(link, peer, version)
                 case Said(link, message):
                     self.plane.receive_message(link, message, now, wall_now)
                 case Left(link, why):

@@ -15,19 +15,19 @@ from tests.sim.mesh import MESH, REGION
 from tests.sim.moving import SESSIONS, Placed
 from tests.sim.tokens import KEY
 from tradewind.contract.admission import signer
-from tradewind.contract.codec import apply_delta, decode_table
 from tradewind.contract.identity import NodeIdentity
 from tradewind.contract.ids import Role
 from tradewind.contract.messages import (
     Command,
     Done,
     Hello,
+    PackedTable,
     Report,
     RouteTable,
-    SignedTable,
     TableDelta,
     ToRelay,
 )
+from tradewind.contract.tables import apply_delta, decode_table, unpack
 from tradewind.contract.token import generate_key, parse_keys, public_key
 from tradewind.placing.policy import Policy
 
@@ -111,8 +111,8 @@ class Steered:
 
     def _take(self, name: str, message: ToRelay) -> None:
         match message:
-            case SignedTable():
-                self.tables[name] = decode_table(message.table)
+            case PackedTable():
+                self.tables[name] = decode_table(unpack(message).table)
             case TableDelta():
                 self.tables[name] = apply_delta(self.tables[name], message)
             case Command():

@@ -7,18 +7,17 @@ new fields (they have defaults), new messages, new words of a closed list. In an
 the messages and words are refused, and both are refused when they come.
 
 Any bytes give a message or `ContractError`. One message has one encoding: keys in order of the alphabet, numbers as
-their field's type has them, so that a signature over bytes says something about values. The rest of this file is what
-route tables need for that: `encode_table`, and differences that end in the same bytes.
+their field's type has them, so that a signature over bytes says something about values. What route tables need for
+that stands in `tables`.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from itertools import pairwise
 from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
@@ -27,12 +26,11 @@ from msgspec import Struct, inspect
 
 from tradewind.contract.messages import (
     OnLink,
+    PackedTable,
     Question,
     Received,
     Report,
     RouteTable,
-    SignedTable,
-    TableDelta,
     ToController,
     ToRelay,
 )
@@ -44,9 +42,6 @@ Since: TypeAlias = Mapping[type[Struct] | tuple[type[Struct], str] | tuple[type[
 VERSION: Final = 2
 VERSIONS: Final = (2, 1)
 """What we speak, newest first: the version of `messages` and, from 2 on, the one before it."""
-TABLE_VERSION: Final = 1
-"""The version in which route tables are written: that of their last change. The two ends of a link may speak different
-versions with others, but a table is signed once, and a difference has to end in the same bytes everywhere."""
 SINCE: Final[Since] = {
     (Report, "tracks"): 2,
     (Report, "streams"): 2,
@@ -56,6 +51,7 @@ SINCE: Final[Since] = {
     (Question, "what", "streams"): 2,
     (Question, "after"): 2,
     (Question, "namespace"): 2,
+    PackedTable: 2,
 }
 """What came after version 1. Entries go when the version before theirs is not spoken any more."""
 
@@ -66,6 +62,7 @@ MAX_FIELDS = 32
 _LENGTH = struct.Struct(">I")
 _SHOWN_CHARACTERS = 160
 _BYTES = (bytes,)
+_ENCODER = msgspec.msgpack.Encoder(order="sorted")
 
 
 class Reason(Enum):
@@ -124,7 +121,7 @@ def choose_version(ours: Iterable[int], theirs: Iterable[int]) -> int:
 class Codec(Generic[M]):
     """One direction in one version. Raises ValueError where `since` names what cannot be left out."""
 
-    __slots__ = ("_absent", "_direction", "_older", "version")
+    __slots__ = ("_absent", "_decoder", "_direction", "_head", "_older", "version")
 
     def __init__(self, direction: Direction[M], version: int = VERSION, since: Since = SINCE) -> None:
         self.version = version
@@ -133,17 +130,25 @@ class Codec(Generic[M]):
         self._absent = frozenset(kind.tag for kind in kinds if since.get(kind.cls, 0) > version)
         found = {kind.tag: _older(kind, version, since) for kind in kinds}
         self._older = {tag: older for tag, older in found.items() if older is not None}
+        self._decoder = msgspec.msgpack.Decoder(direction.kind)
+        self._head = b"\x92" + _ENCODER.encode(version)
 
     def encode(self, message: M) -> bytes:
         """The one encoding of a message, without its length. Raises ContractError where it does not fit its type."""
         try:
             # There and back: what the other end would refuse is refused here, and 1 in a float's place becomes 1.0.
-            checked = self._shape(msgspec.to_builtins(message, builtin_types=_BYTES))
-            tree = msgspec.to_builtins(checked, builtin_types=_BYTES, order="sorted")
-            self._leave_out(tree)
-            data: bytes = msgpack.packb([self.version, tree])
-        except (TypeError, ValueError) as error:
+            checked = self._decoder.decode(_ENCODER.encode(message))
+            tag = checked.__struct_config__.tag
+            self._refuse_absent(tag)
+            if tag in self._older:
+                tree = msgspec.to_builtins(checked, builtin_types=_BYTES, order="sorted")
+                self._older[tag].leave_out(tree)
+                body: bytes = msgpack.packb(tree)
+            else:
+                body = _ENCODER.encode(checked)
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
             raise ContractError(Reason.SHAPE, _shown(error)) from error
+        data = self._head + body
         if len(data) > self._direction.max_frame_bytes:
             raise ContractError(Reason.TOO_LONG, f"{len(data)} bytes {self._direction.name}")
         return data
@@ -154,7 +159,7 @@ class Codec(Generic[M]):
 
     def decode(self, data: bytes) -> M:
         """The message in what `Frames` found. Raises ContractError, whatever the bytes."""
-        version, tree = _envelope(data, self._direction)
+        version, tree = open_envelope(data, self._direction)
         if version != self.version:
             raise ContractError(Reason.VERSION, f"version {version} where {self.version} is spoken")
         return self.read(tree)
@@ -175,15 +180,15 @@ class Codec(Generic[M]):
             raise ContractError(Reason.SHAPE, _shown(error)) from error
         return message
 
-    def _leave_out(self, tree: dict[str, Any]) -> None:
-        tag = tree["t"]
-        self._refuse_absent(tag)
-        if tag in self._older:
-            self._older[tag].leave_out(tree)
-
     def _refuse_absent(self, tag: str) -> None:
         if tag in self._absent:
             raise ContractError(Reason.TOO_NEW, f"{tag} is not in version {self.version}")
+
+
+@cache
+def codec_of(direction: Direction[M], version: int) -> Codec[M]:
+    """The codec of a direction in a version: the same one for all links, for it keeps nothing."""
+    return Codec(direction, version)
 
 
 def frame(data: bytes) -> bytes:
@@ -244,139 +249,10 @@ class Frames:
         raise failure
 
 
-# --- Route tables ---
-
-
-def encode_table(table: RouteTable, version: int = TABLE_VERSION) -> bytes:
-    """The bytes that a table is signed over: relays, routes and rooms by their keys. Raises ContractError."""
-    return _table_codec(version).encode(_in_order(table))
-
-
-def decode_table(data: bytes) -> RouteTable:
-    """The table in `SignedTable.table`, of any version that we speak. Raises ContractError.
-
-    Also where it is not the one encoding of its entries: out of order, or two with one key.
-    """
-    version, tree = _envelope(data, TABLE)
-    if version not in VERSIONS:
-        raise ContractError(Reason.VERSION, f"a table of version {version}")
-    table = _table_codec(version).read(tree)
-    for keyed in _KEYED:
-        _check_ascending(keyed, getattr(table, keyed.name))
-    return table
-
-
-def delta_between(old: RouteTable, new: RouteTable, signed: SignedTable | None = None) -> TableDelta:
-    """What makes `new` out of `old`: `apply_delta` gives a table with the bytes of `new`.
-
-    `signed` is `new` as it was signed; without it the difference carries no signature. Raises ContractError where the
-    two are not for one relay of one mesh.
-    """
-    if (old.mesh, old.relay) != (new.mesh, new.relay):
-        raise ContractError(Reason.OTHER_TABLE, "not for the same relay")
-    changes: dict[str, Any] = {}
-    for keyed in _KEYED:
-        before = {keyed.key(entry): entry for entry in getattr(old, keyed.name)}
-        after = {keyed.key(entry): entry for entry in getattr(new, keyed.name)}
-        changes[keyed.name] = tuple(
-            after[key] for key in sorted(after) if key not in before or not keyed.same(before[key], after[key])
-        )
-        changes[f"{keyed.name}_gone"] = tuple(sorted(before.keys() - after.keys()))
-    return TableDelta(
-        since=old.generation,
-        term=new.term,
-        generation=new.generation,
-        issued_wall=new.issued_wall,
-        certificate=signed.certificate if signed else b"",
-        signature=signed.signature if signed else b"",
-        neighbours=None if old.neighbours == new.neighbours else new.neighbours,
-        placement_keys=None if old.placement_keys == new.placement_keys else new.placement_keys,
-        markets=None if old.markets == new.markets else new.markets,
-        **changes,
-    )
-
-
-def apply_delta(table: RouteTable, delta: TableDelta) -> RouteTable:
-    """The table after a difference, in order. Raises ContractError where the difference is not from this table.
-
-    Whether it really was is only known when `encode_table` of the result verifies under the difference's signature.
-    """
-    if delta.since != table.generation or delta.term < table.term:
-        raise ContractError(
-            Reason.OTHER_TABLE,
-            f"from generation {delta.since} to term {delta.term}, here is {table.generation} of {table.term}",
-        )
-    changes: dict[str, Any] = {}
-    for keyed in _KEYED:
-        entries = {keyed.key(entry): entry for entry in getattr(table, keyed.name)}
-        gone = getattr(delta, f"{keyed.name}_gone")
-        if len(set(gone)) != len(gone) or not entries.keys() >= set(gone):
-            raise ContractError(Reason.OTHER_TABLE, f"{keyed.name}_gone names what is not there")
-        changed = getattr(delta, keyed.name)
-        _check_ascending(keyed, changed)
-        for key in gone:
-            del entries[key]
-        entries.update((keyed.key(entry), entry) for entry in changed)
-        changes[keyed.name] = tuple(entries[key] for key in sorted(entries))
-    if delta.neighbours is not None:
-        changes["neighbours"] = delta.neighbours
-    if delta.placement_keys is not None:
-        changes["placement_keys"] = delta.placement_keys
-    if delta.markets is not None:
-        changes["markets"] = delta.markets
-    return msgspec.structs.replace(
-        table, term=delta.term, generation=delta.generation, issued_wall=delta.issued_wall, **changes
-    )
-
-
-class _Keyed(NamedTuple):
-    """A part of a table whose entries have keys."""
-
-    name: str
-    key: Callable[[Any], Any]
-    same: Callable[[Any, Any], bool]
-    """Whether two entries have the same bytes."""
-
-
-def _same_bytes(one: Struct, other: Struct) -> bool:
-    # 0.0 equals -0.0 and has other bytes; repr tells them apart.
-    return one is other or (one == other and repr(one) == repr(other))
-
-
-def _equal(one: Struct, other: Struct) -> bool:
-    return one is other or one == other
-
-
-_KEYED = (
-    _Keyed("relays", lambda entry: entry.id, _same_bytes),
-    _Keyed("routes", lambda entry: entry.origin, _same_bytes),
-    _Keyed("rooms", lambda entry: entry.room, _equal),
-)
-
-
-@cache
-def _table_codec(version: int) -> Codec[RouteTable]:
-    return Codec(TABLE, version)
-
-
-def _in_order(table: RouteTable) -> RouteTable:
-    changes: dict[str, Any] = {}
-    for keyed in _KEYED:
-        entries = sorted(getattr(table, keyed.name), key=keyed.key)
-        _check_ascending(keyed, entries)
-        changes[keyed.name] = tuple(entries)
-    return msgspec.structs.replace(table, **changes)
-
-
-def _check_ascending(keyed: _Keyed, entries: Sequence[Any]) -> None:
-    if not all(one < other for one, other in pairwise(map(keyed.key, entries))):
-        raise ContractError(Reason.SHAPE, f"{keyed.name} are out of order, or two have one key")
-
-
 # --- Unpacking ---
 
 
-def _envelope(data: bytes, direction: Direction[Any]) -> tuple[int, dict[str, Any]]:
+def open_envelope(data: bytes, direction: Direction[Any]) -> tuple[int, dict[str, Any]]:
     """The version and the message in it, as what msgpack knows. Raises ContractError."""
     if len(data) > direction.max_frame_bytes:
         raise ContractError(Reason.TOO_LONG, f"{len(data)} bytes {direction.name}")

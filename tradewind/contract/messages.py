@@ -4,7 +4,7 @@
 where a name says `wall`, durations are in the unit of their name; ratios are 0 to 1. Who sends which:
 
     relay -> controller     Hello, Report, Done, Answer
-    controller -> relay     Welcome, SignedTable, TableDelta, Command, Question
+    controller -> relay     Welcome, SignedTable, PackedTable, TableDelta, Command, Question
     relay <-> relay         LinkHello, Received (on a link, see `relay.links`)
 """
 
@@ -39,8 +39,8 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t"):
     """What every message has: a tag that says which it is, and no field that its type does not know."""
 
 
-class Part(Struct, frozen=True, forbid_unknown_fields=True):
-    """What messages are made of."""
+class Part(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """What messages are made of. A controller has a million of these, and none of them is ever part of a circle."""
 
 
 # --- Relay to controller ---
@@ -272,6 +272,17 @@ class SignedTable(Message, frozen=True, tag="signed"):
     signature: Annotated[bytes, Meta(max_length=512)]
 
 
+class PackedTable(Message, frozen=True, tag="packed"):
+    """A `SignedTable` whose bytes come in pieces, each deflated (RFC 1950) by itself: see `tables.unpack`.
+
+    What many relays' tables have in common is deflated once for all of them.
+    """
+
+    pieces: Annotated[tuple[Annotated[bytes, Meta(max_length=8_000_000)], ...], Meta(max_length=16)]
+    certificate: Annotated[bytes, Meta(max_length=8192)]
+    signature: Annotated[bytes, Meta(max_length=512)]
+
+
 class TableDelta(Message, frozen=True, tag="delta"):
     """What changed since generation `since`; the result is the table whose bytes `signed.table` would hold.
 
@@ -358,5 +369,5 @@ class Received(Message, frozen=True, tag="received"):
 
 
 ToController: TypeAlias = Hello | Report | Done | Answer
-ToRelay: TypeAlias = Welcome | SignedTable | TableDelta | Command | Question
+ToRelay: TypeAlias = Welcome | SignedTable | PackedTable | TableDelta | Command | Question
 OnLink: TypeAlias = LinkHello | Received

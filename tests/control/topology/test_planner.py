@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
-from control.registry.values import AlarmKind
+from control.registry.values import AlarmKind, Event, EventKind
 from control.topology.planner import Outcome, Topology, TopologySettings
 from control.topology.schedule import Due
 from control.topology.tables import UNREACHED_MS, Shared
@@ -247,3 +248,29 @@ def test_what_placement_needs_stands_in_every_table() -> None:
     plane.topology.receive_change(plane.mesh.now)
     plane.run(1)
     assert {entry.id: entry.placement_key for entry in plane.table("b").relays}["a"] == other
+
+
+def test_a_computation_in_steps_changes_nothing_before_its_end_and_ends_as_one_at_once() -> None:
+    whole, steps = Plane(), Plane()
+    for plane in (whole, steps):
+        plane.run(5)
+        plane.mesh.state["a1", "b1"] = "bad"
+        plane.topology.receive(plane.mesh.run(6.0, 0.5), plane.mesh.now)
+    now, before = steps.mesh.now, steps.table("b1")
+    assert whole.topology.handle_deadline(whole.mesh.registry, whole.shared, now, 1e9).due is Due.CYCLE
+    computing = steps.topology.compute(steps.mesh.registry, steps.shared, now, 1e9)
+    taken = 0
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            next(computing)
+            taken += 1
+            assert steps.table("b1") is before
+            if taken == 3:
+                # What is found in the meantime is for the next one.
+                steps.topology.receive((Event(EventKind.DIED, "c1"),), now)
+    assert taken > 8 and ended.value.value.due is Due.CYCLE
+    assert steps.table("b1") != before
+    for relay in steps.mesh.regions:
+        assert steps.table(relay) == whole.table(relay)
+    due = steps.topology.next_deadline()
+    assert due is not None and due < now + 1.0

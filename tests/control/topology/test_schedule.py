@@ -45,3 +45,22 @@ def test_an_event_within_a_cycle_is_part_of_it() -> None:
     assert schedule.handle_deadline(10.02) is Due.CYCLE
     assert schedule.handle_deadline(10.02) is Due.NOTHING
     assert schedule.next_deadline() == 20.02
+
+
+def test_relays_that_come_wait_for_each_other_and_no_fault_waits_for_them() -> None:
+    schedule = Schedule(ScheduleSettings(cycle_s=1e6))
+    schedule.receive_event(0.0, patient=True)
+    assert schedule.next_deadline() == 0.01, "one alone does not wait"
+    schedule.handle_deadline(0.01)
+    now, computed = 0.01, 0
+    while now < 20:
+        schedule.receive_event(now, patient=True)
+        computed += schedule.handle_deadline(now) is Due.EVENT
+        now += 0.05
+    assert computed <= 18
+    schedule.receive_event(now, patient=True)
+    waits = (schedule.next_deadline() or 0.0) - now
+    schedule.receive_event(now)
+    assert (schedule.next_deadline() or 0.0) - now <= 0.25 < waits
+    schedule.receive_event(now, patient=True)
+    assert (schedule.next_deadline() or 0.0) - now <= 0.25
