@@ -141,7 +141,7 @@ ROOMS = [
     Room("control.publishing", (*CONTROL_PURE, "control.topology")),
     Room("control.outgoing", (*CONTROL_PURE, "control.state")),
     Room("control.questions", (*CONTROL_PURE, "control.outgoing")),
-    Room("control.reports", (*CONTROL_PURE, "control.streams")),
+    Room("control.reports", (*CONTROL_PURE, "control.overrides", "control.streams")),
     Room("control.connected", (*CONTROL_PURE, "control.rivals")),
     Room(
         "control.publisher",
