@@ -26,7 +26,7 @@ from aioquic.quic.connection import (
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.recovery import QuicPacketNumberWindow
-from aioquic.tls import Encoding, Epoch, pull_client_hello  # type: ignore[attr-defined]
+from aioquic.tls import Encoding, Epoch, Group, pull_client_hello  # type: ignore[attr-defined]
 
 from tradewind.quic.config import Address, Limits, PrivateProtocols
 from tradewind.quic.ingest import PacketReader, never_sent
@@ -39,6 +39,8 @@ ACKED = QuicDeliveryState.ACKED
 ONE_RTT = Epoch.ONE_RTT
 DATAGRAM_HEADER_BYTES = 3
 REASON_BYTES = 512
+CLIENT_GROUPS = (Group.SECP256R1, Group.X25519)
+"""Every server has one of these; more would each cost a key in every hello."""
 BAD_CERTIFICATE = QuicErrorCode.CRYPTO_ERROR + 42
 
 
@@ -413,6 +415,9 @@ class QuicCore(StreamCore):
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
+        if self._is_client:
+            # It makes a key for each group that it offers, and two of its four cost ten times as much as the others.
+            self.tls._supported_groups = list(CLIENT_GROUPS)
         if self._private is not None:
             self.tls._server_handle_hello = partial(  # type: ignore[method-assign]
                 self._choose_certificate, self._private, self.tls._server_handle_hello
