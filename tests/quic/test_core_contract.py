@@ -22,7 +22,7 @@ from aioquic.tls import CipherSuite, Context, Epoch
 
 import tradewind.quic
 from tests.quic.pair import Weather, make_pair
-from tradewind.quic.core import QuicCore
+from tradewind.quic.core import CLIENT_GROUPS, QuicCore
 from tradewind.quic.events import Closed, DatagramReceived, StreamData
 from tradewind.quic.http3 import _Streams
 from tradewind.quic.packets import seal
@@ -210,6 +210,7 @@ def test_attributes_exist_on_a_live_connection(opened):
     ]:
         assert hasattr(core, name), name
     assert core._handshake_confirmed
+    assert opened.at_client._core.tls._supported_groups == list(CLIENT_GROUPS)
     assert not core._close_pending
     assert core._network_paths[0].is_validated
     assert not core._has_own_frames()

@@ -20,7 +20,7 @@ from tradewind.client.dialing import ConnectFailed, ask_fingerprint, resolve
 from tradewind.client.exchange import LinkLost, RequestFailed
 from tradewind.client.link import Link
 from tradewind.client.media import Broadcast
-from tradewind.client.receiving import Arrival, GroupEnded, ReceivedObject
+from tradewind.client.receiving import Arrival, FetchEnded, GroupEnded, ReceivedObject
 from tradewind.client.subscription import Join, Subscription
 from tradewind.client.target import Target, TargetError, parse_target
 from tradewind.moqt import events as e
@@ -39,8 +39,11 @@ from tradewind.moqt.model import (
 from tradewind.moqt.profiles import NATIVE_ORDER
 from tradewind.moqt.session import Session
 from tradewind.quic.config import Limits, QuicSettings, ServerTrust
+from tradewind.quic.statistics import ConnectionStatistics
 
 CATALOG_S = 10.0
+ACK_DELAY_S = 0.02
+"""One acknowledgement for all packets of so long: at either end it costs about what a packet of the show does."""
 CATCH_UP_S = 10.0
 """Who has been away for longer begins with the current group: a player would have to skip the rest anyway."""
 MAX_JOINING_GROUPS = 64
@@ -149,6 +152,10 @@ class Visit:
         """What came from the relay, of any kind."""
         return self._link.heard_bytes() if self._link is not None else 0
 
+    def traffic(self) -> ConnectionStatistics | None:
+        """Packets and bytes of it so far; None before there is a connection."""
+        return self._link.traffic() if self._link is not None else None
+
     def ping(self) -> None:
         """Have the relay say that it is there: then `heard_bytes` grows."""
         if self._link is not None:
@@ -212,8 +219,8 @@ class Visit:
                 nursery.start_soon(link.run)
                 try:
                     with trio.move_on_after(self._settings.patience.connect_s):
-                        await link.opened.wait()
-                    if link.opened.is_set() and not link.lost:
+                        await link.started.wait()
+                    if link.started.is_set() and not link.lost:
                         await self._use(link)
                         self.failure = link.lost
                         return
@@ -240,16 +247,22 @@ class Visit:
             trust=replace(trust, pinned_sha256=pin) if pin is not None else trust,
             limits=Limits(idle_timeout_s=settings.idle_timeout_s),
             keep_alive_s=settings.keep_alive_s,
+            ack_delay_s=ACK_DELAY_S,
         )
 
     async def _use(self, link: Link) -> None:
-        self.opened_at = trio.current_time()
-        self._host.wake()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_opened, link)
             nursery.start_soon(self._tell_goaway, link)
             nursery.start_soon(self._play, link)
             await link.ended.wait()
             nursery.cancel_scope.cancel()
+
+    async def _tell_opened(self, link: Link) -> None:
+        await link.opened.wait()
+        if not link.lost:
+            self.opened_at = trio.current_time()
+            self._host.wake()
 
     async def _tell_goaway(self, link: Link) -> None:
         await link.moving.wait()
@@ -364,6 +377,7 @@ class Visit:
         session = link.session
         if largest is None or session is None:
             return request
+        inbox.cover(largest.group if resume is None else resume.group, largest)
         if resume is None:
             continuity.begin(Location(largest.group, 0))
         if not session.profile.fill and session.profile.joining_fetch and (resume is None or resume <= largest):
@@ -379,12 +393,15 @@ class Visit:
 class _Inbox:
     """Takes what comes for one subscription; see `exchange.Inbox`."""
 
-    __slots__ = ("_host", "_name", "_visit", "continuity", "over", "status")
+    __slots__ = ("_asked", "_host", "_is_filled", "_name", "_visit", "continuity", "over", "status")
 
     def __init__(self, visit: Visit, host: Host, name: str) -> None:
         self.continuity = host.continuity(name)
         self.over = trio.Event()
         self.status: int | None = None
+        self._asked: tuple[int, Location] | None = None
+        """What the fill is to bring: from which group on, and up to where."""
+        self._is_filled = False
         self._visit = visit
         self._host = host
         self._name = name
@@ -394,10 +411,23 @@ class _Inbox:
         """When the last object of the track came, over whichever connection."""
         return self.continuity.last_at
 
+    def cover(self, first_group: int, last: Location) -> None:
+        """Say what the fill brings; it may be here already."""
+        self._asked = first_group, last
+        self._tell_fill()
+
+    def _tell_fill(self) -> None:
+        if self._is_filled and self._asked is not None:
+            self.continuity.fill(*self._asked)
+
     def put(self, arrival: Arrival) -> None:
         if isinstance(arrival, GroupEnded):
             self.continuity.end_group(arrival.group)
             self._host.receive_group_end(self._name, arrival.group)
+        elif isinstance(arrival, FetchEnded):
+            if arrival.code is None and arrival.whole:
+                self._is_filled = True
+                self._tell_fill()
         elif isinstance(arrival, ReceivedObject) and arrival.status is ObjectStatus.NORMAL:
             fresh = self.continuity.receive(arrival.location, arrival.received)
             self._visit.note(self._name, arrival.received, fresh=fresh)

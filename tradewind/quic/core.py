@@ -26,7 +26,7 @@ from aioquic.quic.connection import (
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.recovery import QuicPacketNumberWindow
-from aioquic.tls import Encoding, Epoch, pull_client_hello  # type: ignore[attr-defined]
+from aioquic.tls import Encoding, Epoch, Group, pull_client_hello  # type: ignore[attr-defined]
 
 from tradewind.quic.config import Address, Limits, PrivateProtocols
 from tradewind.quic.ingest import PacketReader, never_sent
@@ -39,6 +39,8 @@ ACKED = QuicDeliveryState.ACKED
 ONE_RTT = Epoch.ONE_RTT
 DATAGRAM_HEADER_BYTES = 3
 REASON_BYTES = 512
+CLIENT_GROUPS = (Group.SECP256R1, Group.X25519)
+"""Every server has one of these; more would each cost a key in every hello."""
 BAD_CERTIFICATE = QuicErrorCode.CRYPTO_ERROR + 42
 
 
@@ -79,6 +81,7 @@ class QuicCore(StreamCore):
         retry_source: bytes | None = None,
         pinned_sha256: bytes | None = None,
         private: PrivateProtocols | None = None,
+        ack_delay_s: float | None = None,
     ) -> None:
         super().__init__(
             configuration,
@@ -105,6 +108,7 @@ class QuicCore(StreamCore):
         self._logger = SILENCE
         self._pinned_sha256 = pinned_sha256
         self._private = private
+        self._ack_delay_s = ack_delay_s
         self._writer: PacketWriter | None = None
         self._reader: PacketReader | None = None
         self._idle_s: float | None = None
@@ -402,6 +406,9 @@ class QuicCore(StreamCore):
         if self._writer is None:
             self._begin()
         self._reader = PacketReader(self)
+        if self._ack_delay_s is not None:
+            # Not before: a handshake waits for its acknowledgements.
+            self._ack_delay = self._ack_delay_s
         theirs = self._remote_max_idle_timeout
         self._idle_s = (
             self._configuration.idle_timeout if theirs is None else min(self._configuration.idle_timeout, theirs)
@@ -413,6 +420,9 @@ class QuicCore(StreamCore):
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
+        if self._is_client:
+            # It makes a key for each group that it offers, and two of its four cost ten times as much as the others.
+            self.tls._supported_groups = list(CLIENT_GROUPS)
         if self._private is not None:
             self.tls._server_handle_hello = partial(  # type: ignore[method-assign]
                 self._choose_certificate, self._private, self.tls._server_handle_hello
