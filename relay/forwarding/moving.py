@@ -64,6 +64,8 @@ class Moving:
         self._counted_bytes = 0
         self._unseen: dict[Track, None] = {}
         """Tracks that are to be looked at again, in order."""
+        self._resting: set[Track] = set()
+        """Those that wait until they may move again."""
 
     def reconsider(self, namespace: Namespace | None, now: float) -> None:
         """Look again at every track (below `namespace`) that neighbours feed, or that wants one to."""
@@ -167,6 +169,9 @@ class Moving:
             return
         best, way = candidates[0]
         if any(source.party.session == best.session for source in fed):
+            if len(fed) > 1:
+                # It may be about to be let go: the move away from it goes on, and is undone after a rest.
+                self._has_rested(track, now)
             return
         if not fed:
             self._ask(track, best, way, now)
@@ -188,7 +193,20 @@ class Moving:
             return self._standing(best) < least_bad
         if all(self._is_leaving(source) for source in fed):
             return self._standing(best) is Standing.UP
-        return self._standing(best) is Standing.UP and now - track.moved_at >= RETURN_S
+        return self._standing(best) is Standing.UP and self._has_rested(track, now)
+
+    def _has_rested(self, track: Track, now: float) -> bool:
+        """Whether a track may move to what is only better; it is looked at again once it may."""
+        if now >= track.moved_at + RETURN_S:
+            return True
+        if track not in self._resting:
+            self._resting.add(track)
+            self._book.timers.at(track.moved_at + RETURN_S, partial(self._rested, track))
+        return False
+
+    def _rested(self, track: Track, now: float) -> None:
+        self._resting.discard(track)
+        self._look([track] if self._book.tracks.get(track.name) is track else [], now)
 
     def _move(self, track: Track, fed: list[Source], candidates: Sequence[tuple[Party, Way]], now: float) -> None:
         """Have the track from the best of these, or from whichever of two is there first where what feeds it is bad."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from relay.forwarding.astray import Astray, Hindrance, feeder
 from relay.forwarding.book import Book, ForwardingSettings, Standing
 from relay.forwarding.forwarder import Forwarder
+from relay.forwarding.moving import RETURN_S
 from relay.forwarding.routes import Party, Way
 from relay.forwarding.track import Source
 from relay.metrics import Metrics
@@ -324,3 +325,18 @@ def test_what_is_in_the_way_of_a_track() -> None:
     assert hindrance() is Hindrance.ABSENT
     member.hop = hop("hkg-1")
     assert forwarder.astray({hop("hkg-1"): hop("sin-1")}) == [] == forwarder.astray({})
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_table_that_comes_right_after_a_move_is_followed_once_that_may_be(is_over: bool) -> None:
+    """Tracks rest for a while after a move; what they did not follow then they follow after it."""
+    scene = Watched()
+    scene.follow("sin-1", "hkg-1")
+    scene.mesh.until(lambda: scene.source == {"hkg-1", "sin-1"}, 1.0)
+    if is_over:
+        scene.publisher.send_group(scene.served.alias, 1, [b"x"])
+    scene.mesh.run(0.2)
+    assert scene.source == ({"sin-1"} if is_over else {"hkg-1", "sin-1"})
+    scene.follow("hkg-1", "sin-1")
+    scene.mesh.run(RETURN_S + GRACE_S)
+    assert scene.source == {"hkg-1"} and scene.told() == []
