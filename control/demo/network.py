@@ -10,6 +10,7 @@ Standard input takes orders, one JSON object a line; standard output says what w
     {"order": 3, "media": true}                                      which directions carry media
     {"order": 2, "viewers": [600000, 0.02, 0.04]}                    rate (or null), loss, delay before every viewer
     {"order": 4, "home": "fra"}                                      where addresses are that nobody gave out
+    {"order": 5, "nearer": 0.8}                                      relays are so much nearer to each other
 
 It is a plain loop over epoll: ten thousand datagrams a second would each wake a task otherwise.
 """
@@ -85,10 +86,9 @@ class Network:
         self._fronts = [_udp("127.0.0.1", port) for port in ports]
         self._relays: list[Host] = [(relay_host(number), relay_port) for number in range(len(ports))]
         self._numbers = {host: number for number, host in enumerate(self._relays)}
+        self._nearer = 1.0
         self._ways = {
-            (one, other): self._way(
-                between_relays(RELAYS[one].region, RELAYS[other].region), self._fronts[one], self._relays[other]
-            )
+            (one, other): self._way(self._between(one, other), self._fronts[one], self._relays[other])
             for one in range(len(ports))
             for other in range(len(ports))
             if one != other
@@ -211,10 +211,20 @@ class Network:
             elif "home" in order:
                 self._home = order["home"]
                 done = {"kind": "home", "node": self._home}
+            elif "nearer" in order:
+                self._nearer = float(order["nearer"])
+                for (one, other), way in self._ways.items():
+                    way.narrow.shape = self._between(one, other)
+                done = {"kind": "nearer"}
             else:
                 changed = self._link_viewers(order) if "viewers" in order else self._change_way(order, now)
                 done = {"kind": "fault", **changed}
             _say({"order": order["order"], "at": now, **done})
+
+    def _between(self, one: int, other: int) -> LinkShape:
+        """One direction between two relays."""
+        shape = between_relays(RELAYS[one].region, RELAYS[other].region)
+        return LinkShape(shape.rate_bit_per_s, shape.loss_ratio, shape.delay_s * self._nearer)
 
     def _media(self, now: float) -> list[tuple[str, str, int]]:
         """Every direction between relays, and how much media wanted through there within the last second."""
@@ -232,7 +242,7 @@ class Network:
         names = [spot.id for spot in RELAYS]
         one, other = names.index(order["from"]), names.index(order["to"])
         way = self._ways[one, other]
-        shape = between_relays(RELAYS[one].region, RELAYS[other].region)
+        shape = self._between(one, other)
         loss = shape.loss_ratio if order["loss"] is None else float(order["loss"])
         way.narrow.shape = LinkShape(shape.rate_bit_per_s, loss, shape.delay_s)
         what = "heal" if order["loss"] is None else "loss"

@@ -28,7 +28,7 @@ from control.demo.measuring import Record, Summary
 from control.demo.papers import CONTROLLER, Papers, write_papers
 from control.demo.processes import Program, ShowError, stop_all
 from control.demo.shaper import LinkShape
-from control.demo.world import HOME, MESH, PUBLISHER_HOST, REGIONS, RELAYS, prefixes, relay_host, viewer_host
+from control.demo.world import HOME, MESH, PUBLISHER_HOST, REGIONS, RELAYS, RTT_MS, prefixes, relay_host, viewer_host
 from control.web import PagesMissing, page_server
 
 NAMESPACE = "live/demo"
@@ -61,6 +61,8 @@ class ShowSettings:
     regions: tuple[str, ...] = ()
     """Where viewers are; none: wherever relays are, in turn."""
     home: str = HOME
+    longest_rtt_ms: float | None = None
+    """No two relays are farther apart: all ways between relays are shorter by one ratio."""
     """The region of whoever looks at a page."""
     talk: bool = True
     """Whether somebody at every relay writes into a room."""
@@ -169,6 +171,8 @@ class Show:
         _write_places(papers, self.settings.home)
         await self._start(self._network(papers))
         await self._order({"home": self.settings.home})
+        if self.settings.longest_rtt_ms is not None:
+            await self._order({"nearer": min(1.0, self.settings.longest_rtt_ms / max(RTT_MS.values()))})
         for number, port in enumerate(self._ports):
             listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
             nursery.start_soon(splice, listeners, (relay_host(number), self._ports[0]))
