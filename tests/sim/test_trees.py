@@ -8,6 +8,7 @@ import pytest
 
 from relay.forwarding import ranks
 from relay.forwarding.book import Standing
+from relay.mesh.mesh import near
 from tests.sim.client import TRACK, Client, Outflow, Served
 from tests.sim.mesh import hop
 from tests.sim.network import BLACKOUT
@@ -83,6 +84,13 @@ def test_what_an_origin_sends_to_a_region(relays: int, without: int, with_trees:
         assert all(len(arrivals(one)) >= 25 for one in watched.values())
         check_whole(film, watched)
         check_ranks(region)
+
+
+def test_room_is_left_only_where_there_may_be_heads() -> None:
+    region = Region(3)
+    assert near(region.tables["fra-1"]) == {hop("fra-2"), hop("fra-3")}
+    assert near(region.tables[ORIGIN]) == set()
+    assert near(Region(2).tables["fra-1"]) == set()
 
 
 def test_a_head_without_viewers_carries_what_its_edges_want() -> None:
