@@ -107,7 +107,7 @@ def test_a_head_without_viewers_carries_what_its_edges_want() -> None:
 
 
 def test_a_dead_heads_edges_go_to_the_other_one_and_miss_nothing() -> None:
-    region = Region(12)
+    region = Region(8)
     film = Film(region)
     watched = region.watch()
     film.play(2.0)
@@ -136,7 +136,7 @@ def test_a_dead_heads_edges_go_to_the_other_one_and_miss_nothing() -> None:
 
 
 def test_a_heads_long_link_goes_bad_and_its_edges_stay() -> None:
-    region = Region(12)
+    region = Region(8)
     film = Film(region)
     watched = region.watch()
     film.play(2.0)
@@ -199,7 +199,7 @@ def test_a_head_that_is_emptied_loses_its_edges_and_nobody_notices() -> None:
 
 def test_tables_of_two_generations_at_once() -> None:
     """Half of the relays do not know of a head any more that the others still ask, then the other way round."""
-    region = Region(8)
+    region = Region(6)
     film = Film(region)
     watched = region.watch()
     film.play(2.0)
@@ -210,7 +210,7 @@ def test_tables_of_two_generations_at_once() -> None:
     for generations in ((old, new), (new, old), (old, old), (new, new)):
         for number, name in enumerate(region.members):
             region.take(name, generations[number % 2][name])
-        for _ in range(4):
+        for _ in range(3):
             film.play(1.0)
             check_ranks(region)
     region.run(1.0)
