@@ -159,11 +159,9 @@ class Topology:
             return Outcome(due, alarms=(Alarm(AlarmKind.PLAN_REFUSED, "", step.fault),))
         self._choose_neighbours(cycle=cycle)
         self._enter(registry, now, cycle=cycle)
-        yield
-        told = self._trees.step(
+        told = yield from self._trees.adapt(
             self._paths, self._ground(), self._routes.ways, step.changed, now, cycle=cycle, links=links
         )
-        yield
         entries = tuple(self._entries.values())
         # The same object where nothing changed, as with routes: it is in every table.
         self._told = self._told if self._told == entries else entries

@@ -20,7 +20,7 @@ is near to those that take from it. A region of two has nothing to gain: both wo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -122,16 +122,37 @@ class Trees:
         cycle: bool,
         links: Mask | None = None,
     ) -> Mask:
-        """Follow the plan's `ways`, of which `changed` pairs changed; returns which pairs are told of others.
+        """`adapt`, all at once."""
+        steps = self.adapt(paths, ground, ways, changed, now, cycle=cycle, links=links)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                told: Mask = done.value
+                return told
 
-        Heads are chosen in a `cycle`, and when relays came or went. In between pairs only leave what went bad:
-        `links`, [sender, receiver], marks links that changed, None: all may have.
+    def adapt(
+        self,
+        paths: Paths,
+        ground: Ground,
+        ways: Ways,
+        changed: Mask,
+        now: float,
+        *,
+        cycle: bool,
+        links: Mask | None = None,
+    ) -> Generator[None, None, Mask]:
+        """Follow the plan's `ways`, of which `changed` pairs changed, a few milliseconds at a time.
+
+        Returns which pairs are told of others. Heads are chosen in a `cycle`, and when relays came or went; in between
+        pairs only leave what went bad: `links`, [sender, receiver], marks links that changed, None: all may have.
+        One at a time; until it is over `ways` are partly those of before.
         """
         whole = cycle or links is None or ground.ids != self.ids
         if ground.ids != self.ids:
             self._adopt(ground.ids, now)
         if whole:
-            self._choose(paths, ground, ways, cycle=cycle)
+            yield from self._choose(paths, ground, ways, cycle=cycle)
             asked = np.arange(len(self.ids) ** 2)
         else:
             assert links is not None
@@ -144,13 +165,16 @@ class Trees:
             return told
         self._ways = Ways(*(field.copy() for field in self._ways))
         # Edges go as their heads are told to go.
-        for part in (~edge, edge):
-            self._tell(paths, ground, ways, origin[part], relay[part], told, now)
+        for part in (np.flatnonzero(~edge), np.flatnonzero(edge)):
+            for at in range(0, len(part), _CHUNK):
+                some = part[at : at + _CHUNK]
+                self._tell(paths, ground, ways, origin[some], relay[some], told, now)
+                yield
         return told
 
     # --- Who is a head ---
 
-    def _choose(self, paths: Paths, ground: Ground, ways: Ways, *, cycle: bool) -> None:
+    def _choose(self, paths: Paths, ground: Ground, ways: Ways, *, cycle: bool) -> Generator[None, None, None]:
         size = len(self.ids)
         origin, relay = (index.astype(np.int32) for index in np.indices((size, size)))
         hops, vias, cost = _going(paths, ways, origin, relay)
@@ -176,6 +200,7 @@ class Trees:
             may = ground.free[members] | (ground.steady[members] & were[grid])
             eligible = (here < NO_WAY) & may & ~self._dismissed[grid]
             self._plant(origins, members, eligible, ground.linked[np.ix_(members, members)])
+            yield
         self._relieve(paths, ground, ways)
 
     def _judge(self, grid: tuple[NDArray[np.intp], ...], poor: Mask, good: Mask) -> None:
@@ -360,6 +385,7 @@ class Trees:
 
 _NONE = (0, 0, NO_WAY)
 _UNSEEN = 255
+_CHUNK = 1 << 14
 
 
 def _going(paths: Paths, ways: Ways, origin: Ints, relay: Ints) -> Ways:

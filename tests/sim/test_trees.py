@@ -8,6 +8,7 @@ import pytest
 
 from relay.forwarding import ranks
 from relay.forwarding.book import Standing
+from relay.mesh.mesh import near
 from tests.sim.client import TRACK, Client, Outflow, Served
 from tests.sim.mesh import hop
 from tests.sim.network import BLACKOUT
@@ -85,6 +86,13 @@ def test_what_an_origin_sends_to_a_region(relays: int, without: int, with_trees:
         check_ranks(region)
 
 
+def test_room_is_left_only_where_there_may_be_heads() -> None:
+    region = Region(3)
+    assert near(region.tables["fra-1"]) == {hop("fra-2"), hop("fra-3")}
+    assert near(region.tables[ORIGIN]) == set()
+    assert near(Region(2).tables["fra-1"]) == set()
+
+
 def test_a_head_without_viewers_carries_what_its_edges_want() -> None:
     region = Region(6)
     film = Film(region)
@@ -99,7 +107,7 @@ def test_a_head_without_viewers_carries_what_its_edges_want() -> None:
 
 
 def test_a_dead_heads_edges_go_to_the_other_one_and_miss_nothing() -> None:
-    region = Region(12)
+    region = Region(8)
     film = Film(region)
     watched = region.watch()
     film.play(2.0)
@@ -128,7 +136,7 @@ def test_a_dead_heads_edges_go_to_the_other_one_and_miss_nothing() -> None:
 
 
 def test_a_heads_long_link_goes_bad_and_its_edges_stay() -> None:
-    region = Region(12)
+    region = Region(8)
     film = Film(region)
     watched = region.watch()
     film.play(2.0)
@@ -191,7 +199,7 @@ def test_a_head_that_is_emptied_loses_its_edges_and_nobody_notices() -> None:
 
 def test_tables_of_two_generations_at_once() -> None:
     """Half of the relays do not know of a head any more that the others still ask, then the other way round."""
-    region = Region(8)
+    region = Region(6)
     film = Film(region)
     watched = region.watch()
     film.play(2.0)
@@ -202,7 +210,7 @@ def test_tables_of_two_generations_at_once() -> None:
     for generations in ((old, new), (new, old), (old, old), (new, new)):
         for number, name in enumerate(region.members):
             region.take(name, generations[number % 2][name])
-        for _ in range(4):
+        for _ in range(3):
             film.play(1.0)
             check_ranks(region)
     region.run(1.0)
