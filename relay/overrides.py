@@ -185,7 +185,7 @@ class OverrideMeter:
 
 
 def _of_link(standing: Standing) -> Cause:
-    return Cause(standing.name.lower())
+    return Cause.BAD if standing is Standing.SILENT else Cause(standing.name.lower())
 
 
 def _text(kept: _Kept) -> str:

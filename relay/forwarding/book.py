@@ -126,6 +126,8 @@ class Member:
     """It goes soon: a neighbour that is being emptied, or a publisher that we have asked to move."""
     told: dict[Namespace, Told] = field(default_factory=dict)
     """What that neighbour has been told of, by us."""
+    withheld: dict[Namespace, float] = field(default_factory=dict)
+    """Namespaces that it is not told of until then: see `Upstreams.withhold`."""
     requests: set[int] = field(default_factory=set)
     inlets: dict[int, tuple[Track, Inlet]] = field(default_factory=dict)
     """Its subgroup streams, by stream: see `open_inlet`."""

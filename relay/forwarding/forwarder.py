@@ -503,7 +503,7 @@ class Forwarder:
 
     def keep_limits(self, now: float) -> None:
         """Bring the cache within its bounds of bytes and age; call it now and then."""
-        self._upstreams.keep_house()
+        self._upstreams.keep_house(now)
         self._moving.keep_house(now)
         self._book.budget.shrink()
         self._book.budget.expire(now)

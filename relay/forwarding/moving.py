@@ -106,7 +106,7 @@ class Moving:
             for party in tuple(track.turning):
                 turning = self._book.roles[party]
                 assert isinstance(turning, Turning)
-                self._subscribing.give_back(turning)
+                self._subscribing.give_back(turning, now)
 
     def declined(self, track: Track, session: int, now: float) -> None:
         """A neighbour would not serve us a track that we have: the next one is asked at once."""
@@ -164,7 +164,10 @@ class Moving:
         candidates = self._upstreams.candidates(track)
         good = bool(candidates) and self._standing(candidates[0][0]) < Standing.BAD
         if not good and all(self._worth(source) >= Standing.BAD for source in fed):
-            candidates = self._upstreams.turnable(track)[:1] or candidates
+            turnable = self._upstreams.turnable(track)[:1]
+            if fed and not turnable:
+                self._upstreams.withhold(track, now)
+            candidates = turnable or candidates
         if not candidates:
             return
         best, way = candidates[0]

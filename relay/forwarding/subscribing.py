@@ -374,7 +374,7 @@ class Subscribing:
     def _lose_patience(self, turning: Turning, now: float) -> None:
         self.turned(turning.track, now)
         if turning.party in turning.track.turning:
-            self.give_back(turning)
+            self.give_back(turning, now)
 
     def turned(self, track: Track, now: float) -> None:
         """Sources have gone: serve neighbours that fed us, and whom we are above now."""
@@ -385,12 +385,12 @@ class Subscribing:
                 track.children[party] = claim
                 self._establish(party, track, turning.parameters, turning.since, now)
 
-    def give_back(self, turning: Turning) -> None:
+    def give_back(self, turning: Turning, now: float) -> None:
         """We have no other way: who feeds us and has lost its own must ask somebody else."""
         party, track = turning.party, turning.track
         self._book.take(party)
         self._book.peer(party).reject(party.request, RequestCode.UNINTERESTED, "we have it from you")
-        self._book.forget_if_unused(track)
+        self.reconsider(track, now)
 
     def _ask_somebody(self, track: Track) -> bool:
         """SUBSCRIBE to every publisher here of the namespace, or else to the best neighbour; whether any was asked.

@@ -21,6 +21,8 @@ MOST_TRACKS, MOST_NAMES_BYTES = 256, 16_384
 """How many published tracks of a namespace neighbours are told of."""
 MOST_RELAYS = 3
 """On the way of an advertisement: with ourselves behind it, two stand between the origin and us."""
+WITHHELD_S = 10.0
+"""How long a neighbour is not told of a way that is bad from us, unless it is better sooner."""
 UNRANKED = 99
 """The place of a neighbour that the route table does not name."""
 
@@ -143,8 +145,27 @@ class Upstreams:
                 epochs[name] = one.epoch
         return [(name, publisher_hop(here, name, epoch)) for name, epoch in epochs.items()]
 
-    def keep_house(self) -> None:
-        """Forget tracks that are published no longer."""
+    def withhold(self, track: Track, now: float) -> None:
+        """What feeds a track is bad, and the claims below us leave no room for anything else: have those go elsewhere.
+
+        Only neighbours that told us of a way of their own: they move, and we may ask others, or them.
+        """
+        book = self._book
+        for session in {party.session for party in track.children}:
+            member, way = book.members[session], self.way_of(session, track.name.namespace)
+            if member.standing >= Standing.BAD or way is None or book.settings.hop in way.hops:
+                continue
+            for namespace in [name for name in member.told if track.name.namespace[: len(name)] == name]:
+                member.withheld[namespace] = now + WITHHELD_S
+                self._tell(member, namespace)
+
+    def keep_house(self, now: float) -> None:
+        """Forget tracks that are published no longer; tell again what was withheld."""
+        for member in self._book.members.values():
+            for namespace, until in tuple(member.withheld.items()):
+                if now >= until or not self._all_bad(member, namespace):
+                    del member.withheld[namespace]
+                    self._tell(member, namespace)
         for namespace, one in tuple(self._book.routes.published.items()):
             for name in tuple(one.names):
                 track = self._book.tracks.get(FullTrackName(namespace, name))
@@ -168,11 +189,19 @@ class Upstreams:
         worth = book.members[party.session].worth
         return way.cost, worth, book.positions.get((way.origin, way.neighbour), UNRANKED), way.relays, way.neighbour
 
+    def _all_bad(self, member: Member, namespace: Namespace) -> bool:
+        """Whether every way that this neighbour might be told of is bad."""
+        found = self._book.routes.announced.get(namespace)
+        if found is None or len(found.parties) > len(found.ways):
+            return False
+        ways = [party for party, way in found.ways.items() if member.hop not in way.hops]
+        return all(self._book.members[party.session].standing >= Standing.BAD for party in ways)
+
     def _hops_below(self, track: Track) -> set[int | None]:
         return {self._book.members[party.session].hop for party in (*track.children, *track.turning)}
 
     def _tell(self, member: Member, namespace: Namespace) -> None:
-        way = self._best_for(member, namespace)
+        way = None if namespace in member.withheld else self._best_for(member, namespace)
         told = member.told.get(namespace)
         if way is None:
             if told is not None:
