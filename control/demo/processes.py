@@ -18,6 +18,9 @@ from control.cli.main import relay_environment
 
 STARTS_WITHIN_S = 30.0
 STOPS_WITHIN_S = 8.0
+DRAINS_FOR_S = 1.0
+"""How long a relay that is asked to end may take to empty itself; asked again it ends at once. Whole meshes end here,
+and relays that read from each other would wait for one another."""
 READ_BYTES = 65_536
 MAX_LINE_BYTES = 65_536
 
@@ -95,6 +98,10 @@ class Program:
         assert self.process is not None
         if self.process.stdin is not None:
             await self.process.stdin.aclose()
+        if self.module == "relay":
+            with trio.move_on_after(DRAINS_FOR_S):
+                await self.process.wait()
+            self.ask_to_end()
         with trio.move_on_after(STOPS_WITHIN_S):
             await self.process.wait()
             return

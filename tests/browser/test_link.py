@@ -19,7 +19,7 @@ from tests.browser.watching import wait_until
 
 pytestmark = pytest.mark.browser
 
-NARROW_AT_S, WIDE_AT_S = 12, 22
+NARROW_AT_S, WIDE_AT_S = 12, 18
 DOWN_WITHIN_S, UP_WITHIN_S = 1.0, 10.0
 ROOT = Path(__file__).resolve().parents[2]
 

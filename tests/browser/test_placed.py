@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,20 +45,27 @@ GRACE_S = 8
 
 @dataclass
 class Mesh:
-    """Two relays, each with a link that leads to it, and an answerer that sends players to either."""
+    """Two relays, and an answerer that sends players to either."""
 
     relays: dict[str, RelayProcess]
-    links: dict[str, PeerProcess]
-    ports: dict[str, int]
     placing: Placing
     token: str
+    stack: ExitStack
+    """What ends with the test."""
+    links: dict[str, PeerProcess] = field(default_factory=dict)
+    """One that leads to each relay, once they are used."""
     answers: bool = True
     asked: list[str] = field(default_factory=list)
     _server: http.server.ThreadingHTTPServer | None = None
 
     def use_links(self) -> None:
-        """Send players through the links from now on."""
-        fill(self.placing, self.ports)
+        """Send players through a link to each relay from now on."""
+        ports = {}
+        for name, relay in self.relays.items():
+            link = PeerProcess(str(HERE / "peers/narrow_link.py"), str(relay.port))
+            self.links[name] = self.stack.enter_context(link)
+            ports[name] = link.wait_for(lambda words: "port" in words)["port"]
+        fill(self.placing, ports)
 
     def serve(self) -> str:
         """Answer /v1/place; returns where."""
@@ -107,21 +115,24 @@ def mesh(moq_rs: None, clips: dict[str, Path], tmp_path: Path) -> Iterator[Mesh]
     file = tmp_path / "key.jwk"
     file.write_text(json.dumps(written))
     with ExitStack() as stack:
-        relays, links, ports = {}, {}, {}
-        for name in ("a", "b"):
+
+        def start(name: str) -> RelayProcess:
             flags = ("--node.id", name, "--auth-key", str(file), "--drain.grace_s", str(GRACE_S))
-            relays[name] = relay = relay_process.start(tmp_path / name, (), flags)
+            relay = relay_process.start(tmp_path / name, (), flags)
             stack.callback(end, relay)
             publisher = PeerProcess(
                 str(HERE / "peers/publish.py"), relay.url("quic"), NAMESPACE, str(clips["high"]), str(clips["low"])
             )
             stack.enter_context(publisher)
             publisher.wait_for(lambda words: "announced" in words)
-            links[name] = stack.enter_context(PeerProcess(str(HERE / "peers/narrow_link.py"), str(relay.port)))
-            ports[name] = links[name].wait_for(lambda words: "port" in words)["port"]
+            return relay
+
+        names = ("a", "b")
+        with ThreadPoolExecutor(len(names)) as both:
+            relays = dict(zip(names, both.map(start, names), strict=True))
         placing = Placing("a", relay_signer("a", bytes(32)), [key])
         fill(placing, {name: relay.port for name, relay in relays.items()})
-        made = Mesh(relays, links, ports, placing, sign(Claims("", get=("live",)), key))
+        made = Mesh(relays, placing, sign(Claims("", get=("live",)), key), stack)
         stack.callback(made.stop)
         yield made
 

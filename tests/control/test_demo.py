@@ -23,9 +23,10 @@ SHOW = ("--headless", "--json", "--relays", "3", "--viewers", "4", "--viewers-in
 
 
 def demo(tmp_path: Path, *flags: str) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
-    """Run it; returns the exit code, its figures and its trace, which must agree."""
-    trace, pids = tmp_path / "trace.jsonl", tmp_path / "pids.json"
-    command = [sys.executable, "-m", "control.cli.main", "demo", *SHOW, "--trace", str(trace), "--pids", str(pids)]
+    """Run it; returns the exit code, its figures and its trace, which must agree. Relays must have ended in order."""
+    trace, pids, state = tmp_path / "trace.jsonl", tmp_path / "pids.json", tmp_path / "state"
+    command = [sys.executable, "-m", "control.cli.main", "demo", *SHOW, "--state", str(state)]
+    command += ["--trace", str(trace), "--pids", str(pids)]
     done = subprocess.run(
         [*command, *flags],
         cwd=ROOT,
@@ -42,6 +43,9 @@ def demo(tmp_path: Path, *flags: str) -> tuple[int, dict[str, Any], list[dict[st
     assert {"hkg-1", "sin-1", "fra-1", "control", "publisher", "network", "talkers"} <= json.loads(
         pids.read_text()
     ).keys()
+    for relay in ("hkg-1", "sin-1", "fra-1"):
+        last = (state / f"{relay}.log").read_text().splitlines()[-1]
+        assert "stopped" in last or any(flag.startswith(f"{relay}@") for flag in flags), last
     return done.returncode, json.loads(done.stdout), [json.loads(line) for line in trace.read_text().splitlines()]
 
 
