@@ -391,6 +391,8 @@ def test_close_all():
         lambda: QuicSettings(limits=Limits(session_window_bytes=1000)),
         lambda: QuicSettings(trust=ServerTrust(pinned_sha256=b"short")),
         lambda: QuicSettings(keep_alive_s=30.0),
+        lambda: QuicSettings(ack_delay_s=0.0),
+        lambda: QuicSettings(ack_delay_s=0.026),
         lambda: Endpoint(QuicSettings()),
         lambda: Endpoint(client_settings(), is_client=True).connect(SERVER, 0.0, url="http://relay.test/"),
         lambda: load_certificate(b"", KEY_PEM),
@@ -437,3 +439,21 @@ def test_packets_of_one_stream_that_come_together_are_told_together():
     assert [event.stream for event in told] == [first, first, second, second, first, first]
     assert b"".join(event.data for event in told if event.stream == first) == b"a" * 5000 + b"c" * 2000
     assert [event.fin for event in told] == [False, False, False, True, False, True]
+
+
+@pytest.mark.parametrize(("ack_delay_s", "most"), [(None, 40), (0.02, 15)])
+def test_acknowledgements_wait_for_each_other_where_they_may(ack_delay_s, most):
+    """A packet every 10 ms: each has one of its own, or two or three share one; nothing is taken for lost."""
+    pair = make_pair(client=client_settings(ack_delay_s=ack_delay_s))
+    pair.run(1.0)
+    before = pair.at_client.statistics().packets_sent
+    stream = pair.at_server.open_uni()
+    assert stream is not None
+    for _ in range(40):
+        pair.at_server.offer(stream, [bytes(500)], False)
+        pair.run(0.01)
+    pair.run(0.1)
+    sent = pair.at_client.statistics().packets_sent - before
+    assert 0.7 * most <= sent <= most + 2
+    assert not pair.at_server.statistics().packets_lost
+    assert pair.at_server.statistics().in_flight_bytes == 0

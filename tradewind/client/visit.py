@@ -41,6 +41,8 @@ from tradewind.moqt.session import Session
 from tradewind.quic.config import Limits, QuicSettings, ServerTrust
 
 CATALOG_S = 10.0
+ACK_DELAY_S = 0.02
+"""One acknowledgement for all packets of so long: at either end it costs about what a packet of the show does."""
 CATCH_UP_S = 10.0
 """Who has been away for longer begins with the current group: a player would have to skip the rest anyway."""
 MAX_JOINING_GROUPS = 64
@@ -240,6 +242,7 @@ class Visit:
             trust=replace(trust, pinned_sha256=pin) if pin is not None else trust,
             limits=Limits(idle_timeout_s=settings.idle_timeout_s),
             keep_alive_s=settings.keep_alive_s,
+            ack_delay_s=ACK_DELAY_S,
         )
 
     async def _use(self, link: Link) -> None:

@@ -22,6 +22,8 @@ CIPHER_SUITES = (
     CipherSuite.CHACHA20_POLY1305_SHA256,
     CipherSuite.AES_256_GCM_SHA384,
 )
+MAX_ACK_DELAY_S = 0.025
+"""What a peer reckons with that is told nothing (RFC 9000, "Transport Parameter Definitions")."""
 WEBTRANSPORT_ALPN = "h3"
 CONGESTION_CONTROLS = ("rate", "cubic", "reno")
 CID_BYTES = 8
@@ -131,6 +133,9 @@ class QuicSettings:
     initial_rtt_s: float = 0.1
     keep_alive_s: float | None = None
     """Send a PING this often on open connections, so that a silent one outlives both ends' idle timeout."""
+    ack_delay_s: float | None = None
+    """How long the acknowledgement of a packet may wait for others on connections that we open; None: aioquic's
+    millisecond, after which nearly every packet of a show has one of its own. At most `MAX_ACK_DELAY_S`."""
     admit: Admit | None = None
     cipher_suites: tuple[CipherSuite, ...] = CIPHER_SUITES
 
@@ -145,6 +150,8 @@ class QuicSettings:
             raise SettingsError("every limit must be positive")
         if self.keep_alive_s is not None and not 0 < self.keep_alive_s < self.limits.idle_timeout_s:
             raise SettingsError("keep_alive_s must be shorter than the idle timeout")
+        if self.ack_delay_s is not None and not 0 < self.ack_delay_s <= MAX_ACK_DELAY_S:
+            raise SettingsError("ack_delay_s is more than peers are told, or nothing")
         if self.limits.session_window_bytes < self.limits.stream_window_bytes:
             raise SettingsError("the session's receive window is smaller than one stream's")
 

@@ -81,6 +81,7 @@ class QuicCore(StreamCore):
         retry_source: bytes | None = None,
         pinned_sha256: bytes | None = None,
         private: PrivateProtocols | None = None,
+        ack_delay_s: float | None = None,
     ) -> None:
         super().__init__(
             configuration,
@@ -107,6 +108,7 @@ class QuicCore(StreamCore):
         self._logger = SILENCE
         self._pinned_sha256 = pinned_sha256
         self._private = private
+        self._ack_delay_s = ack_delay_s
         self._writer: PacketWriter | None = None
         self._reader: PacketReader | None = None
         self._idle_s: float | None = None
@@ -404,6 +406,9 @@ class QuicCore(StreamCore):
         if self._writer is None:
             self._begin()
         self._reader = PacketReader(self)
+        if self._ack_delay_s is not None:
+            # Not before: a handshake waits for its acknowledgements.
+            self._ack_delay = self._ack_delay_s
         theirs = self._remote_max_idle_timeout
         self._idle_s = (
             self._configuration.idle_timeout if theirs is None else min(self._configuration.idle_timeout, theirs)

@@ -95,6 +95,7 @@ class Endpoint:
             client_configuration(settings, alpns, server_name or host),
             settings.limits,
             pinned_sha256=settings.trust.pinned_sha256,
+            ack_delay_s=settings.ack_delay_s,
         )
         self._number += 1
         connection: Connection
