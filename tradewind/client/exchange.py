@@ -13,6 +13,13 @@ import trio
 from tradewind.client.receiving import Arrival, Assembler
 from tradewind.moqt import events as e
 
+DATA = frozenset(
+    {
+        *(e.SubgroupOpened, e.ObjectStarted, e.ObjectData, e.SubgroupClosed),
+        *(e.FetchOpened, e.FetchObjectStarted, e.FetchClosed, e.DatagramArrived),
+    }
+)
+"""Events that objects are made of: by far the most, so they are told from the others by one look."""
 LATE_STREAMS_S = 1.0
 """How long streams of a subscription may still come after PUBLISH_DONE."""
 
@@ -91,7 +98,7 @@ class Exchange:
         return reply.event
 
     def receive(self, event: e.Event, now: float) -> None:
-        """Take one event; those of no request pass by."""
+        """Take one event that is none of `DATA`; those of no request pass by."""
         match event:
             case e.SubscribeAccepted() | e.FetchAccepted() | e.RequestAccepted() | e.RequestRefused():
                 self._answer(event.request, event)
@@ -103,7 +110,23 @@ class Exchange:
                 self._endings[event.request] = ending
                 self._end_if_complete(event.request)
             case _:
-                self._take_object(event, now)
+                pass
+
+    def receive_data(self, event: e.Event, now: float) -> None:
+        """Take one event that is one of `DATA`."""
+        if isinstance(event, e.SubgroupOpened):
+            self._requests_of[event.stream] = event.requests
+        elif isinstance(event, e.FetchOpened):
+            self._requests_of[event.stream] = (event.request if event.subscription is None else event.subscription,)
+        for request, arrival in self._assembler.receive(event, now):
+            inbox = self._inboxes.get(request)
+            if inbox is not None:
+                inbox.put(arrival)
+        if isinstance(event, (e.SubgroupClosed, e.FetchClosed)):
+            for request in self._requests_of.pop(event.stream, ()):
+                if request in self._inboxes:
+                    self._streams_over[request] = self._streams_over.get(request, 0) + 1
+                    self._end_if_complete(request)
 
     def expire(self, now: float) -> None:
         """End subscriptions whose late streams have had their time."""
@@ -127,24 +150,6 @@ class Exchange:
             reply.arrived.set()
         for request in tuple(self._inboxes):
             self._end(request, None, why)
-
-    def _take_object(self, event: e.Event, now: float) -> None:
-        match event:
-            case e.SubgroupOpened():
-                self._requests_of[event.stream] = event.requests
-            case e.FetchOpened():
-                self._requests_of[event.stream] = (event.request if event.subscription is None else event.subscription,)
-            case _:
-                pass
-        for request, arrival in self._assembler.receive(event, now):
-            inbox = self._inboxes.get(request)
-            if inbox is not None:
-                inbox.put(arrival)
-        if isinstance(event, (e.SubgroupClosed, e.FetchClosed)):
-            for request in self._requests_of.pop(event.stream, ()):
-                if request in self._inboxes:
-                    self._streams_over[request] = self._streams_over.get(request, 0) + 1
-                    self._end_if_complete(request)
 
     def _answer(self, request: int, event: e.Event) -> None:
         reply = self._replies.get(request)

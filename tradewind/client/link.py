@@ -12,7 +12,7 @@ from math import inf
 
 import trio
 
-from tradewind.client.exchange import Exchange, Inbox, LinkLost
+from tradewind.client.exchange import DATA, Exchange, Inbox, LinkLost
 from tradewind.client.serving import Serving
 from tradewind.client.target import Target
 from tradewind.client.tracks import Publication
@@ -270,8 +270,11 @@ class Link:
         self._exchange.expire(now)
 
     def _take(self, events: Sequence[e.Event], now: float) -> None:
+        exchange = self._exchange
         for event in events:
-            if self.serving is None or not self.serving.receive(event):
+            if type(event) in DATA:
+                exchange.receive_data(event, now)
+            elif self.serving is None or not self.serving.receive(event):
                 self._take_event(event, now)
 
     def _take_event(self, event: e.Event, now: float) -> None:

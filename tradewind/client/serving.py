@@ -125,6 +125,8 @@ class Serving:
 
     def pump(self, now: float) -> None:
         """Offer the egress as much as it takes, the most urgent first. Call after writes and after sending."""
+        if not self._feeds and not self._fills:
+            return
         work: list[Feed | Filling] = [*self._feeds.values(), *self._fills]
         work.sort(key=lambda sending: sending.urgency)
         for sending in work:
