@@ -23,12 +23,14 @@ from tradewind.client.connect import (
     connect,
 )
 from tradewind.client.dialing import parse_fingerprint
+from tradewind.client.link import Link
 from tradewind.client.target import TargetError, parse_namespace, parse_target
 from tradewind.client.tracks import TrackWriter
 from tradewind.moqt import events as e
 from tradewind.moqt.errors import RequestCode
 from tradewind.moqt.model import FullTrackName, Location
-from tradewind.quic.config import ServerTrust
+from tradewind.quic.config import QuicSettings, ServerTrust
+from tradewind.quic.connection import Connection
 
 NAMESPACE = (b"live", b"demo")
 VIDEO = FullTrackName(NAMESPACE, b"video")
@@ -349,3 +351,25 @@ def test_fingerprints() -> None:
     for text in ("", "abcd", "zz" * 32, "ab" * 33):
         with pytest.raises(ConnectFailed):
             parse_fingerprint(text)
+
+
+@pytest.mark.parametrize(("protocol", "early"), [("moqt-22", True), ("moqt-16", False)])
+async def test_requests_do_not_wait_for_the_relays_setup(protocol: str, early: bool) -> None:
+    """A round trip less, where each request has a stream of its own."""
+    ready: list[tuple[bool, bool]] = []
+
+    class Watched(Link):
+        def _open_session(self, connection: Connection, now: float) -> None:
+            super()._open_session(connection, now)
+            assert self.session is not None
+            ready.append((self.started.is_set(), self.session.is_ready))
+
+    with trio.fail_after(5):
+        async with relay_beside() as relay, trio.open_nursery() as nursery:
+            quic = QuicSettings(protocols=(protocol,), trust=TRUST)
+            link = Watched(parse_target(relay.quic_url), ("127.0.0.1", relay.port), quic, (protocol,), tuple)
+            nursery.start_soon(link.run)
+            await link.opened.wait()
+            assert link.started.is_set()
+            link.close()
+    assert ready == [(early, False)]

@@ -25,6 +25,7 @@ from tradewind.quic import events as q
 from tradewind.quic.config import Address, QuicSettings
 from tradewind.quic.connection import Connection
 from tradewind.quic.endpoint import Endpoint
+from tradewind.quic.statistics import ConnectionStatistics
 from tradewind.quic.udp import UdpSocket
 
 IMPLEMENTATION = "tradewind"
@@ -51,8 +52,11 @@ class Link:
         """`source`: the local address that datagrams leave from; None: whichever the system takes. Raises OSError."""
         self.target = target
         self.address = address
+        self.started = trio.Event()
+        """Set when requests may be made, as soon as the draft lets us: where each has a stream of its own, before the
+        relay's SETUP, one round trip earlier than `opened`. Also set when it came to nothing: look at `lost`."""
         self.opened = trio.Event()
-        """Set when requests may be made, and also when it came to nothing: look at `lost`."""
+        """Set when the relay's SETUP is there, and also when it came to nothing: look at `lost`."""
         self.ended = trio.Event()
         self.moving = trio.Event()
         """Set when the relay has sent GOAWAY: see `goaway`."""
@@ -208,6 +212,10 @@ class Link:
         """What has come from the relay so far, of any kind."""
         return self._connection.bytes_received if self._connection is not None else 0
 
+    def traffic(self) -> ConnectionStatistics | None:
+        """Packets and bytes so far; None before there is a connection."""
+        return self._connection.statistics() if self._connection is not None else None
+
     def ping(self) -> None:
         """Have the relay say that it is there: `heard_bytes` grows within a round trip where it is."""
         if self._connection is not None and not self.lost:
@@ -261,6 +269,8 @@ class Link:
         if not webtransport:
             setup = SetupOptions(path=self.target.path, authority=self.target.authority, implementation=IMPLEMENTATION)
         self.session.start(setup, now)
+        if profile.request_streams:
+            self.started.set()
 
     def _run_session_timers(self, now: float) -> None:
         if self.session is not None:
@@ -280,6 +290,7 @@ class Link:
     def _take_event(self, event: e.Event, now: float) -> None:
         match event:
             case e.SetupReceived():
+                self.started.set()
                 self.opened.set()
             case e.GoawayReceived() if event.request is None:
                 self.goaway = event
@@ -301,6 +312,7 @@ class Link:
             return
         self.lost = self.lost or why
         self._exchange.lose(self.lost)
+        self.started.set()
         self.opened.set()
         self.moving.set()
         self.ended.set()

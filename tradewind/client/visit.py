@@ -39,6 +39,7 @@ from tradewind.moqt.model import (
 from tradewind.moqt.profiles import NATIVE_ORDER
 from tradewind.moqt.session import Session
 from tradewind.quic.config import Limits, QuicSettings, ServerTrust
+from tradewind.quic.statistics import ConnectionStatistics
 
 CATALOG_S = 10.0
 ACK_DELAY_S = 0.02
@@ -151,6 +152,10 @@ class Visit:
         """What came from the relay, of any kind."""
         return self._link.heard_bytes() if self._link is not None else 0
 
+    def traffic(self) -> ConnectionStatistics | None:
+        """Packets and bytes of it so far; None before there is a connection."""
+        return self._link.traffic() if self._link is not None else None
+
     def ping(self) -> None:
         """Have the relay say that it is there: then `heard_bytes` grows."""
         if self._link is not None:
@@ -214,8 +219,8 @@ class Visit:
                 nursery.start_soon(link.run)
                 try:
                     with trio.move_on_after(self._settings.patience.connect_s):
-                        await link.opened.wait()
-                    if link.opened.is_set() and not link.lost:
+                        await link.started.wait()
+                    if link.started.is_set() and not link.lost:
                         await self._use(link)
                         self.failure = link.lost
                         return
@@ -246,13 +251,18 @@ class Visit:
         )
 
     async def _use(self, link: Link) -> None:
-        self.opened_at = trio.current_time()
-        self._host.wake()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_opened, link)
             nursery.start_soon(self._tell_goaway, link)
             nursery.start_soon(self._play, link)
             await link.ended.wait()
             nursery.cancel_scope.cancel()
+
+    async def _tell_opened(self, link: Link) -> None:
+        await link.opened.wait()
+        if not link.lost:
+            self.opened_at = trio.current_time()
+            self._host.wake()
 
     async def _tell_goaway(self, link: Link) -> None:
         await link.moving.wait()
