@@ -42,7 +42,10 @@ class TraceWriter:
 
     def put(self, **fields: object) -> None:
         """Add one line."""
-        line = json.dumps(fields, separators=(",", ":"))
+        self.put_line(json.dumps(fields, separators=(",", ":")))
+
+    def put_line(self, line: str) -> None:
+        """Add one line that is JSON already."""
         self._size_bytes += len(line) + 1
         if self._size_bytes > MAX_WAITING_BYTES:
             raise BrokenPipeError("nobody reads the trace")
@@ -68,6 +71,24 @@ class TraceWriter:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
+
+
+class ObjectLines:
+    """What one viewer writes of each object. Numbers alone differ from one to the next: the rest is written once."""
+
+    def __init__(self, viewer: str, dialled: float, clock_offset: float) -> None:
+        self._always = {"kind": "object", "viewer": viewer, "dialled": dialled}
+        self._clock_offset = clock_offset
+        self._heads: dict[tuple[str, str], str] = {}
+
+    def line(self, relay: str, track: str, item: ReceivedObject) -> str:
+        """JSON of one object."""
+        head = self._heads.get((relay, track))
+        if head is None:
+            said = {**self._always, "relay": relay, "track": track}
+            head = self._heads[relay, track] = json.dumps(said, separators=(",", ":"))[:-1]
+        (group, number), received = item.location, item.received + self._clock_offset
+        return f'{head},"group":{group},"object":{number},"received":{received:.6f},"size":{len(item.payload)}}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +123,10 @@ async def _view_one(
     name = f"viewer-{number}"
     dialled = round(trio.current_time() + clock_offset, 6)
 
+    lines = ObjectLines(name, dialled, clock_offset)
+
     def on_object(relay: str, track: str, item: ReceivedObject) -> None:
-        group, number = item.location
-        trace.put(
-            kind="object", viewer=name, relay=relay, track=track, group=group, object=number,
-            received=round(item.received + clock_offset, 6), size=len(item.payload), dialled=dialled,
-        )  # fmt: skip
+        trace.put_line(lines.line(relay, track, item))
 
     def on_change(change: Change) -> None:
         at = round(change.at + clock_offset, 6)

@@ -8,9 +8,11 @@ import os
 import pytest
 
 from control.demo import viewing
-from control.demo.viewing import TraceWriter, ViewingSettings, chooser, parse
+from control.demo.viewing import ObjectLines, TraceWriter, ViewingSettings, chooser, parse
 from tradewind.client.fmp4 import Kind
 from tradewind.client.media import Broadcast, Rendition
+from tradewind.client.receiving import ReceivedObject
+from tradewind.moqt.model import Location
 
 
 def test_the_command_line() -> None:
@@ -46,11 +48,25 @@ def test_the_lines() -> None:
     trace = TraceWriter(writing)
     trace.put(kind="object", viewer="viewer-1", received=1.5)
     trace.put(kind="change", state="playing")
+    trace.put_line('{"kind":"object"}')
     trace.flush()
     os.close(writing)
     with os.fdopen(reading) as lines:
         said = [json.loads(line) for line in lines]
-    assert said == [{"kind": "object", "viewer": "viewer-1", "received": 1.5}, {"kind": "change", "state": "playing"}]
+    assert said == [
+        {"kind": "object", "viewer": "viewer-1", "received": 1.5},
+        {"kind": "change", "state": "playing"},
+        {"kind": "object"},
+    ]
+
+
+def test_the_line_of_an_object() -> None:
+    lines = ObjectLines("viewer-1", 1.25, 100.0)
+    item = ReceivedObject(Location(7, 3), b"four", received=2.5)
+    said = [json.loads(lines.line(relay, 'video "1"', item)) for relay in ("a", "b", "a")]
+    first = {"kind": "object", "viewer": "viewer-1", "dialled": 1.25, "relay": "a", "track": 'video "1"'}
+    assert said[0] == {**first, "group": 7, "object": 3, "received": 102.5, "size": 4}
+    assert [one["relay"] for one in said] == ["a", "b", "a"]
 
 
 def test_a_trace_that_nobody_reads_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
