@@ -9,6 +9,7 @@ Standard input takes orders, one JSON object a line; standard output says what w
     {"order": 1, "from": "hkg-1", "to": "fra-1", "loss": 0.1}        one direction between two relays
     {"order": 3, "media": true}                                      which directions carry media
     {"order": 2, "viewers": [600000, 0.02, 0.04]}                    rate (or null), loss, delay before every viewer
+    {"order": 4, "home": "fra"}                                      where addresses are that nobody gave out
 
 It is a plain loop over epoll: ten thousand datagrams a second would each wake a task otherwise.
 """
@@ -30,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from control.demo.shaper import LinkShape, Narrow
-from control.demo.world import RELAYS, between_relays, region_of, relay_host, to_viewers
+from control.demo.world import HOME, RELAYS, between_relays, region_of, relay_host, to_viewers
 
 Host = tuple[str, int]
 BATCH = 64
@@ -94,6 +95,7 @@ class Network:
         }
         self._flows: dict[tuple[Host, int], Flow] = {}
         self._viewer_link = LinkShape()
+        self._home = HOME
         self._due: list[tuple[float, int, Way]] = []
         self._count = 0
         self._sweep_at = 0.0
@@ -177,7 +179,7 @@ class Network:
     def _open(self, source: Host, number: int) -> Flow | None:
         if len(self._flows) >= MAX_FLOWS:
             return None
-        region = region_of(source[0])
+        region = region_of(source[0], self._home)
         shape = to_viewers(region, RELAYS[number].region, self._viewer_link)
         back = _udp(source[0], 0)
         up = self._way(shape, back, self._relays[number])
@@ -206,6 +208,9 @@ class Network:
             order = json.loads(line)
             if "media" in order:
                 done = {"kind": "media", "ways": self._media(now)}
+            elif "home" in order:
+                self._home = order["home"]
+                done = {"kind": "home", "node": self._home}
             else:
                 changed = self._link_viewers(order) if "viewers" in order else self._change_way(order, now)
                 done = {"kind": "fault", **changed}

@@ -28,7 +28,7 @@ from control.demo.measuring import Record, Summary
 from control.demo.papers import CONTROLLER, Papers, write_papers
 from control.demo.processes import Program, ShowError, stop_all
 from control.demo.shaper import LinkShape
-from control.demo.world import MESH, PUBLISHER_HOST, REGIONS, RELAYS, relay_host, viewer_host
+from control.demo.world import HOME, MESH, PUBLISHER_HOST, REGIONS, RELAYS, prefixes, relay_host, viewer_host
 from control.web import PagesMissing, page_server
 
 NAMESPACE = "live/demo"
@@ -60,6 +60,8 @@ class ShowSettings:
     """Viewers come over so long."""
     regions: tuple[str, ...] = ()
     """Where viewers are; none: wherever relays are, in turn."""
+    home: str = HOME
+    """The region of whoever looks at a page."""
     talk: bool = True
     """Whether somebody at every relay writes into a room."""
     trace: TextIO | None = None
@@ -135,7 +137,7 @@ class Show:
                         failure = error
                         nursery.cancel_scope.cancel()
                     finally:
-                        self._note({"kind": "end", "at": time.perf_counter()})
+                        self.note({"kind": "end", "at": time.perf_counter()})
                         with trio.CancelScope(shield=True):
                             await self._stop()
                         self._read_logs(where)
@@ -164,7 +166,9 @@ class Show:
         self._wall_minus_clock = time.time() - time.perf_counter()
         self._ports = _front_ports(self.settings.relays)
         self._control = (_free_port(socket.SOCK_DGRAM), _free_port(socket.SOCK_STREAM))
+        _write_places(papers, self.settings.home)
         await self._start(self._network(papers))
+        await self._order({"home": self.settings.home})
         for number, port in enumerate(self._ports):
             listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
             nursery.start_soon(splice, listeners, (relay_host(number), self._ports[0]))
@@ -175,7 +179,7 @@ class Show:
         with as_file(files("control") / "demo") as folder:
             await self._start(self._publisher(papers, [str(Path(folder) / clip) for clip in CLIPS]))
         if self.settings.page:
-            await self._start_page(papers, nursery)
+            await self._start_page(nursery)
         await self.add_viewers(self.settings.viewers)
         if self.settings.talk:
             await self._start(self._talkers())
@@ -260,7 +264,7 @@ class Show:
         names = [f"viewer-{before + number + 1}" for number in range(count)]
         for viewer in names:
             self.viewers[viewer] = ViewerState()
-            self._note({"kind": "viewer", "viewer": viewer})
+            self.note({"kind": "viewer", "viewer": viewer})
         number = sum(name.startswith(f"viewers-{region}-") for name in self._programs)
         papers = self._papers
         # Relays answer too: whoever comes while there is no controller has nobody else to ask.
@@ -296,20 +300,21 @@ class Show:
         url = f"http://127.0.0.1:{self._control[1]}{path}"
         return await trio.to_thread.run_sync(call, url, self._papers.operator_token, body)
 
-    async def _start_page(self, papers: Papers, nursery: trio.Nursery) -> None:
+    async def _start_page(self, nursery: trio.Nursery) -> None:
         port = next(port for port in PAGE_PORTS if _is_free(port, socket.SOCK_STREAM))
         try:
-            server = page_server(lambda: self._page_settings(papers))
+            server = page_server(self.page_settings)
         except PagesMissing as error:
             raise ShowError(str(error)) from error
         listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
         nursery.start_soon(server.serve, listeners)
         self.page_url = f"http://127.0.0.1:{port}/"
 
-    def _page_settings(self, papers: Papers) -> dict[str, Any]:
+    def page_settings(self) -> dict[str, Any]:
+        """What a page has to know to be placed."""
         control = [f"http://127.0.0.1:{port}" for port in (self._control[1], *self._ports)]
         return {
-            "placement": {"control": control, "token": papers.viewer_token},
+            "placement": {"control": control, "token": self._papers.viewer_token},
             "namespace": NAMESPACE,
             "chat": True,
         }
@@ -325,7 +330,7 @@ class Show:
                 self._media = {(one, other): size for one, other, size in said["ways"]}
                 self._heard_media.set()
             else:
-                self._note(said)
+                self.note(said)
 
     def _hear_object(self, line: dict[str, Any]) -> None:
         """Note it once it is known when it was sent: the publisher's word may come after the viewer's."""
@@ -333,10 +338,11 @@ class Show:
         if sent is None:
             self._unsent.append(line)
         else:
-            self._note({**line, "sent": sent})
+            self.note({**line, "sent": sent})
             self._show_object(line, sent)
 
-    def _note(self, line: dict[str, Any]) -> None:
+    def note(self, line: dict[str, Any]) -> None:
+        """Put a line into the record, and into the trace."""
         self.record.add(line)
         if self.settings.trace is not None:
             self.settings.trace.write(json.dumps(line) + "\n")
@@ -364,7 +370,7 @@ class Show:
                     if said.get("event") == "track moved":
                         at = said["at"] - self._wall_minus_clock
                         moved = {"relay": spot.id, "track": said["track"], "was": said["was"], "now": said["now"]}
-                        self._note({"kind": "moved", "at": at, **moved})
+                        self.note({"kind": "moved", "at": at, **moved})
 
     # --- What happens ---
 
@@ -373,7 +379,7 @@ class Show:
         if program.name in self._expected:
             return
         at = program.ended_at
-        self._note({"kind": "fault", "what": "kill", "node": program.name, "at": at})
+        self.note({"kind": "fault", "what": "kill", "node": program.name, "at": at})
         self.tell(f"{program.name} is gone")
         self._expected.add(program.name)
         if program.name == "network":
@@ -418,7 +424,7 @@ class Show:
             case Kind.DRAIN:
                 line["at"] = time.perf_counter()
                 await self.command(fault.node, "drain", deadline_s=DRAIN_S)
-        self._note(line)
+        self.note(line)
 
     async def command(self, relay: str, action: str, **more: object) -> Any:
         """Order what an operator may. Raises ShowError where the controller does not take it."""
@@ -451,6 +457,10 @@ class Show:
         made = self.settings.pids.with_name(self.settings.pids.name + ".new")
         made.write_text(json.dumps(found) + "\n")
         made.replace(self.settings.pids)
+
+
+def _write_places(papers: Papers, home: str) -> None:
+    Path(papers.prefixes).write_text(prefixes(home))
 
 
 def _leaves(group: BaseExceptionGroup[ShowError]) -> Iterator[ShowError]:

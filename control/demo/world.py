@@ -88,16 +88,16 @@ PUBLISHER_HOST = viewer_host("hkg", 249)
 """The seller is in Hong Kong."""
 
 
-def region_of(host: str) -> str:
+def region_of(host: str, home: str = HOME) -> str:
     """Where an address is; those that nobody gave out are at home."""
     parts = host.split(".")
     if parts[:2] == ["127", "10"] and parts[2].isdigit() and 1 <= int(parts[2]) <= len(REGIONS):
         return REGIONS[int(parts[2]) - 1].name
-    return HOME
+    return home
 
 
-def prefixes() -> str:
+def prefixes(home: str = HOME) -> str:
     """The table of addresses that an operator would have: controllers and relays read it."""
     places = {f"127.10.{_NUMBERS[region.name]}.0/24": region for region in REGIONS}
-    places["127.0.0.0/24"] = next(region for region in REGIONS if region.name == HOME)
+    places["127.0.0.0/24"] = next(region for region in REGIONS if region.name == home)
     return "".join(f"{prefix},{at.country},{at.latitude},{at.longitude}\n" for prefix, at in places.items())

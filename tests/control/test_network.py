@@ -92,6 +92,21 @@ def test_viewers_keep_their_address_and_each_has_a_port(network: Running) -> Non
     assert len(set(seen)) == 2
 
 
+def test_those_whom_nobody_gave_an_address_are_where_it_is_told(network: Running) -> None:
+    hkg = network.relays[0]
+
+    def asks() -> float:
+        with udp("127.0.0.1") as viewer:
+            began = time.perf_counter()
+            viewer.sendto(b"?", ("127.0.0.1", network.fronts[0]))
+            hkg.recvfrom(100)
+            return time.perf_counter() - began
+
+    assert asks() >= 0.1551 / 2
+    assert network.order(home="fra")["node"] == "fra"
+    assert asks() >= 0.1938 / 2
+
+
 def test_one_direction_can_be_silent_and_says_what_was_on_it(network: Running) -> None:
     hkg, sin = network.relays
     hkg.sendto(bytes(1000), ("127.0.0.1", network.fronts[1]))

@@ -32,6 +32,9 @@ def test_viewers_are_where_their_address_is() -> None:
             assert (found.country, found.latitude) == (region.country, region.latitude)
     assert world.region_of("127.0.0.1") == world.HOME
     assert world.region_of("127.10.9.1") == world.HOME
+    assert world.region_of("127.0.0.1", "fra") == "fra"
+    found = parse_prefixes(world.prefixes("fra")).locate(ipaddress.ip_address("127.0.0.1"))
+    assert found is not None and found.country == "DE"
 
 
 def test_a_viewers_link_adds_up_with_the_distance() -> None:
