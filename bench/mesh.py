@@ -1,13 +1,15 @@
 """The mesh under faults, with real processes: what viewers notice when a link, a relay or the controller fails.
 
     python -m bench.mesh links --faults 200       T1: 10 % loss or silence in one direction that carries media
-    python -m bench.mesh death --viewers 200      T5: kill -9 of a relay with all its viewers
-    python -m bench.mesh drain --viewers 100      T6: a relay is emptied; with --undo, taken back half-way
+    python -m bench.mesh death --viewers 200      T5: kill -9 of a relay with all its viewers; with --player, one of
+                                                  them is a player that nobody here wrote, in headless Chromium
+    python -m bench.mesh drain --viewers 100      T6: a relay is emptied; with --undo, taken back when half are asked
     python -m bench.mesh headless                 T7: no controller for 60 s; T1, T5, a restart, newcomers meanwhile
 
 The world is the demo's: five relays in four regions, measured round trips, 0.2 % loss on long links, all through its
 network process. Viewers watch the small rendition with sound (about 200 kbit/s). Everything needs a quiet machine: two
-cores carry all relays, all viewers and the network. Prints a line a figure and PASS or FAIL; exit code 1 on a FAIL.
+cores carry all relays, all viewers and the network. Prints a line a figure and PASS or FAIL; exit code 1 on a FAIL,
+3 where the player is not installed.
 `--trace FILE` keeps what everybody had of the last show, for `bench.verify_trace`.
 """
 
@@ -17,21 +19,31 @@ import argparse
 import os
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from bench.mesh_player import PLAYERS, Look, Missing, Player, check_installed, first_elsewhere, open_player
 from control.cli.asking import CallError
 from control.demo.faults import CONTROL, Fault, Kind
 from control.demo.measuring import Record, percentile
 from control.demo.processes import ShowError
 from control.demo.show import Show, ShowSettings
+from control.demo.world import HOME
 
 SEED = 1
 ORIGIN = "hkg-1"
+KILLED = "fra-1"
+PLAYER_PLAYS_S = 30.0
+UNDONE_RATIO = 0.3
+"""Of a drain's deadline: by then half have been asked to move."""
+LEAVING_S = 6.0
+"""By then those who have been asked are gone, and the relay has reported it."""
 SETTLE_S = 6.0
 """From the start of viewers until the first fault."""
 FAULT_S, HEALED_S = 2.0, 1.5
@@ -177,14 +189,50 @@ def tell_links(found: Links, verdicts: Verdicts) -> None:
 
 async def measure_death(options: argparse.Namespace, verdicts: Verdicts) -> None:
     """T5."""
+    looks: list[Look] = []
 
     async def script(show: Show) -> None:
-        await playing(show, options.viewers)
-        await show.cause(Fault(0.0, Kind.KILL, "fra-1"))
-        await trio.sleep(15.0)
+        with ExitStack() as stack:
+            player = None
+            if options.player is not None:
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                opened = open_player(options.player, directory, show.page_settings())
+                player = await trio.to_thread.run_sync(stack.enter_context, opened)
+            await playing(show, options.viewers)
+            if player is not None:
+                await player_plays(player)
+            await show.cause(Fault(0.0, Kind.KILL, KILLED))
+            await trio.sleep(15.0)
+            if player is not None:
+                looks.extend(await trio.to_thread.run_sync(player.looks))
+                quiet(f"the player's page said: {player.console()}")
 
     record = await perform(Show(settings(options, "fra"), quiet), script)
     tell_death(record, options.viewers, verdicts)
+    if options.player is not None:
+        tell_player(record, looks, verdicts)
+
+
+async def player_plays(player: Player) -> None:
+    """Go on when the player shows a picture that moves. Raises ShowError."""
+    with trio.move_on_after(PLAYER_PLAYS_S):
+        began_s = 0.0
+        while not 0.0 < began_s < await trio.to_thread.run_sync(lambda: player.time_s) - 1.0:
+            began_s = began_s or await trio.to_thread.run_sync(lambda: player.time_s)
+            await trio.sleep(POLL_S)
+        return
+    raise ShowError(f"the player shows nothing; its page said: {player.console()}")
+
+
+def tell_player(record: Record, looks: Sequence[Look], verdicts: Verdicts) -> None:
+    """Whether the outside player was there, and plays elsewhere in time."""
+    (kill,) = (fault for fault in record.faults if fault["what"] == "kill" and fault["node"] != CONTROL)
+    here = [look.relay for look in looks if look.at <= kill["at"]][-1:]
+    verdicts.true("the outside player was on the killed relay", here == [kill["node"]], *here or ["nowhere"])
+    left_s = next((look.at - kill["at"] for look in looks if look.at > kill["at"] and look.relay != kill["node"]), None)
+    print(f"      the outside player was sent elsewhere after {1000 * (left_s or 0):,.0f} ms")
+    moved_s = first_elsewhere(looks, kill["node"], kill["at"])
+    verdicts.at_most("the outside player plays elsewhere", None if moved_s is None else 1000 * moved_s, 3000)
 
 
 def tell_death(record: Record, viewers: int, verdicts: Verdicts) -> None:
@@ -216,11 +264,12 @@ async def measure_drain(options: argparse.Namespace, verdicts: Verdicts) -> None
     async def script(show: Show) -> None:
         await playing(show, options.viewers)
         began = time.perf_counter()
-        show.record.add({"kind": "fault", "what": "drain", "node": "fra-1", "at": began})
+        show.note({"kind": "fault", "what": "drain", "node": "fra-1", "at": began})
         await show.command("fra-1", "drain", deadline_s=options.deadline)
         if options.undo:
-            await trio.sleep(options.deadline / 2)
+            await trio.sleep(options.deadline * UNDONE_RATIO)
             await show.command("fra-1", "undrain")
+            await trio.sleep(LEAVING_S)
             sessions.append(await sessions_of(show, "fra-1"))
             await trio.sleep(options.deadline)
             sessions.append(await sessions_of(show, "fra-1"))
@@ -233,7 +282,9 @@ async def measure_drain(options: argparse.Namespace, verdicts: Verdicts) -> None
     record = await perform(Show(settings(options, "fra"), quiet), script)
     summary = record.summarize()
     if options.undo:
-        verdicts.true("viewers left after undoing it, and later", 0 < sessions[0] == sessions[1], sessions)
+        verdicts.true(
+            "viewers who stayed, some seconds after undoing it and later", 0 < sessions[0] == sessions[1], sessions
+        )
     else:
         verdicts.at_most("empty", 1000 * drained[0] if drained else None, 1000 * options.deadline)
     verdicts.at_most("longest stall", summary.longest_stall_ms, 200)
@@ -348,6 +399,7 @@ def settings(options: argparse.Namespace, *regions: str) -> ShowSettings:
     return ShowSettings(
         page=False,
         talk=False,
+        home=regions[0] if regions else HOME,
         viewers=options.viewers,
         spread_s=1.0 + options.viewers / ARRIVALS_PER_S,
         rendition="low",
@@ -377,16 +429,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--viewers", type=int, help="viewers; by default what the target names")
     parser.add_argument("--faults", type=int, default=200, help="links: so many")
     parser.add_argument("--newcomers", type=int, default=100, help="headless: who come while there is no controller")
+    parser.add_argument(
+        "--player", nargs="?", choices=PLAYERS, const=PLAYERS[0], help="death: one viewer is this player"
+    )
     parser.add_argument("--deadline", type=float, default=30.0, help="drain: seconds")
-    parser.add_argument("--undo", action="store_true", help="drain: take it back half-way")
+    parser.add_argument("--undo", action="store_true", help="drain: take it back when half are asked")
     parser.add_argument("--trace", type=Path, help="keep what everybody had")
     parser.add_argument("--state", type=Path, help="a new directory for all files and logs, which stays")
     options = parser.parse_args(arguments)
     measure, viewers = MEASURES[options.what]
     options.viewers = viewers if options.viewers is None else options.viewers
+    if options.player is not None:
+        try:
+            check_installed()
+        except Missing as missing:
+            print(f"peer missing: {missing}")
+            return 3
+        options.viewers -= 1
     verdicts = Verdicts()
     busy = os.getloadavg()[0]
-    print(f"{options.what}: {options.viewers} viewers, five relays, {os.cpu_count()} cores, load before {busy:.1f}")
+    watching = f"{options.viewers} viewers{' and ' + options.player if options.player else ''}"
+    print(f"{options.what}: {watching}, five relays, {os.cpu_count()} cores, load before {busy:.1f}")
     try:
         trio.run(measure, options, verdicts)
     except ShowError as error:
