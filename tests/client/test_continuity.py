@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradewind.client.continuity import GROUPS_BACK, MAX_GROUPS, Continuity
+from tradewind.client.continuity import GROUPS_BACK, GROUPS_BEYOND, MAX_GROUPS, Continuity
 from tradewind.moqt.model import Location
 
 SIZES = (3, 1, 4, 2, 3, 5)
@@ -73,6 +73,45 @@ def test_a_group_whose_end_was_never_told_is_asked_for_again() -> None:
     assert continuity.resume() == Location(2, 1)
     continuity.end_group(2)
     assert continuity.resume() == Location(3, 0)
+
+
+@given(st.integers(0, len(TRACK) - 1), st.integers(0, len(TRACK)))
+def test_what_a_fill_brought_is_not_asked_for_again(filled: int, live: int) -> None:
+    """A viewer comes, gets the current group by a fill and the rest live; only its own group's end is never told."""
+    last = TRACK[filled]
+    first = Location(last.group, 0)
+    continuity = Continuity()
+    continuity.begin(first)
+    came = [location for location in TRACK[: filled + 1] if location >= first]
+    for location in came:
+        continuity.receive(location, 1.0)
+    continuity.fill(first.group, last)
+    for location in TRACK[filled + 1 :][:live]:
+        came.append(location)
+        continuity.receive(location, 1.0)
+        if location.object == last_of(location.group):
+            continuity.end_group(location.group)
+        continuity.check_invariants()
+    resume = continuity.resume()
+    assert resume is not None
+    assert all(location < resume for location in came) or resume.group == last.group
+    assert not any(location < resume for location in TRACK[filled + 1 :][live:])
+    over = [location.group for location in came if location.object == last_of(location.group)]
+    if max(over, default=0) >= last.group + GROUPS_BEYOND:
+        assert all(location < resume for location in came)
+
+
+def test_a_fill_over_groups_ends_all_but_its_last() -> None:
+    continuity = Continuity()
+    for location in (Location(1, 0), Location(1, 1), Location(2, 0), Location(3, 0)):
+        continuity.receive(location, 1.0)
+    continuity.fill(1, Location(3, 0))
+    assert continuity.resume() == Location(3, 1)
+    continuity.receive(Location(3, 1), 1.0)
+    for group in (4, 5):
+        continuity.receive(Location(group, 0), 1.0)
+        continuity.end_group(group)
+    assert continuity.resume() == Location(3, 2), "more of it came: there may be still more"
 
 
 def test_old_holes_are_let_go() -> None:

@@ -9,6 +9,8 @@ from tradewind.moqt.model import Location
 
 GROUPS_BACK = 3
 """Groups before the newest that a new connection is still asked for, where something of them is missing."""
+GROUPS_BEYOND = 2
+"""A group whose objects were fetched, and of which no other came until one so much newer was over, has no others."""
 MAX_GROUPS = 64
 """Of which it is known what came; older ones count as seen."""
 
@@ -16,13 +18,15 @@ MAX_GROUPS = 64
 class Continuity:
     """Which objects of one track have been delivered. Whatever connection brings them, each is delivered once."""
 
-    __slots__ = ("_ended", "_floor", "_groups", "last_at")
+    __slots__ = ("_ended", "_filled", "_floor", "_groups", "last_at")
 
     def __init__(self) -> None:
         self.last_at: float | None = None
         """When the last object came that was new."""
         self._groups: dict[int, _Group] = {}
         self._ended: set[int] = set()
+        self._filled: Location | None = None
+        """Where the last fill ended: of its group nobody may ever say that it is over."""
         self._floor: Location | None = None
         """Nothing before this is wanted."""
 
@@ -58,6 +62,17 @@ class Continuity:
         """A connection said that it has sent all of a group."""
         if group in self._groups:
             self._ended.add(group)
+        filled = self._filled
+        if filled is not None and group >= filled.group + GROUPS_BEYOND:
+            self._filled = None
+            known = self._groups.get(filled.group)
+            if known is not None and known.most == filled.object:
+                self._ended.add(filled.group)
+
+    def fill(self, first_group: int, last: Location) -> None:
+        """A connection has brought all there is from a group on up to `last`, and brings what comes after it."""
+        self._ended.update(group for group in self._groups if first_group <= group < last.group)
+        self._filled = last
 
     def resume(self) -> Location | None:
         """What to ask a new connection from: the first object that is missing. None: nothing came yet."""

@@ -16,7 +16,7 @@ from tradewind.moqt import events as e
 DATA = frozenset(
     {
         *(e.SubgroupOpened, e.ObjectStarted, e.ObjectData, e.SubgroupClosed),
-        *(e.FetchOpened, e.FetchObjectStarted, e.FetchClosed, e.DatagramArrived),
+        *(e.FetchOpened, e.FetchObjectStarted, e.FetchRangeEnded, e.FetchClosed, e.DatagramArrived),
     }
 )
 """Events that objects are made of: by far the most, so they are told from the others by one look."""

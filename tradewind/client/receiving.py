@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from typing import TypeAlias
 
 from tradewind.moqt import events as e
-from tradewind.moqt.model import DatagramObject, Location, ObjectStatus, Properties
+from tradewind.moqt.model import DatagramObject, Location, ObjectStatus, Properties, RangeEnd
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,6 +42,8 @@ class FetchEnded:
 
     request: int
     code: int | None
+    whole: bool = True
+    """Whether the relay knew of everything that was asked for, and had it."""
 
 
 Arrival: TypeAlias = ReceivedObject | GroupEnded | FetchEnded
@@ -60,6 +62,7 @@ class _Stream:
     properties: Properties = ()
     started: float = 0.0
     parts: list[bytes] = field(default_factory=list)
+    has_holes: bool = False
 
     def begin(self, header_id: int, status: ObjectStatus, properties: Properties, now: float) -> None:
         self.header_id, self.status, self.properties, self.started = header_id, status, properties, now
@@ -107,10 +110,13 @@ class Assembler:
                 closed = self._streams.pop(stream)
                 if code is None and closed.ends_group:
                     return [(request, GroupEnded(closed.group)) for request in closed.requests]
+            case e.FetchRangeEnded(stream, kind):
+                self._streams[stream].has_holes |= kind is not RangeEnd.DOES_NOT_EXIST
             case e.FetchClosed(stream, request, code):
                 fetched = self._streams.pop(stream, None)
                 requests = fetched.requests if fetched is not None else (request,)
-                return [(owner, FetchEnded(request, code)) for owner in requests]
+                whole = fetched is not None and not fetched.has_holes
+                return [(owner, FetchEnded(request, code, whole)) for owner in requests]
             case e.DatagramArrived(requests, datagram):
                 return self._datagram(requests, datagram, now)
             case _:

@@ -20,7 +20,7 @@ from tradewind.client.dialing import ConnectFailed, ask_fingerprint, resolve
 from tradewind.client.exchange import LinkLost, RequestFailed
 from tradewind.client.link import Link
 from tradewind.client.media import Broadcast
-from tradewind.client.receiving import Arrival, GroupEnded, ReceivedObject
+from tradewind.client.receiving import Arrival, FetchEnded, GroupEnded, ReceivedObject
 from tradewind.client.subscription import Join, Subscription
 from tradewind.client.target import Target, TargetError, parse_target
 from tradewind.moqt import events as e
@@ -377,6 +377,7 @@ class Visit:
         session = link.session
         if largest is None or session is None:
             return request
+        inbox.cover(largest.group if resume is None else resume.group, largest)
         if resume is None:
             continuity.begin(Location(largest.group, 0))
         if not session.profile.fill and session.profile.joining_fetch and (resume is None or resume <= largest):
@@ -392,12 +393,15 @@ class Visit:
 class _Inbox:
     """Takes what comes for one subscription; see `exchange.Inbox`."""
 
-    __slots__ = ("_host", "_name", "_visit", "continuity", "over", "status")
+    __slots__ = ("_asked", "_host", "_is_filled", "_name", "_visit", "continuity", "over", "status")
 
     def __init__(self, visit: Visit, host: Host, name: str) -> None:
         self.continuity = host.continuity(name)
         self.over = trio.Event()
         self.status: int | None = None
+        self._asked: tuple[int, Location] | None = None
+        """What the fill is to bring: from which group on, and up to where."""
+        self._is_filled = False
         self._visit = visit
         self._host = host
         self._name = name
@@ -407,10 +411,23 @@ class _Inbox:
         """When the last object of the track came, over whichever connection."""
         return self.continuity.last_at
 
+    def cover(self, first_group: int, last: Location) -> None:
+        """Say what the fill brings; it may be here already."""
+        self._asked = first_group, last
+        self._tell_fill()
+
+    def _tell_fill(self) -> None:
+        if self._is_filled and self._asked is not None:
+            self.continuity.fill(*self._asked)
+
     def put(self, arrival: Arrival) -> None:
         if isinstance(arrival, GroupEnded):
             self.continuity.end_group(arrival.group)
             self._host.receive_group_end(self._name, arrival.group)
+        elif isinstance(arrival, FetchEnded):
+            if arrival.code is None and arrival.whole:
+                self._is_filled = True
+                self._tell_fill()
         elif isinstance(arrival, ReceivedObject) and arrival.status is ObjectStatus.NORMAL:
             fresh = self.continuity.receive(arrival.location, arrival.received)
             self._visit.note(self._name, arrival.received, fresh=fresh)
