@@ -35,6 +35,7 @@ from control.placement import Placement
 from control.plane import Plane, PlaneSettings
 from control.publishing import Signing
 from control.registry.values import Place
+from control.run import COLLECTIONS
 from control.state import State
 from relay.conversation import ALPN
 from tradewind.contract.admission import signer
@@ -252,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = Run(Path(directory), options.relays, options.places, options.http_us / 1e6)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*COLLECTIONS)
     missed = []
     host, viewers = run.host, run.viewers
     while not all(relay.welcome for relay in run.fleet.relays) and not run.fleet.lost:

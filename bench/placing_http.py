@@ -24,6 +24,8 @@ from tests.interop.relay_process import HOST, ROOT, free_port
 from tradewind.contract.token import Claims, Key, generate_key, parse_keys, sign
 
 READY_S = 120.0
+SETTLED_S = 15.0
+"""After the last of the relays has come: a mesh does not start while viewers ask."""
 P99_CEILING_MS = 10.0
 ATTEMPTS, MAX_OTHERS = 5, 0.05
 """Runs are tried so often; with more of a core used by other programs they are void, as the core is not ours alone."""
@@ -112,6 +114,7 @@ def _controller_and_links(stack: ExitStack, directory: Path, wish: Wish, port: i
     words = [*pinning(LOAD_CORE), sys.executable, "-m", "bench.fleet", str(directory), f"{HOST}:{udp}"]
     fleet = stack.enter_context(_process([*words, str(wish.relays)], ROOT, fleet_log))
     _until(fleet_log, r"(ready)", fleet)
+    time.sleep(SETTLED_S)
     return controller
 
 

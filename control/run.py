@@ -55,6 +55,11 @@ from tradewind.settings.values import Address
 
 KEYS_POLL_S = 5.0
 LAG_PERIOD_S = 0.5
+COLLECTIONS = (700, 10, 100_000)
+"""When Python looks for cycles: what is young often, all that lives only when `COLLECT_EVERY_S` says so."""
+COLLECT_EVERY_S = 600.0
+"""Looking through all that 500 links hold takes 100 ms and more, in which nobody is answered. By its defaults Python
+does that whenever a quarter more has come to live."""
 _LIMITS = Limits(
     idle_timeout_s=10.0,
     control_backlog_bytes=16 * 2**20,
@@ -125,6 +130,8 @@ async def _run(config: Config, logger: logging.Logger) -> int:
             nursery.start_soon(public_server.serve, public)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECTIONS)
+        nursery.start_soon(_collect_seldom)
         _say_ready(me, state, sockets, operators)
         nursery.start_soon(_stop_on_signal, controller)
         await controller.ended.wait()
@@ -145,6 +152,12 @@ async def _stop_on_signal(controller: Controller) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         await anext(signals)
     controller.ended.set()
+
+
+async def _collect_seldom() -> None:
+    while True:
+        await trio.sleep(COLLECT_EVERY_S)
+        gc.collect()
 
 
 async def _measure_lag(lag: Histogram) -> None:
