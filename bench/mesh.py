@@ -141,9 +141,11 @@ async def fault_links(show: Show, count: int, dice: random.Random, silent_first:
 
 def read_faults(record: Record, into: Links) -> None:
     """What a show with faults of links came to."""
+    media = {track for track, _, _ in record.sent}
     for fault in record.faults:
         if fault["what"] == "loss":
-            moves = record.moves(fault)
+            # Rooms' logs move too, and have moved when something comes: nothing does here.
+            moves = {track: moved for track, moved in record.moves(fault).items() if track in media}
             way = f"{fault['node']} to {fault['to']}{' silent' if fault['loss'] == 1.0 else ''}"
             into.faults.append(Faulted(fault["loss"] == 1.0, way, max(moves.values(), default=None)))
     for viewer in record.viewers.values():
