@@ -26,6 +26,7 @@ from control.demo.faults import CONTROL, Fault, Kind
 from control.demo.fronts import splice
 from control.demo.measuring import Record, Summary
 from control.demo.papers import CONTROLLER, Papers, write_papers
+from control.demo.ports import free_port, front_ports, page_port
 from control.demo.processes import Program, ShowError, stop_all
 from control.demo.shaper import LinkShape
 from control.demo.world import HOME, MESH, PUBLISHER_HOST, REGIONS, RELAYS, RTT_MS, prefixes, relay_host, viewer_host
@@ -34,8 +35,6 @@ from control.web import PagesMissing, page_server
 NAMESPACE = "live/demo"
 ROOM = "live/r/lobby"
 CLIPS = ("clip-360p.mp4", "clip-180p.mp4")
-FRONT_PORTS = range(4443, 4943)
-PAGE_PORTS = range(8080, 8180)
 VIEWERS_A_PROCESS = 20
 MESH_WITHIN_S = 30.0
 POLL_S = 0.2
@@ -166,8 +165,8 @@ class Show:
     async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
         papers = self._papers
         self._wall_minus_clock = time.time() - time.perf_counter()
-        self._ports = _front_ports(self.settings.relays)
-        self._control = (_free_port(socket.SOCK_DGRAM), _free_port(socket.SOCK_STREAM))
+        self._ports = front_ports(self.settings.relays)
+        self._control = (free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM))
         _write_places(papers, self.settings.home)
         await self._start(self._network(papers))
         await self._order({"home": self.settings.home})
@@ -305,7 +304,7 @@ class Show:
         return await trio.to_thread.run_sync(call, url, self._papers.operator_token, body)
 
     async def _start_page(self, nursery: trio.Nursery) -> None:
-        port = next(port for port in PAGE_PORTS if _is_free(port, socket.SOCK_STREAM))
+        port = page_port()
         try:
             server = page_server(self.page_settings)
         except PagesMissing as error:
@@ -473,32 +472,3 @@ def _leaves(group: BaseExceptionGroup[ShowError]) -> Iterator[ShowError]:
             yield from _leaves(error)
         else:
             yield error
-
-
-def _front_ports(count: int) -> list[int]:
-    """Free ports for the fronts; the first is also where the relays themselves listen. Raises ShowError."""
-    found: list[int] = []
-    for port in FRONT_PORTS:
-        hosts = ["127.0.0.1"] + ([] if found else [relay_host(number) for number in range(count)])
-        if all(_is_free(port, kind, host) for host in hosts for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)):
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise ShowError(f"no {count} free ports in {FRONT_PORTS.start}..{FRONT_PORTS.stop - 1}")
-
-
-def _is_free(port: int, kind: socket.SocketKind, host: str = "127.0.0.1") -> bool:
-    with socket.socket(socket.AF_INET, kind) as held:
-        if kind is socket.SOCK_STREAM:
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            held.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
