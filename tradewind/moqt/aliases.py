@@ -34,8 +34,8 @@ class Aliases:
         self._by_request: dict[int, Alias] = {}
         self.retired: dict[int, FullTrackName | None] = {}
         """In the order in which they ended: the oldest are forgotten. None: nobody knows what it stood for."""
-        self._former: dict[FullTrackName, int] = {}
-        """Which of these each track had last."""
+        self._former: dict[FullTrackName, set[int]] = {}
+        """Which of these each track had."""
 
     def of(self, request: int) -> Alias | None:
         """The alias that stands for a request."""
@@ -70,20 +70,21 @@ class Aliases:
         self._recall(number)
         self.retired[number] = track
         if track is not None:
-            self._former[track] = number
+            self._former.setdefault(track, set()).add(number)
         if len(self.retired) > self._max_retired:
             self._recall(next(iter(self.retired)))
 
     def revive(self, track: FullTrackName) -> None:
-        """The track is asked for again: its streams may come under the alias of before, and before the answer."""
-        number = self._former.get(track)
-        if number is not None:
-            self._recall(number)
+        """The track is asked for again: its streams may come under an alias of before, and before the answer."""
+        for number in self._former.pop(track, ()):
+            del self.retired[number]
 
     def _recall(self, number: int) -> None:
         track = self.retired.pop(number, None)
-        if track is not None and self._former[track] == number:
-            del self._former[track]
+        if track is not None:
+            self._former[track].discard(number)
+            if not self._former[track]:
+                del self._former[track]
 
     def check_invariants(self) -> None:
         """Assert that both directions agree and that nothing is in use and retired."""
@@ -92,4 +93,6 @@ class Aliases:
         assert all(self.table[alias.number] is alias for alias in self._by_request.values())
         assert self.table.keys().isdisjoint(self.retired)
         assert len(self.retired) <= self._max_retired
-        assert all(self.retired[number] == track for track, number in self._former.items())
+        told = {(number, track) for track, numbers in self._former.items() for number in numbers}
+        assert told == {(number, track) for number, track in self.retired.items() if track is not None}
+        assert all(self._former.values())
