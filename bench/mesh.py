@@ -7,9 +7,10 @@
     python -m bench.mesh headless                 T7: no controller for 60 s; T1, T5, a restart, newcomers meanwhile
 
 The world is the demo's: five relays in four regions, measured round trips, 0.2 % loss on long links, all through its
-network process. Viewers watch the small rendition with sound (about 200 kbit/s). Everything needs a quiet machine: two
-cores carry all relays, all viewers and the network. Prints a line a figure and PASS or FAIL; exit code 1 on a FAIL,
-3 where the player is not installed.
+network process. Viewers watch the small picture with sound (150 kbit/s, 70 objects a second), or with `--rendition
+picture` the large one alone (320 kbit/s, 25 objects a second). Everything needs a quiet machine: two cores carry all
+relays, all viewers and the network. Prints a line a figure and PASS or FAIL; exit code 1 on a FAIL, 3 where the player
+is not installed.
 `--trace FILE` keeps what everybody had of the last show, for `bench.verify_trace`.
 """
 
@@ -418,7 +419,7 @@ def settings(options: argparse.Namespace, *regions: str) -> ShowSettings:
         longest_rtt_ms=options.longest_rtt,
         viewers=options.viewers,
         spread_s=1.0 + options.viewers / ARRIVALS_PER_S,
-        rendition="low",
+        rendition=options.rendition,
         regions=regions,
         trace=trace,
         state=options.state,
@@ -444,6 +445,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("what", choices=MEASURES)
     parser.add_argument("--viewers", type=int, help="viewers; by default what the target names")
     parser.add_argument("--faults", type=int, default=200, help="links: so many")
+    parser.add_argument("--rendition", choices=("low", "picture"), default="low", help="what viewers watch")
     parser.add_argument("--newcomers", type=int, default=100, help="headless: who come while there is no controller")
     parser.add_argument(
         "--player", nargs="?", choices=PLAYERS, const=PLAYERS[0], help="death: one viewer is this player"

@@ -16,7 +16,7 @@ from relay.flows import FlowMeter
 from relay.node import Node
 from relay.overrides import OverrideMeter
 from relay.placing import Placing
-from tradewind.contract.admission import admission_keys
+from tradewind.contract.admission import TableKeys
 from tradewind.contract.messages import (
     Answer,
     Command,
@@ -72,6 +72,7 @@ class Steering:
         self._read = read
         self._flows = FlowMeter(node)
         self.overrides = OverrideMeter(node)
+        self._table_keys = TableKeys()
         self._kicked: OrderedDict[str, Done] = OrderedDict()
         self._last = (0.0, 0, 0.0)
         """When the last report was made, and bytes sent and processor time then."""
@@ -119,7 +120,7 @@ class Steering:
         if node.mesh is not None:
             node.mesh.apply_table(table, now)
         self._placing.apply_table(table, now, () if node.mesh is None else node.mesh.silent)
-        node.replace_access(node.access.replace_admission_keys(admission_keys(table)))
+        node.replace_access(node.access.replace_admission_keys(self._table_keys.apply(table, now)))
         node.apply_rooms(table.rooms, now)
 
     def obey(self, command: Command, now: float) -> Done | None:

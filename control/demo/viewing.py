@@ -152,13 +152,18 @@ async def _view_one(
 
 
 def chooser(rendition: str) -> Callable[[Broadcast], Sequence[str]]:
-    """What viewers read of a catalogue: one picture, the smallest for `low`, else the largest; and the sound."""
+    """What viewers read of a catalogue: one picture, the smallest for `low`, else the largest; and the sound.
+
+    `picture`: the largest, and no sound.
+    """
 
     def choose(broadcast: Broadcast) -> list[str]:
         names: list[str] = []
+        pictures = sorted(broadcast.of(Kind.VIDEO), key=lambda r: (r.width * r.height, r.bitrate))
         if rendition == "low":
-            pictures = sorted(broadcast.of(Kind.VIDEO), key=lambda r: (r.width * r.height, r.bitrate))
             names = [r.name for r in (*pictures[:1], *broadcast.of(Kind.AUDIO)[:1])]
+        elif rendition == "picture":
+            names = [r.name for r in pictures[-1:]]
         try:
             return [r.name for r in choose_renditions(broadcast, names)]
         except ToolError:
@@ -177,7 +182,7 @@ def parse(arguments: Sequence[str] | None = None) -> ViewingSettings:
     parser.add_argument("--first", type=int, default=1, help="number of the first viewer")
     parser.add_argument("--sha256", default="", metavar="HEX", help="the certificate of all relays")
     parser.add_argument("--source", metavar="ADDRESS", help="local address that everything leaves from")
-    parser.add_argument("--rendition", choices=("low", "high", "auto"), default="auto")
+    parser.add_argument("--rendition", choices=("low", "high", "auto", "picture"), default="auto")
     parser.add_argument("--spread", type=_seconds, default=2.0, metavar="2s", help="over how long viewers begin")
     given = parser.parse_args(arguments)
     if given.sha256 and re.fullmatch(r"[0-9a-fA-F]{64}", given.sha256) is None:

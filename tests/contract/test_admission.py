@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tradewind.contract.admission import (
+    FAILOVER_S,
     FIRST_S,
+    MAX_TABLE_KEYS,
     MAX_TOKEN_BYTES,
     AdmissionError,
     AdmissionFault,
+    TableKeys,
     admission_keys,
     admission_of,
     announced_key,
@@ -52,6 +56,27 @@ def table(*keys: str, relay_key: bytes = b"") -> RouteTable:
 
 KEYS = admission_keys(table(json.dumps(public_key(DOCUMENT))))
 TOKEN = mint_admission(SIGNING, viewer_digest(ACCESS), "live", RELAYS, NOW)
+
+
+def test_who_was_placed_by_a_relay_that_has_died_is_let_in_where_it_was_placed() -> None:
+    keys, own = TableKeys(), announced_key(RELAY)
+    token = mint_admission(RELAY, viewer_digest(ACCESS), "live", RELAYS, NOW)
+    others = RouteTable("mesh", "fra-1", 1, 2, NOW, (), (), ())
+    assert keys.apply(table(json.dumps(public_key(DOCUMENT)), relay_key=own), 100.0).keys() == {"fra-9", "controller-1"}
+    after = keys.apply(others, 101.0)
+    assert verify_admission(token, after, "fra-2", ACCESS, "live", NOW).issuer == "fra-9"
+    assert after.keys() == {"fra-9"}, "a controller's key goes with the tables that have it"
+    assert not keys.apply(others, 100.0 + FAILOVER_S)
+
+
+def test_keys_of_who_has_gone_are_no_more_than_so_many() -> None:
+    keys = TableKeys()
+    entry = replace(table().relays[0], placement_key=announced_key(RELAY))
+    for first in range(0, 3 * MAX_TABLE_KEYS, 500):
+        relays = tuple(replace(entry, id=f"r-{number}") for number in range(first, first + 500))
+        known = keys.apply(RouteTable("mesh", "fra-1", 1, 2, NOW, (), relays, ()), 1.0)
+        assert {relay.id for relay in relays} <= known.keys()
+        assert len(known) <= MAX_TABLE_KEYS
 
 
 def fault(token: str = TOKEN, relay: str = "fra-2", access: str = ACCESS, path: str = "live", now: float = NOW) -> Any:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -38,6 +39,7 @@ MAX_ROOT_LENGTH = 2048
 MAX_TARGET_LENGTH = 16_384
 FIRST_S = 60.0
 FAILOVER_S = 4 * 3600.0
+MAX_TABLE_KEYS = 4096
 
 AdmissionKeys: TypeAlias = Mapping[str, Ed25519PublicKey]
 """Who may place viewers, by `kid`."""
@@ -131,6 +133,33 @@ def admission_keys(table: RouteTable) -> dict[str, Ed25519PublicKey]:
             if key.id is not None and isinstance(public, Ed25519PublicKey):
                 keys[key.id] = public
     return keys
+
+
+class TableKeys:
+    """The keys of every table so far: who has died has placed viewers who are only now to go where it placed them.
+
+    A relay's key counts for as long after the last table that named it as tokens of its may last; a controller's no
+    longer than tables have it.
+    """
+
+    __slots__ = ("_relays",)
+
+    def __init__(self) -> None:
+        self._relays: OrderedDict[str, tuple[Ed25519PublicKey, float]] = OrderedDict()
+        """By id: the key, and until when it counts. Who was named last is last."""
+
+    def apply(self, table: RouteTable, now: float) -> dict[str, Ed25519PublicKey]:
+        """Whose placement tokens count from this table on. `now`: monotonic seconds."""
+        keys = admission_keys(table)
+        for relay in table.relays:
+            if relay.id in keys:
+                self._relays[relay.id] = (keys[relay.id], now + FAILOVER_S)
+                self._relays.move_to_end(relay.id)
+        for relay_id, (_, until) in tuple(self._relays.items()):
+            if until > now and len(self._relays) <= MAX_TABLE_KEYS:
+                break
+            del self._relays[relay_id]
+        return {**{relay_id: key for relay_id, (key, _) in self._relays.items()}, **keys}
 
 
 def mint_admission(
