@@ -26,6 +26,8 @@ from tradewind.client.tools.options import ToolError
 from tradewind.client.tools.showing import choose_renditions
 from tradewind.quic.config import ServerTrust
 
+BEHIND = 5
+"""How nice viewers are: relays do not share a machine with those who watch, and shall not wait for them here."""
 FLUSH_S = 0.1
 MAX_WAITING_BYTES = 64 << 20
 """What waits for a reader that does not read; then the process ends."""
@@ -219,6 +221,7 @@ async def _until_signal(settings: ViewingSettings, trace: TraceWriter) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM; what is waiting is written before the end."""
     settings = parse(arguments)
+    os.nice(BEHIND)
     trace = TraceWriter(sys.stdout.fileno())
     code = 0
     try:
