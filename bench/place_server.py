@@ -26,9 +26,11 @@ from control.controller import Controller
 from control.metrics import Metrics
 from control.placement import Placement
 from control.plane import Plane, PlaneSettings
+from control.run import COLLECTIONS as CONTROL_COLLECTIONS
 from control.state import State
 from relay import ops
 from relay.placing import Placing, PlacingSettings
+from relay.run import COLLECTIONS as RELAY_COLLECTIONS
 from tradewind.contract.admission import relay_signer, signer
 from tradewind.contract.messages import RelayEntry, RouteTable
 from tradewind.contract.token import Key, generate_key, parse_keys
@@ -69,7 +71,7 @@ async def serve_control(keys: tuple[Key, ...], port: int, relays: int) -> None:
     public = Api(controller).servers()[1]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(public.serve, await trio.open_tcp_listeners(port, host="127.0.0.1", backlog=256))
-        _ready()
+        _ready(CONTROL_COLLECTIONS)
         for loads in itertools.cycle(moments):
             await trio.sleep(1.0)
             placement.apply(loads, trio.current_time())
@@ -91,12 +93,14 @@ async def serve_relay(keys: tuple[Key, ...], port: int, relays: int) -> None:
     public = ops.public_server(lambda: "", ops.Questions(answer, plain_http=True))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(public.serve, await trio.open_tcp_listeners(port, host="127.0.0.1", backlog=256))
-        _ready()
+        _ready(RELAY_COLLECTIONS)
 
 
-def _ready() -> None:
+def _ready(collections: tuple[int, int, int]) -> None:
+    """As the real ones begin."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*collections)
     print("ready", flush=True)
 
 
