@@ -345,6 +345,8 @@ class Plane:
         heard = self.reports.receive(relay, report, now)
         if heard is None:
             return
+        for kind, other, detail in heard.news:
+            self.events.add(wall_now, kind, relay, other, detail)
         self._take(self.registry.receive_report(relay, report, now), now, wall_now)
         self._settling.receive_report(relay)
         if heard.carried is not None:
@@ -353,8 +355,6 @@ class Plane:
             self.homes.receive_report(relay, heard.rooms)
         if heard.stage:
             self.homes.receive_change(relay)
-        for kind, other, detail in heard.news:
-            self.events.add(wall_now, kind, relay, other, detail)
 
     def _drop(self, link: Link, why: str, wall_now: float) -> None:
         """End a link on which something came that no relay of ours says."""

@@ -79,7 +79,8 @@ class Show:
         self.publishers = {name: Publisher(self.scene, name, track_of(name)) for name in names}
         self.scene.run(0.5)
         self.seats = [Seat(self.scene, at, origin) for at in names for origin in names if at != origin]
-        self.scene.run(2.0)
+        # Relays that join wait for each other, and for the next cycle's table; tracks follow it 2 s after they came.
+        self.scene.run(6.0)
 
     def links(self) -> list[tuple[str, ...]]:
         """Directed links over which something comes now."""
