@@ -95,14 +95,8 @@ class Moving:
 
     def turn(self, track: Track, now: float) -> None:
         """Neighbours that feed us ask us for the track: they have lost their way, and we are to take another."""
-        members = self._book.members
-        hops = {members[party.session].hop for party in track.turning}
-        for source in track.sources.values():
-            source.failing |= source.way is not None and members[source.party.session].hop in hops
         self._reconsider(track, now)
-        if all(source.failing for source in track.sources.values()):
-            for source in track.sources.values():
-                source.failing = False
+        if all(self._has_lost_it(track, source) for source in track.sources.values()):
             for party in tuple(track.turning):
                 turning = self._book.roles[party]
                 assert isinstance(turning, Turning)
@@ -163,7 +157,7 @@ class Moving:
             return
         candidates = self._upstreams.candidates(track)
         good = bool(candidates) and self._standing(candidates[0][0]) < Standing.BAD
-        if not good and all(self._worth(source) >= Standing.BAD for source in fed):
+        if not good and all(self._worth(track, source) >= Standing.BAD for source in fed):
             turnable = self._upstreams.turnable(track)[:1]
             if fed and not turnable:
                 self._upstreams.withhold(track, now)
@@ -178,7 +172,7 @@ class Moving:
             return
         if not fed:
             self._ask(track, best, way, now)
-        elif len(fed) == 1 and self._worth(fed[0]) is Standing.SUSPECT:
+        elif len(fed) == 1 and self._worth(track, fed[0]) is Standing.SUSPECT:
             self._double(track, candidates, now)
         elif self._is_worth_it(track, fed, best, now):
             self._move(track, fed, candidates, now)
@@ -190,7 +184,7 @@ class Moving:
         advertised = [self._upstreams.way_of(source.party.session, track.name.namespace) for source in fed]
         if all(found is None or self._book.settings.hop in found.hops for found in advertised):
             return True
-        least_bad = min(self._worth(source) for source in fed)
+        least_bad = min(self._worth(track, source) for source in fed)
         if least_bad >= Standing.BAD:
             # Where something still comes, it is better than nothing.
             return self._standing(best) < least_bad
@@ -223,7 +217,7 @@ class Moving:
             return
         self.moves += 1
         track.moved_at = now
-        if all(self._worth(source) >= Standing.BAD for source in fed):
+        if all(self._worth(track, source) >= Standing.BAD for source in fed):
             for other, by in others:
                 asked = any(source.party.session == other.session for source in track.sources.values())
                 if not asked and self._standing(other) < Standing.BAD and self._pay(track, now):
@@ -284,7 +278,7 @@ class Moving:
         if not doubles:
             return False
         first = next((source for source in fed if not source.doubles), None)
-        standing = Standing.SILENT if first is None else self._worth(first)
+        standing = Standing.SILENT if first is None else self._worth(track, first)
         if standing is Standing.SUSPECT:
             return True
         better = [source for source in doubles if self._standing(source.party) < standing]
@@ -313,8 +307,14 @@ class Moving:
     def _standing(self, party: Party) -> Standing:
         return self._book.members[party.session].worth
 
-    def _worth(self, source: Source) -> Standing:
-        return Standing.SILENT if source.failing else self._standing(source.party)
+    def _worth(self, track: Track, source: Source) -> Standing:
+        return Standing.SILENT if self._has_lost_it(track, source) else self._standing(source.party)
+
+    def _has_lost_it(self, track: Track, source: Source) -> bool:
+        """Whether the neighbour that feeds us asks us for the track."""
+        members = self._book.members
+        hop = members[source.party.session].hop
+        return source.way is not None and any(members[party.session].hop == hop for party in track.turning)
 
     def _is_leaving(self, source: Source) -> bool:
         return self._book.members[source.party.session].leaving

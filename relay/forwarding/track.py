@@ -51,7 +51,7 @@ class MalformedTrack(Exception):
 class Source:
     """One upstream subscription, or one PUBLISH, that feeds the track."""
 
-    __slots__ = ("claim", "done", "doubles", "established_at", "failing", "forward", "inherits", "is_stranger",
+    __slots__ = ("claim", "done", "doubles", "established_at", "forward", "inherits", "is_stranger",
                  "last_at", "party", "published", "streams_closed", "streams_open", "succeeds", "way")  # fmt: skip
 
     def __init__(self, party: Party, *, published: bool, forward: bool, way: Way | None = None, claim: int = 0) -> None:
@@ -60,8 +60,6 @@ class Source:
         """By which way a neighbour had it when we asked; None: a publisher here."""
         self.claim = claim
         """The rank that we said we would not go below: see `ranks`."""
-        self.failing = False
-        """The neighbour has asked us for the track itself: it has lost its own way to it."""
         self.doubles = False
         """It sends what another sends too, while that one's link is suspect."""
         self.succeeds: Location | None = None
