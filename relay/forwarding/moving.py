@@ -156,16 +156,19 @@ class Moving:
         if self._has_double(track, fed, now):
             return
         candidates = self._upstreams.candidates(track)
-        good = bool(candidates) and self._standing(candidates[0][0]) < Standing.BAD
-        if not good and all(self._worth(track, source) >= Standing.BAD for source in fed):
+        feeding = {source.party.session for source in fed}
+        others = any(self._standing(party) < Standing.BAD for party, _ in candidates if party.session not in feeding)
+        worth = min((self._worth(track, source) for source in fed), default=Standing.SILENT)
+        if not others and worth >= Standing.SUSPECT:
+            # Nobody else is left: one that we serve takes its own way, and is there when the suspicion comes true.
             turnable = self._upstreams.turnable(track)[:1]
-            if fed and not turnable:
+            if fed and not turnable and worth >= Standing.BAD:
                 self._upstreams.withhold(track, now)
             candidates = turnable or candidates
         if not candidates:
             return
         best, way = candidates[0]
-        if any(source.party.session == best.session for source in fed):
+        if best.session in feeding:
             if len(fed) > 1:
                 # It may be about to be let go: the move away from it goes on, and is undone after a rest.
                 self._has_rested(track, now)

@@ -379,6 +379,31 @@ def test_who_has_only_relays_below_it_left_has_them_go_elsewhere_first() -> None
     check(4)  # type: ignore[operator]
 
 
+def test_who_has_only_relays_below_it_left_asks_one_when_a_link_is_suspect() -> None:
+    mesh, check = chained()
+    mesh.grade("b", "a", Standing.SUSPECT)
+    mesh.run(0.5)
+    check(2)  # type: ignore[operator]
+    assert (mesh.sources("b"), mesh.sources("c")) == ({"a", "c"}, {"a"}), "it comes twice, and is there already"
+    mesh.grade("b", "a", Standing.BAD)
+    mesh.run(0.01)
+    assert mesh.sources("b") == {"c"}, "nobody is asked"
+    check(3)  # type: ignore[operator]
+    check(4)  # type: ignore[operator]
+
+
+def test_a_suspicion_that_passes_ends_the_asking() -> None:
+    mesh, check = chained()
+    mesh.grade("b", "a", Standing.SUSPECT)
+    mesh.run(0.05)
+    assert "c" in mesh.sources("b")
+    mesh.grade("b", "a", Standing.UP)
+    mesh.run(0.5)
+    assert mesh.sources("b") == {"a"}
+    check(4)  # type: ignore[operator]
+    assert len(mesh.sources("c")) == 1
+
+
 def test_where_every_way_is_bad_nobody_is_cut_off() -> None:
     mesh, check = chained()
     mesh.grade("c", "a", Standing.BAD)
