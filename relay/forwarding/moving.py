@@ -105,8 +105,7 @@ class Moving:
     def declined(self, track: Track, session: int, now: float) -> None:
         """A neighbour would not serve us a track that we have: the next one is asked at once."""
         if self._book.tracks.get(track.name) is track and track.established:
-            track.declined.add(session)
-            self._book.timers.at(now + DECLINED_S, partial(self._forgive, track, session))
+            self._pass_over(track, session, now)
             self._reconsider(track, now)
 
     def keep_house(self, now: float) -> None:
@@ -283,7 +282,13 @@ class Moving:
         first = next((source for source in fed if not source.doubles), None)
         standing = Standing.SILENT if first is None else self._worth(track, first)
         if standing is Standing.SUSPECT:
-            return True
+            # What a neighbour that asks us would send us is what it gets from us.
+            idle = [source for source in doubles if self._has_lost_it(track, source)]
+            for source in idle:
+                fed.remove(source)
+                self._pass_over(track, source.party.session, now)
+            self._let_go(track, idle, now)
+            return len(idle) < len(doubles)
         better = [source for source in doubles if self._standing(source.party) < standing]
         if standing >= Standing.BAD and better:
             for source in better:
@@ -301,6 +306,11 @@ class Moving:
         for source in doubles:
             fed.remove(source)
         return False
+
+    def _pass_over(self, track: Track, session: int, now: float) -> None:
+        """Do not ask a neighbour for the track for a moment."""
+        track.declined.add(session)
+        self._book.timers.at(now + DECLINED_S, partial(self._forgive, track, session))
 
     def _forgive(self, track: Track, session: int, now: float) -> None:
         track.declined.discard(session)

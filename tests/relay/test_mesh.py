@@ -392,6 +392,24 @@ def test_who_has_only_relays_below_it_left_asks_one_when_a_link_is_suspect() -> 
     check(4)  # type: ignore[operator]
 
 
+def test_who_is_asked_by_a_neighbour_it_doubles_from_serves_it_at_once() -> None:
+    mesh = Mesh(["a", "b", "c"])
+    _, served = mesh.publish("a")
+    viewers = [mesh.client(name) for name in "bc"]
+    requests = [viewer.subscribe() for viewer in viewers]
+    mesh.run()
+    served.group(0, GROUPS[0])
+    mesh.run()
+    mesh.grade("c", "a", Standing.SUSPECT)
+    mesh.grade("b", "a", Standing.SILENT)
+    mesh.run(0.1)
+    served.group(1, GROUPS[1])
+    mesh.run(0.1)
+    assert (mesh.sources("b"), mesh.sources("c")) == ({"c"}, {"a"})
+    for viewer, request in zip(viewers, requests, strict=True):
+        assert sorted(viewer.objects(request)) == everything(range(2))
+
+
 def test_a_suspicion_that_passes_ends_the_asking() -> None:
     mesh, check = chained()
     mesh.grade("b", "a", Standing.SUSPECT)
