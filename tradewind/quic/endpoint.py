@@ -60,6 +60,7 @@ class Endpoint:
         self._number = 0
         self._now = 0.0
         self._configuration = server_configuration(settings) if self._accepts else None
+        self.mismatches = self._gate.mismatches
 
     def replace_settings(self, settings: QuicSettings) -> None:
         """Use other settings (a renewed certificate) for connections made from now on."""
@@ -283,10 +284,8 @@ class Endpoint:
 
     def _admit(self, header: QuicHeader, data: bytes, address: Address, now: float) -> _Entry | None:
         """Decide about a datagram that belongs to no connection: a new one, a reply without state, or nothing."""
-        if not self._accepts or len(data) < SMALLEST_DATAGRAM_BYTES or header.version is None:
-            self._gate.unroutable += 1
-            return None
-        if header.packet_type == QuicPacketType.VERSION_NEGOTIATION:
+        whole = self._accepts and len(data) >= SMALLEST_DATAGRAM_BYTES and header.version is not None
+        if not whole or header.packet_type == QuicPacketType.VERSION_NEGOTIATION:
             self._gate.unroutable += 1
             return None
         if header.version not in VERSIONS:
@@ -377,6 +376,8 @@ class Endpoint:
             return
         if entry.pending and entry.core.ended:
             self._gate.handshakes_failed += 1
+        if entry.core.mismatch is not None:
+            self.mismatches.append(entry.core.mismatch)
         self._finish_handshake(entry)
         for cid in entry.cids:
             del self._routes[cid]
