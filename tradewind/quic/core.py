@@ -8,7 +8,7 @@ its meaning.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -125,7 +125,11 @@ class QuicCore(StreamCore):
         self.mismatch: Mismatch | None = None
         """What the client offered, where that is nothing that we speak."""
 
-    # What endpoint calls.
+    # What endpoint and its faces call.
+
+    def disagree(self, offered: Sequence[str], supported: Sequence[str], transport: str) -> None:
+        """The client offered nothing that is spoken here: `endpoint` is to know of it."""
+        self.mismatch = Mismatch.of(str(self._network_paths[0].addr[0]), transport, offered, supported)
 
     @property
     def started(self) -> bool:
@@ -444,8 +448,7 @@ class QuicCore(StreamCore):
         except AlertNoApplicationProtocol:
             hello.seek(start)
             offered = pull_client_hello(hello).alpn_protocols or []
-            host = str(self._network_paths[0].addr[0])
-            self.mismatch = Mismatch.of(host, "quic", offered, self._configuration.alpn_protocols or [])
+            self.disagree(offered, self._configuration.alpn_protocols or [], "quic")
             raise
 
     def _choose_certificate(

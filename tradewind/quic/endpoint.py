@@ -57,8 +57,7 @@ class Endpoint:
         """Entries whose deadline may have moved: looked at when the next one is asked for, after sending."""
         self._gate = Gate(settings)
         self._replies: list[tuple[Address, list[bytes]]] = []
-        self._number = 0
-        self._now = 0.0
+        self._number, self._now = 0, 0.0
         self._configuration = server_configuration(settings) if self._accepts else None
         self.mismatches = self._gate.mismatches
 
@@ -196,7 +195,7 @@ class Endpoint:
             except Exception as error:  # noqa: BLE001 - see _fault
                 self._fault(entry, error)
                 continue
-            if not core.steady:
+            if not core.steady or core.mismatch is not None:
                 self._settle(entry)
             self._unarmed[number] = entry
         return batches
@@ -362,6 +361,9 @@ class Endpoint:
             core.retired.clear()
         if entry.pending and core.handshaken:
             self._finish_handshake(entry)
+        if core.mismatch is not None:
+            self.mismatches.append(core.mismatch)
+            core.mismatch = None
         if core.terminated:
             self._forget(entry)
 
@@ -376,8 +378,6 @@ class Endpoint:
             return
         if entry.pending and entry.core.ended:
             self._gate.handshakes_failed += 1
-        if entry.core.mismatch is not None:
-            self.mismatches.append(entry.core.mismatch)
         self._finish_handshake(entry)
         for cid in entry.cids:
             del self._routes[cid]

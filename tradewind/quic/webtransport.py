@@ -25,7 +25,6 @@ from tradewind.quic.http3 import (
     HTTP_UNI_STREAMS,
     Http3,
 )
-from tradewind.quic.statistics import Mismatch
 from tradewind.quic.streams import Stream
 from tradewind.quic.wire import (
     BIDI_FRAME_TYPE,
@@ -377,7 +376,7 @@ class WebTransportConnection(Connection):
         if isinstance(choice, int):
             supported = self._settings.preference(request.origin)
             if not set(supported) & set(request.offered):
-                self._core.mismatch = Mismatch.of(str(self.peer_address[0]), "webtransport", request.offered, supported)
+                self._core.disagree(request.offered, supported, self.transport)
             self._respond(stream_id, choice)
             return
         self.authority, self.path, self.origin = request.authority, request.path, request.origin
