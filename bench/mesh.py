@@ -22,7 +22,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -314,6 +314,8 @@ async def measure_headless(options: argparse.Namespace, verdicts: Verdicts) -> N
 
     async def script(show: Show) -> None:
         await playing(show, options.viewers)
+        times["plays"] = time.perf_counter()
+        await trio.sleep(SETTLE_S)
         await show.cause(Fault(0.0, Kind.KILL, CONTROL))
         times["dead"] = time.perf_counter()
         await fault_links(show, 6, dice, silent_first=True)
@@ -345,8 +347,23 @@ async def measure_headless(options: argparse.Namespace, verdicts: Verdicts) -> N
     newcomers = [viewer for viewer in record.viewers.values() if viewer.dialled > times["dead"]]
     verdicts.true("newcomers who play", len(newcomers) >= options.newcomers, len(newcomers))
     verdicts.true("viewers lost", not links.lost, links.lost)
+    tell_calm(record, times, verdicts)
     verdicts.at_most("all relays with the controller again", 1000 * times.get("joined", 99.0), 15_000)
     verdicts.true("objects missing", not links.gaps, links.gaps)
+
+
+def tell_calm(record: Record, times: Mapping[str, float], verdicts: Verdicts) -> None:
+    """Whether the picture stood more often without a controller than with it, while nothing else was wrong."""
+    before = stalls_within(record, times["plays"], times["dead"])
+    without = [stalls_within(record, begin, begin + SETTLE_S) for begin in (times["dead"], times["back"] - SETTLE_S)]
+    shown = f"{without[0]} and {without[1]}, {before} before"
+    verdicts.true("stalls in calm times of one length, without a controller", max(without) <= before, shown)
+
+
+def stalls_within(record: Record, begin: float, end: float) -> int:
+    """How often pictures stood, by what was sent within a time; who was there before and had nothing counts once."""
+    part = record.during(begin, end)
+    return sum(len(part.stalls(viewer)) if viewer.seen else 1 for viewer in part.viewers.values())
 
 
 def _switches(record: Record, kill: object) -> list[float]:

@@ -78,7 +78,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*pinning(SERVER_CORE), *command],
                 cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

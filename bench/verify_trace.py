@@ -218,13 +218,19 @@ def _stalls(seen: list[Row], published: dict[str, list[tuple[float, int, int]]],
                 arrivals.setdefault((row["group"], row["object"]), row["received"])
         wanted = [place for place in published.get(track, []) if place[0] >= seen[0]["received"]]
         shown_after_ms: float | None = None
+        skipped: list[float] = []
         for sent, group, number in wanted:
             if (group, number) not in arrivals:
+                skipped.append(sent)
                 continue
             took_ms = 1000 * (arrivals[group, number] - sent)
             if shown_after_ms is None:
                 shown_after_ms = took_ms + IN_HAND_MS
-            stood_ms, shown_after_ms = took_ms - shown_after_ms, max(took_ms, shown_after_ms)
+                skipped.clear()
+            # What never came would have been on for as long as that; what came late is waited for besides.
+            hole_ms = 1000 * (sent - skipped[0]) if skipped else 0.0
+            stood_ms, shown_after_ms = hole_ms + max(took_ms - shown_after_ms, 0.0), max(took_ms, shown_after_ms)
+            skipped.clear()
             if stood_ms >= STALL_MS:
                 stalls.append(stood_ms)
         last = max((sent for sent, group, number in wanted if (group, number) in arrivals), default=None)

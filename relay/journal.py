@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable
 
 from relay.links.states import LinkChange, State
 from tradewind.moqt.model import FullTrackName
+from tradewind.quic.statistics import Mismatch
 
 
 def session_ended(session: int, code: int | None, reason: str, *, by_peer: bool) -> None:
@@ -18,6 +20,22 @@ def session_ended(session: int, code: int | None, reason: str, *, by_peer: bool)
         "session ended",
         extra={"session": session, "code": code, "reason": _printable(reason), "by": "peer" if by_peer else "relay"},
     )
+
+
+def versions_differ(mismatches: deque[Mismatch]) -> None:
+    """Clients that speak nothing we speak: what each offered, against what is supported there. Takes them all."""
+    while mismatches:
+        one = mismatches.popleft()
+        offered = [_printable(name) for name in one.offered]
+        logging.getLogger("relay").info(
+            "no common version",
+            extra={
+                "address": one.host,
+                "transport": one.transport,
+                "offered": offered,
+                "supported": list(one.supported),
+            },
+        )
 
 
 def links_changed(changes: Iterable[LinkChange]) -> None:

@@ -159,6 +159,8 @@ class Relay:
             self._observer.session_ended(ended)
             journal.session_ended(ended.attachment.id, ended.code, ended.reason, by_peer=ended.by_peer)
         node.ended.clear()
+        for endpoint in node.endpoints:
+            journal.versions_differ(endpoint.mismatches)
         if node.mesh is not None:
             if node.mesh.changes:
                 journal.links_changed(node.mesh.changes)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+# What a relay in development keeps, it keeps in the user's state directory: nothing of a test belongs there.
+os.environ["XDG_STATE_HOME"] = str(Path(__file__).resolve().parent.parent / ".cache" / "state")
 
 # Time says how busy the machine is, not how good an example: neither one of them nor making them has a deadline.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)

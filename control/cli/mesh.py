@@ -17,6 +17,12 @@ from control.cli.orders import give_order
 FOLLOW_S = 0.5
 NODE_COLUMNS = ("id", "region", "condition", "stage", "wanted", "sessions", "load_ratio", "generation", "heard_age_s")
 AUDIT_COLUMNS = ("number", "at", "who", "what", "target", "result")
+SECTIONS = {
+    "links": ("neighbour", "state", "away_state", "rtt_ms", "jitter_ms", "loss_ratio", "away_loss_ratio"),
+    "overrides": ("origin", "instead_of", "next_hop", "cause"),
+    "commands": ("id", "action", "by", "progress", "detail"),
+}
+"""Of one relay, what is shown of the lists of things it has."""
 OVERRIDE_COLUMNS = ("relay", "origin", "instead_of", "next_hop", "since", "cause")
 LINK_COLUMNS = ("sender", "receiver", "rtt_ms", "jitter_ms", "loss_ratio", "usable", "age_s")
 
@@ -37,11 +43,14 @@ def node_ls(asker: Asker, output: str) -> None:
 @click.argument("relay")
 @asks
 def node_show(relay: str, asker: Asker, output: str) -> None:
-    """One relay, with its links, streams, rooms and commands."""
+    """One relay, with its links, overrides, origins, rooms and commands."""
     found = asker.get(f"/v1/nodes/{relay}")
-    simple = [{"what": name, "is": value} for name, value in found.items() if not isinstance(value, list)]
-    listed = [{"what": name, "is": len(value)} for name, value in found.items() if isinstance(value, list)]
-    show(found, output, ("what", "is"), simple + listed)
+    show(found, output, ("what", "is"), [_told(*item) for item in found.items() if item[0] not in SECTIONS])
+    if output == "table":
+        for name, columns in SECTIONS.items():
+            if found.get(name):
+                click.echo(f"\n{name}")
+                show(found[name], output, columns)
 
 
 def _steering(action: str, text: str) -> click.Command:
@@ -152,6 +161,10 @@ def audit(limit: int, asker: Asker, output: str) -> None:
     """Who ordered what, and what came of it; takes an admin. Who only looked stands in the controller's log."""
     found = asker.get("/v1/audit", limit=limit)
     show(found, output, AUDIT_COLUMNS, [{**line, "at": _moment(line["at_wall"])} for line in found])
+
+
+def _told(name: str, value: Any) -> dict[str, Any]:
+    return {"what": name, "is": " ".join(map(str, value)) if isinstance(value, list) else value}
 
 
 def _event(line: dict[str, Any]) -> str:

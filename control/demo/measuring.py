@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from math import ceil
 from typing import Any
@@ -159,6 +159,13 @@ class Record:
             untouched=tuple(_told(fault) for fault in self.faults if not self._touched(fault)),
         )
 
+    def during(self, begin: float, end: float) -> Record:
+        """What was sent within a time, and what those who were there before had of it."""
+        sent = {place: at for place, at in self.sent.items() if begin <= at < end}
+        there = [viewer for viewer in self.viewers.values() if viewer.seen and viewer.seen[0].received < begin]
+        had = {one.name: replace(one, seen=[seen for seen in one.seen if seen.place in sent]) for one in there}
+        return Record(viewers=had, sent=sent, ended=end)
+
     # --- One viewer ---
 
     def stalls(self, viewer: Viewer) -> list[float]:
@@ -184,14 +191,15 @@ class Record:
             if received is None:
                 missing = sent if missing is None else missing
                 continue
-            missing = None
             if behind is None:
-                behind = received - sent + BUFFER_S
-            late = received - sent - behind
-            if late > 0:
-                behind += late
-            if late >= STALL_S:
-                stalls.append(late)
+                behind, missing = received - sent + BUFFER_S, None
+            due = (sent if missing is None else missing) + behind
+            behind = max(behind, received - sent)
+            # Of what never came the player shows nothing, however soon the next is there.
+            stood = sent + behind - due
+            if stood >= STALL_S:
+                stalls.append(stood)
+            missing = None
         if missing is not None and behind is not None and self.ended is not None:
             late = self.ended - missing - behind
             if late >= STALL_S:

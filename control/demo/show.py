@@ -60,9 +60,9 @@ class ShowSettings:
     regions: tuple[str, ...] = ()
     """Where viewers are; none: wherever relays are, in turn."""
     home: str = HOME
+    """The region of whoever looks at a page."""
     longest_rtt_ms: float | None = None
     """No two relays are farther apart: all ways between relays are shorter by one ratio."""
-    """The region of whoever looks at a page."""
     talk: bool = True
     """Whether somebody at every relay writes into a room."""
     trace: TextIO | None = None

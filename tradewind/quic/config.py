@@ -169,8 +169,11 @@ class QuicSettings:
             status = self.admit(request)
             if not 200 <= status < 300:
                 return status
-        preferred = self.protocols if request.origin is None else self.browser_protocols or self.protocols
-        return next((name for name in preferred if name in request.offered), 400)
+        return next((name for name in self.preference(request.origin) if name in request.offered), 400)
+
+    def preference(self, origin: str | None) -> tuple[str, ...]:
+        """What a WebTransport session may speak, in our order: pages have one of their own."""
+        return self.protocols if origin is None else self.browser_protocols or self.protocols
 
 
 def load_certificate(chain_pem: bytes, key_pem: bytes) -> Certificate:

@@ -8,7 +8,7 @@ its meaning.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -26,13 +26,19 @@ from aioquic.quic.connection import (
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.recovery import QuicPacketNumberWindow
-from aioquic.tls import Encoding, Epoch, Group, pull_client_hello  # type: ignore[attr-defined]
+from aioquic.tls import (  # type: ignore[attr-defined]
+    AlertNoApplicationProtocol,
+    Encoding,
+    Epoch,
+    Group,
+    pull_client_hello,
+)
 
 from tradewind.quic.config import Address, Limits, PrivateProtocols
 from tradewind.quic.ingest import PacketReader, never_sent
 from tradewind.quic.packets import PacketWriter
 from tradewind.quic.recovery import Recovery
-from tradewind.quic.statistics import ConnectionStatistics, Counters
+from tradewind.quic.statistics import ConnectionStatistics, Counters, Mismatch
 from tradewind.quic.stream_core import Face, StreamCore
 
 ACKED = QuicDeliveryState.ACKED
@@ -116,8 +122,14 @@ class QuicCore(StreamCore):
         self._unsent_cids = False
         self.heard_at = 0.0
         """When the last datagram came."""
+        self.mismatch: Mismatch | None = None
+        """What the client offered, where that is nothing that we speak."""
 
-    # What endpoint calls.
+    # What endpoint and its faces call.
+
+    def disagree(self, offered: Sequence[str], supported: Sequence[str], transport: str) -> None:
+        """The client offered nothing that is spoken here: `endpoint` is to know of it."""
+        self.mismatch = Mismatch.of(str(self._network_paths[0].addr[0]), transport, offered, supported)
 
     @property
     def started(self) -> bool:
@@ -423,10 +435,21 @@ class QuicCore(StreamCore):
         if self._is_client:
             # It makes a key for each group that it offers, and two of its four cost ten times as much as the others.
             self.tls._supported_groups = list(CLIENT_GROUPS)
+        handle = self.tls._server_handle_hello
         if self._private is not None:
-            self.tls._server_handle_hello = partial(  # type: ignore[method-assign]
-                self._choose_certificate, self._private, self.tls._server_handle_hello
-            )
+            handle = partial(self._choose_certificate, self._private, handle)
+        self.tls._server_handle_hello = partial(self._receive_hello, handle)  # type: ignore[method-assign]
+
+    def _receive_hello(self, handle: Callable[[Buffer, Buffer, Buffer], None], hello: Buffer, *out: Buffer) -> None:
+        """TLS looks at the hello; what was offered in vain is kept."""
+        start = hello.tell()
+        try:
+            handle(hello, *out)
+        except AlertNoApplicationProtocol:
+            hello.seek(start)
+            offered = pull_client_hello(hello).alpn_protocols or []
+            self.disagree(offered, self._configuration.alpn_protocols or [], "quic")
+            raise
 
     def _choose_certificate(
         self, private: PrivateProtocols, handle: Callable[[Buffer, Buffer, Buffer], None], hello: Buffer, *out: Buffer

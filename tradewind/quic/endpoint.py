@@ -57,9 +57,9 @@ class Endpoint:
         """Entries whose deadline may have moved: looked at when the next one is asked for, after sending."""
         self._gate = Gate(settings)
         self._replies: list[tuple[Address, list[bytes]]] = []
-        self._number = 0
-        self._now = 0.0
+        self._number, self._now = 0, 0.0
         self._configuration = server_configuration(settings) if self._accepts else None
+        self.mismatches = self._gate.mismatches
 
     def replace_settings(self, settings: QuicSettings) -> None:
         """Use other settings (a renewed certificate) for connections made from now on."""
@@ -195,7 +195,7 @@ class Endpoint:
             except Exception as error:  # noqa: BLE001 - see _fault
                 self._fault(entry, error)
                 continue
-            if not core.steady:
+            if not core.steady or core.mismatch is not None:
                 self._settle(entry)
             self._unarmed[number] = entry
         return batches
@@ -283,10 +283,8 @@ class Endpoint:
 
     def _admit(self, header: QuicHeader, data: bytes, address: Address, now: float) -> _Entry | None:
         """Decide about a datagram that belongs to no connection: a new one, a reply without state, or nothing."""
-        if not self._accepts or len(data) < SMALLEST_DATAGRAM_BYTES or header.version is None:
-            self._gate.unroutable += 1
-            return None
-        if header.packet_type == QuicPacketType.VERSION_NEGOTIATION:
+        whole = self._accepts and len(data) >= SMALLEST_DATAGRAM_BYTES and header.version is not None
+        if not whole or header.packet_type == QuicPacketType.VERSION_NEGOTIATION:
             self._gate.unroutable += 1
             return None
         if header.version not in VERSIONS:
@@ -363,6 +361,9 @@ class Endpoint:
             core.retired.clear()
         if entry.pending and core.handshaken:
             self._finish_handshake(entry)
+        if core.mismatch is not None:
+            self.mismatches.append(core.mismatch)
+            core.mismatch = None
         if core.terminated:
             self._forget(entry)
 

@@ -13,10 +13,12 @@ from aioquic.quic.packet import QuicHeader, encode_quic_retry
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from tradewind.quic.config import CID_BYTES, Address, QuicSettings
-from tradewind.quic.statistics import EndpointStatistics
+from tradewind.quic.statistics import EndpointStatistics, Mismatch
 
 WAITING_INITIALS = 64
 """Initials with a proven address kept for the next call when one call's handshakes are used up."""
+
+MISMATCHES = 16
 
 
 class Gate:
@@ -30,6 +32,7 @@ class Gate:
         "faults",
         "handshakes_failed",
         "handshakes_timed_out",
+        "mismatches",
         "pending",
         "refused_pending",
         "refused_per_address",
@@ -46,6 +49,8 @@ class Gate:
         self._retry = QuicRetryTokenHandler()
         self._by_host: Counter[str] = Counter()
         self.waiting: deque[tuple[bytes, Address]] = deque()
+        self.mismatches: deque[Mismatch] = deque(maxlen=MISMATCHES)
+        """Clients of whose protocols none is spoken here, the last few, until the endpoint's owner takes them."""
         self.budget = 0
         self.pending = 0
         self.accepted = self.retries_sent = self.versions_negotiated = self.handshakes_timed_out = self.unroutable = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -44,6 +45,25 @@ class ConnectionStatistics:
     datagrams_dropped: int
     held_bytes: int
     """Memory held by data that came out of order."""
+
+
+MOST_NAMES, MOST_NAME = 16, 32
+"""Of what a client offered, kept for the log: so many names, and so much of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A client that offered no protocol that is spoken here."""
+
+    host: str
+    transport: str
+    offered: tuple[str, ...]
+    supported: tuple[str, ...]
+
+    @classmethod
+    def of(cls, host: str, transport: str, offered: Sequence[str], supported: Sequence[str]) -> Mismatch:
+        """The same, with no more of the client's words than anybody wants to read."""
+        return cls(host, transport, tuple(name[:MOST_NAME] for name in offered[:MOST_NAMES]), tuple(supported))
 
 
 @dataclass(frozen=True, slots=True)

@@ -374,6 +374,9 @@ class WebTransportConnection(Connection):
         )
         choice = self._settings.choose(request) if self._http.peer_takes_webtransport else 400
         if isinstance(choice, int):
+            supported = self._settings.preference(request.origin)
+            if not set(supported) & set(request.offered):
+                self._core.disagree(request.offered, supported, self.transport)
             self._respond(stream_id, choice)
             return
         self.authority, self.path, self.origin = request.authority, request.path, request.origin

@@ -128,6 +128,8 @@ async def find_broadcast(client: Client, namespace: Namespace, catalog: str, wai
     """Read whichever of the two catalogues comes first. Raises ToolError where none does."""
     found: list[Broadcast] = []
     failures: dict[str, str] = {}
+    # The relay waits for us; not for longer than we do.
+    client.rendezvous_ms = min(client.rendezvous_ms, round(1000 * wait_s))
 
     async def read(kind: str, name: bytes) -> None:
         try:
