@@ -30,7 +30,7 @@ from pathlib import Path
 
 from bench.fleet import MESH, NAMESPACES, Fleet, make_relays, places, regions, write_papers
 from bench.questions import quantile
-from control.links import Arrived, Left, Links, Said
+from control.links import Links, pass_on
 from control.placement import Placement
 from control.plane import Plane, PlaneSettings
 from control.publishing import Signing
@@ -135,13 +135,7 @@ class Host:
         if due is not None and due <= now:
             events += self.endpoint.handle_deadline(now)
         for happening in self.links.receive(events, now, wall_now):
-            match happening:
-                case Arrived(link, peer, version):
-                    self.plane.receive_proven(link, peer, version)
-                case Said(link, message):
-                    self.plane.receive_message(link, message, now, wall_now)
-                case Left(link, why):
-                    self.plane.receive_closed(link, why, now, wall_now)
+            pass_on(happening, happening.link, self.plane, now, wall_now)
         self.links.handle_deadline(now)
         if (due := self.plane.next_deadline(now)) is not None and due <= now:
             self.plane.handle_deadline(now, wall_now)

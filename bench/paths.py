@@ -26,7 +26,7 @@ import numpy as np
 from control.registry.relays import Registry
 from control.registry.values import EventKind, Finding, RegistrySettings
 from control.topology import neighbours
-from control.topology.paths import MAX_LINK_MS, MAX_RELAY_MS, NO_WAY, Paths, Ways, labels_of, quantised
+from control.topology.paths import MAX_LINK_MS, MAX_RELAY_MS, NO_WAY, Paths, Ways, finish, labels_of, quantised
 from control.topology.planner import Topology, TopologySettings
 from control.topology.routes import Routes, RouteSettings
 from control.topology.schedule import Due
@@ -125,22 +125,24 @@ class Change:
         self.links, self.costs, self.labels, self.ids = links, costs, labels, ids
         self.paths = Paths(links, costs, labels)
         self.routes = Routes(RouteSettings(rest_s=0.0))
-        self.routes.step(self.paths, ids, 0.0, cycle=True)
+        finish(self.routes.adapt(self.paths, ids, 0.0, cycle=True))
 
     def link(self, sender: int, receiver: int, cost: int) -> tuple[float, float]:
         links = np.zeros(self.links.shape, np.bool_)
         links[sender, receiver] = True
         paths_s = timed(lambda: self.paths.set_link(sender, receiver, cost))
-        return paths_s, paths_s + timed(lambda: self.routes.step(self.paths, self.ids, 1.0, cycle=False, links=links))
+        return paths_s, paths_s + timed(
+            lambda: finish(self.routes.adapt(self.paths, self.ids, 1.0, cycle=False, links=links))
+        )
 
     def death(self, relay: int) -> tuple[float, float]:
         self.paths = Paths(self.links, self.costs, self.labels)
-        self.routes.step(self.paths, self.ids, 0.0, cycle=True)
+        finish(self.routes.adapt(self.paths, self.ids, 0.0, cycle=True))
         removed = np.arange(len(self.ids)) == relay
         paths_s = timed(lambda: self.paths.remove(relay))
         links = np.zeros(self.links.shape, np.bool_)
         step: dict[str, Any] = {"cycle": False, "links": links, "removed": removed}
-        plan_s = timed(lambda: self.routes.step(self.paths, self.ids, 1.0, **step))
+        plan_s = timed(lambda: finish(self.routes.adapt(self.paths, self.ids, 1.0, **step)))
         return paths_s, paths_s + plan_s
 
 

@@ -62,82 +62,88 @@ class _Stream:
         """Frames that came before their turn: offset and end."""
 
 
-class Receiver:
-    """One connection after its handshake; `receive` takes datagrams, `ack` writes what is owed."""
+class _Came:
+    """Which packet numbers came: the newest span, and the older ones, with something missing between any two."""
 
-    __slots__ = ("_arrived", "_close", "_finished", "_floor", "_high", "_iv", "_largest_at", "_low", "_mask",
-                 "_number", "_older", "_open", "_pair", "_peer_cid", "_phase", "_send_iv", "_send_mask", "_streams",
-                 "ack_at", "acks_sent", "index", "kept", "media_bytes", "packets", "policy", "unacked")  # fmt: skip
+    __slots__ = ("_low", "_older", "high", "high_at")
 
-    def __init__(self, index: int, keys: Keys, policy: AckPolicy, arrived: Arrived, keep: bool = False) -> None:
-        self.index = index
-        self.policy = policy
-        self.ack_at: float | None = None
-        """When an acknowledgement is due at the latest; None: nothing to acknowledge."""
-        self.unacked = 0
-        self.packets = self.acks_sent = self.media_bytes = 0
-        self.kept: dict[tuple[int, int], bytes] | None = {} if keep else None
-        """Objects as they came, by group and object, at a receiver whose content is compared."""
-        self._arrived = arrived
+    def __init__(self, spans: tuple[tuple[int, int], ...]) -> None:
+        self._low, self.high = spans[-1]
+        self._older = [list(span) for span in spans[:-1]]
+        self.high_at = 0.0
+        """When the highest one came."""
+
+    def note(self, number: int, now: float) -> bool:
+        """Remember one; False where it has been here."""
+        if number == self.high + 1:
+            self.high, self.high_at = number, now
+            return True
+        if number > self.high:
+            self._older.append([self._low, self.high])
+            self._low = self.high = number
+            self.high_at = now
+            del self._older[:-MOST_RANGES]
+            return True
+        spans = [*self._older, [self._low, self.high]]
+        for at, (low, high) in enumerate(spans):
+            if low <= number <= high:
+                return False
+            if number < low:
+                spans.insert(at, [number, number])
+                break
+        merged: list[list[int]] = []
+        for span in spans:
+            if merged and merged[-1][1] + 1 == span[0]:
+                merged[-1][1] = span[1]
+            else:
+                merged.append(span)
+        self._low, self.high = merged.pop()
+        self._older = merged[-MOST_RANGES:]
+        return True
+
+    def ack_frame(self, now: float) -> bytes:
+        """One ACK frame of all of them."""
+        delay = max(int((now - self.high_at) * 1_000_000), 0) >> ACK_DELAY_EXPONENT
+        older = self._older[-MOST_RANGES:]
+        parts = [b"\x02", varint(self.high), varint(delay), varint(len(older)), varint(self.high - self._low)]
+        low = self._low
+        for start, stop in reversed(older):
+            parts += (varint(low - stop - 2), varint(stop - start))
+            low = start
+        return b"".join(parts)
+
+    def check_invariants(self) -> None:
+        spans = [*self._older, [self._low, self.high]]
+        assert all(low <= high for low, high in spans)
+        assert all(left[1] + 1 < right[0] for left, right in pairwise(spans))
+
+
+class Protection:
+    """The keys of a connection: opens packets that come, seals those that go."""
+
+    __slots__ = ("_close", "_iv", "_mask", "_number", "_open", "_pair", "_peer_cid", "_phase", "_send_iv",
+                 "_send_mask")  # fmt: skip
+
+    def __init__(self, keys: Keys) -> None:
         self._pair = keys.pair
         self._mask = keys.pair.recv.hp._mask
         self._send_mask = keys.pair.send.hp._mask
-        self._load_keys()
         self._number = keys.next_number
         self._peer_cid = keys.peer_cid
-        self._low, self._high = keys.received[-1]
-        self._older = [list(span) for span in keys.received[:-1]]
-        self._largest_at = 0.0
-        self._streams: dict[int, _Stream] = {}
-        self._finished: set[int] = set()
-        self._floor = 0
+        self._load_keys()
 
-    def receive(self, data: bytes, now: float) -> bool:
-        """Take one datagram; True where the policy wants an acknowledgement at once. Raises Broken."""
+    def open(self, data: bytes, expected: int) -> tuple[int, bytes]:
+        """The number of a packet, of which `expected` is the likeliest, and its frames."""
         mask = self._mask(data[13:29])
         first = data[0] ^ (mask[0] & 0x1F)
         size = (first & 3) + 1
         end = HEADER_BYTES + size
         truncated = int.from_bytes(data[9:end], "big") ^ int.from_bytes(mask[1 : 1 + size], "big")
-        number = widen(truncated, size * 8, self._high + 1)
+        number = widen(truncated, size * 8, expected)
         header = b"%c%b%b" % (first, data[1:9], truncated.to_bytes(size, "big"))
         if first & KEY_PHASE != self._phase:
             self._update_keys()
-        payload = self._open((self._iv ^ number).to_bytes(12, "big"), data[end:], header)
-        self.packets += 1
-        if number == self._high + 1:
-            self._high = number
-            self._largest_at = now
-        elif not self._note(number, now):
-            return False
-        if not self._frames(payload, now):
-            return False
-        self.unacked += 1
-        if self.ack_at is None:
-            self.ack_at = now + self.policy.delay_s
-        return self.policy.every is not None and self.unacked >= self.policy.every
-
-    def ack(self, now: float) -> bytes:
-        """One packet that acknowledges everything received."""
-        self.ack_at = None
-        self.unacked = 0
-        self.acks_sent += 1
-        delay = max(int((now - self._largest_at) * 1_000_000), 0) >> ACK_DELAY_EXPONENT
-        older = self._older[-MOST_RANGES:]
-        parts = [b"\x02", varint(self._high), varint(delay), varint(len(older)), varint(self._high - self._low)]
-        low = self._low
-        for start, stop in reversed(older):
-            parts += (varint(low - stop - 2), varint(stop - start))
-            low = start
-        return self.seal(b"".join(parts))
-
-    def ping(self) -> bytes:
-        """One packet that keeps the connection alive."""
-        return self.seal(b"\x01\x00\x00\x00")
-
-    def close(self) -> bytes:
-        """One packet that says goodbye: an application's CONNECTION_CLOSE without a reason."""
-        return self.seal(b"\x1d\x00\x00\x00")
+        return number, self._open((self._iv ^ number).to_bytes(12, "big"), data[end:], header)
 
     def seal(self, frames: bytes) -> bytes:
         """One packet with these frames."""
@@ -151,16 +157,6 @@ class Receiver:
         masked = truncated ^ (mask[1] << 8 | mask[2])
         return b"%c%b%b%b" % (first ^ mask[0] & 0x1F, self._peer_cid, masked.to_bytes(2, "big"), sealed)
 
-    def check_invariants(self) -> None:
-        spans = [*self._older, [self._low, self._high]]
-        assert all(low <= high for low, high in spans)
-        assert all(left[1] + 1 < right[0] for left, right in pairwise(spans))
-
-    @property
-    def unfinished(self) -> int:
-        """Streams that have begun and not ended."""
-        return len(self._streams)
-
     def _load_keys(self) -> None:
         receive, send = self._pair.recv, self._pair.send
         self._open, self._iv = receive.aead._aead.decrypt, receive.aead._iv
@@ -172,30 +168,62 @@ class Receiver:
         self._pair._update_key("remote_update")
         self._load_keys()
 
-    def _note(self, number: int, now: float) -> bool:
-        """Remember a packet that did not come in order; False where it has been here."""
-        if number > self._high:
-            self._older.append([self._low, self._high])
-            self._low = self._high = number
-            self._largest_at = now
-            del self._older[:-MOST_RANGES]
-            return True
-        spans = [*self._older, [self._low, self._high]]
-        for at, (low, high) in enumerate(spans):
-            if low <= number <= high:
-                return False
-            if number < low:
-                spans.insert(at, [number, number])
-                break
-        merged: list[list[int]] = []
-        for span in spans:
-            if merged and merged[-1][1] + 1 == span[0]:
-                merged[-1][1] = span[1]
-            else:
-                merged.append(span)
-        self._low, self._high = merged.pop()
-        self._older = merged[-MOST_RANGES:]
-        return True
+
+class Receiver:
+    """One connection after its handshake; `receive` takes datagrams, `ack` writes what is owed."""
+
+    __slots__ = ("_arrived", "_came", "_finished", "_floor", "_streams", "ack_at", "acks_sent", "index",
+                 "kept", "media_bytes", "packets", "policy", "protection", "unacked")  # fmt: skip
+
+    def __init__(self, index: int, keys: Keys, policy: AckPolicy, arrived: Arrived, keep: bool = False) -> None:
+        self.index = index
+        self.policy = policy
+        self.protection = Protection(keys)
+        self.ack_at: float | None = None
+        """When an acknowledgement is due at the latest; None: nothing to acknowledge."""
+        self.unacked = 0
+        self.packets = self.acks_sent = self.media_bytes = 0
+        self.kept: dict[tuple[int, int], bytes] | None = {} if keep else None
+        """Objects as they came, by group and object, at a receiver whose content is compared."""
+        self._arrived = arrived
+        self._came = _Came(keys.received)
+        self._streams: dict[int, _Stream] = {}
+        self._finished: set[int] = set()
+        self._floor = 0
+
+    def receive(self, data: bytes, now: float) -> bool:
+        """Take one datagram; True where the policy wants an acknowledgement at once. Raises Broken."""
+        number, payload = self.protection.open(data, self._came.high + 1)
+        self.packets += 1
+        if not self._came.note(number, now) or not self._frames(payload, now):
+            return False
+        self.unacked += 1
+        if self.ack_at is None:
+            self.ack_at = now + self.policy.delay_s
+        return self.policy.every is not None and self.unacked >= self.policy.every
+
+    def ack(self, now: float) -> bytes:
+        """One packet that acknowledges everything received."""
+        self.ack_at = None
+        self.unacked = 0
+        self.acks_sent += 1
+        return self.protection.seal(self._came.ack_frame(now))
+
+    def ping(self) -> bytes:
+        """One packet that keeps the connection alive."""
+        return self.protection.seal(b"\x01\x00\x00\x00")
+
+    def close(self) -> bytes:
+        """One packet that says goodbye: an application's CONNECTION_CLOSE without a reason."""
+        return self.protection.seal(b"\x1d\x00\x00\x00")
+
+    def check_invariants(self) -> None:
+        self._came.check_invariants()
+
+    @property
+    def unfinished(self) -> int:
+        """Streams that have begun and not ended."""
+        return len(self._streams)
 
     def _frames(self, data: bytes, now: float) -> bool:
         """Walk through a packet's frames; returns whether it asks for an acknowledgement."""

@@ -186,7 +186,7 @@ class World:
 
     def _publish(self) -> list[bytes]:
         """The packets of one tick's objects."""
-        seal = self._receivers[self.publisher.address].seal
+        seal = self._receivers[self.publisher.address].protection.seal
         groups = range(self._group, self._group + self.shape.objects)
         self._group = groups.stop
         if self.shape.datagrams:

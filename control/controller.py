@@ -12,7 +12,7 @@ from math import inf, isfinite
 
 import trio
 
-from control.links import Arrived, Left, Links, Said
+from control.links import Links, pass_on
 from control.metrics import Metrics
 from control.outgoing import Reply
 from control.plane import Plane
@@ -118,14 +118,7 @@ class Controller:
             if due is not None and due <= now:
                 events += endpoint.handle_deadline(now)
             for happening in links.receive(events, now, wall_now):
-                link = happening.link * MAX_PORTS + number
-                match happening:
-                    case Arrived(_, peer, version):
-                        self.plane.receive_proven(link, peer, version)
-                    case Said(_, message):
-                        self.plane.receive_message(link, message, now, wall_now)
-                    case Left(_, why):
-                        self.plane.receive_closed(link, why, now, wall_now)
+                pass_on(happening, happening.link * MAX_PORTS + number, self.plane, now, wall_now)
             links.handle_deadline(now)
         due = self.plane.next_deadline(now)
         if due is not None and due <= now:

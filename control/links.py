@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from tradewind.contract.codec import TO_CONTROLLER, TO_RELAY, Codec, ContractError, Frames, codec_of
 from tradewind.contract.identity import Authority, IdentityError, NodeIdentity
@@ -47,6 +47,25 @@ class Left(NamedTuple):
 
 
 Happening: TypeAlias = Arrived | Said | Left
+
+
+class Hearer(Protocol):
+    """Who wants to know what happens on links: the plane."""
+
+    def receive_proven(self, link: int, peer: NodeIdentity, version: int) -> None: ...
+    def receive_message(self, link: int, message: ToController, now: float, wall_now: float) -> None: ...
+    def receive_closed(self, link: int, detail: str, now: float, wall_now: float) -> None: ...
+
+
+def pass_on(happening: Happening, link: int, plane: Hearer, now: float, wall_now: float) -> None:
+    """Let the plane know. `link` is the number under which the plane knows it: with several endpoints not its own."""
+    match happening:
+        case Arrived(_, peer, version):
+            plane.receive_proven(link, peer, version)
+        case Said(_, message):
+            plane.receive_message(link, message, now, wall_now)
+        case Left(_, why):
+            plane.receive_closed(link, why, now, wall_now)
 
 
 class LinksStatistics(NamedTuple):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from control.topology.paths import CANDIDATES, INDEX_BITS, NO_WAY, UNITS_PER_MS, Ints, Mask, Paths, Steps, Ways, finish
+from control.topology.paths import CANDIDATES, INDEX_BITS, NO_WAY, UNITS_PER_MS, Ints, Mask, Paths, Steps, Ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +126,6 @@ class Routes:
         there = tuple((hop, via, cost) for hop, via, cost in ways if cost < NO_WAY)
         return Standing(there, Cause(int(plan.cause[at])), int(plan.better[at]), now - float(plan.moved_at[at]))
 
-    def step(
-        self,
-        paths: Paths,
-        ids: Sequence[str],
-        now: float,
-        *,
-        cycle: bool,
-        links: Mask | None = None,
-        removed: Mask | None = None,
-    ) -> Step:
-        """Adapt the plan to what ways cost now.
-
-        `cycle`: this is one of the regular computations, which alone count what is better and move pairs to it.
-        `links`, [sender, receiver], marks those that changed since the last step, `removed` relays that died, by index;
-        with None for `links` all may have, and everybody is looked at.
-        """
-        return finish(self.adapt(paths, ids, now, cycle=cycle, links=links, removed=removed))
-
     def adapt(
         self,
         paths: Paths,
@@ -154,7 +136,12 @@ class Routes:
         links: Mask | None = None,
         removed: Mask | None = None,
     ) -> Steps[Step]:
-        """`step`, a few milliseconds at a time: until the last one the plan in force stays as it is."""
+        """Adapt the plan to what ways cost now, a few milliseconds at a time: until the end the one in force holds.
+
+        `cycle`: this is one of the regular computations, which alone count what is better and move pairs to it.
+        `links`, [sender, receiver], marks those that changed since the last time, `removed` relays that died, by index;
+        with None for `links` all may have, and everybody is looked at.
+        """
         plan = self._adopted(ids)
         size = len(ids)
         indices = self._indices if size == len(self.ids) else _pairs(size)

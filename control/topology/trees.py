@@ -20,14 +20,14 @@ is near to those that take from it. A region of two has nothing to gain: both wo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from control.topology.paths import CANDIDATES, INDEX_BITS, NO_WAY, UNITS_PER_MS, Ints, Mask, Paths, Ways
+from control.topology.paths import CANDIDATES, INDEX_BITS, NO_WAY, UNITS_PER_MS, Ints, Mask, Paths, Steps, Ways
 
 Hashes = NDArray[np.uint64]
 PARENTS = 2
@@ -111,26 +111,6 @@ class Trees:
             return "head"
         return "edge" if hop and hop in self._parents[:, origin, relay].tolist() else ""
 
-    def step(
-        self,
-        paths: Paths,
-        ground: Ground,
-        ways: Ways,
-        changed: Mask,
-        now: float,
-        *,
-        cycle: bool,
-        links: Mask | None = None,
-    ) -> Mask:
-        """`adapt`, all at once."""
-        steps = self.adapt(paths, ground, ways, changed, now, cycle=cycle, links=links)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                told: Mask = done.value
-                return told
-
     def adapt(
         self,
         paths: Paths,
@@ -141,7 +121,7 @@ class Trees:
         *,
         cycle: bool,
         links: Mask | None = None,
-    ) -> Generator[None, None, Mask]:
+    ) -> Steps[Mask]:
         """Follow the plan's `ways`, of which `changed` pairs changed, a few milliseconds at a time.
 
         Returns which pairs are told of others. Heads are chosen in a `cycle`, and when relays came or went; in between
@@ -174,7 +154,7 @@ class Trees:
 
     # --- Who is a head ---
 
-    def _choose(self, paths: Paths, ground: Ground, ways: Ways, *, cycle: bool) -> Generator[None, None, None]:
+    def _choose(self, paths: Paths, ground: Ground, ways: Ways, *, cycle: bool) -> Steps[None]:
         size = len(self.ids)
         origin, relay = (index.astype(np.int32) for index in np.indices((size, size)))
         hops, vias, cost = _going(paths, ways, origin, relay)

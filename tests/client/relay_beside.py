@@ -1,4 +1,9 @@
-"""A relay on a real socket of this machine, in the test's own nursery."""
+"""A relay on a real socket of this machine, in the test's own nursery.
+
+What is sent here has arrived before anybody waits for it. So tests may take trio's autojump clock, on which time passes
+only while nobody has anything to do: a machine that is busy elsewhere makes no connection time out. Not where something
+waits for a thread (files do): the clock would not.
+"""
 
 from __future__ import annotations
 

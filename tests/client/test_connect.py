@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.client.relay_beside import RelayBeside, relay_beside
 from tests.quic.certificates import AUTHORITY_PEM
@@ -70,7 +71,7 @@ async def take(subscription: Subscription, count: int) -> list[tuple[Location, b
 
 @pytest.mark.parametrize("webtransport", [False, True])
 @pytest.mark.parametrize("protocol", ["moqt-22", "moqt-20", "moqt-18", "moqt-16"])
-async def test_what_is_published_arrives(protocol: str, webtransport: bool) -> None:
+async def test_what_is_published_arrives(protocol: str, webtransport: bool, autojump_clock: MockClock) -> None:
     async with relay_beside() as relay:
         url = relay.web_url if webtransport else relay.quic_url
         async with two_clients(url, protocols=(protocol,)) as (publisher, subscriber):
@@ -91,7 +92,7 @@ async def test_what_is_published_arrives(protocol: str, webtransport: bool) -> N
             assert publisher.rtt_s > 0
 
 
-async def test_joining_later_than_the_current_group() -> None:
+async def test_joining_later_than_the_current_group(autojump_clock: MockClock) -> None:
     async with relay_beside() as relay, two_clients(relay.quic_url) as (publisher, subscriber):
         track = await publish(publisher)
         track.write(1, 0, b"a")
@@ -104,7 +105,7 @@ async def test_joining_later_than_the_current_group() -> None:
         assert await take(second, 1) == [((2, 0), b"c")]
 
 
-async def test_subscribers_that_come_first() -> None:
+async def test_subscribers_that_come_first(autojump_clock: MockClock) -> None:
     async with (
         relay_beside() as relay,
         two_clients(relay.quic_url, rendezvous_ms=3000) as (publisher, subscriber),
@@ -121,7 +122,7 @@ async def test_subscribers_that_come_first() -> None:
         track.write(7, 0, b"x")
 
 
-async def test_refusals() -> None:
+async def test_refusals(autojump_clock: MockClock) -> None:
     async with relay_beside() as relay, two_clients(relay.quic_url) as (publisher, subscriber):
         for ask in (subscriber.subscribe(VIDEO), subscriber.fetch(VIDEO, Location(0, 0))):
             with pytest.raises(RequestFailed) as raised:
@@ -132,7 +133,7 @@ async def test_refusals() -> None:
             await subscriber.subscribe(FullTrackName(NAMESPACE, b"nothing"))
 
 
-async def test_namespaces_come_and_go() -> None:
+async def test_namespaces_come_and_go(autojump_clock: MockClock) -> None:
     async with relay_beside() as relay, two_clients(relay.quic_url) as (publisher, subscriber):
         news = await subscriber.watch_namespaces((b"live",))
         publication = await publisher.publish_namespace(NAMESPACE)
@@ -145,7 +146,7 @@ async def test_namespaces_come_and_go() -> None:
         assert isinstance(await news.receive(), e.NamespaceGone)
 
 
-async def test_cancelling_a_subscription_ends_it() -> None:
+async def test_cancelling_a_subscription_ends_it(autojump_clock: MockClock) -> None:
     async with relay_beside() as relay, two_clients(relay.quic_url) as (publisher, subscriber):
         track = await publish(publisher)
         subscription = await subscriber.subscribe(VIDEO)
@@ -167,7 +168,7 @@ async def write_until(track: TrackWriter, stop: trio.Event) -> None:
         await trio.sleep(0.01)
 
 
-async def test_a_relay_that_crashes_and_comes_back() -> None:
+async def test_a_relay_that_crashes_and_comes_back(autojump_clock: MockClock) -> None:
     states: list[State] = []
     with trio.fail_after(8):
         async with trio.open_nursery() as nursery:
@@ -195,7 +196,7 @@ async def test_a_relay_that_crashes_and_comes_back() -> None:
             again.stop()
 
 
-async def test_who_knows_other_relays_goes_there_when_its_own_is_gone() -> None:
+async def test_who_knows_other_relays_goes_there_when_its_own_is_gone(autojump_clock: MockClock) -> None:
     states: list[State] = []
     patient = settings(idle_timeout_s=0.4, keep_alive_s=0.1, connect_timeout_s=0.2)
     with trio.fail_after(8):
@@ -219,7 +220,7 @@ async def test_who_knows_other_relays_goes_there_when_its_own_is_gone() -> None:
             pass
 
 
-async def test_a_relay_that_asks_to_move_loses_nobody() -> None:
+async def test_a_relay_that_asks_to_move_loses_nobody(autojump_clock: MockClock) -> None:
     states: list[State] = []
     async with relay_beside() as old, relay_beside() as new:
         with trio.fail_after(8):
@@ -245,7 +246,7 @@ async def test_a_relay_that_asks_to_move_loses_nobody() -> None:
                 stop.set()
 
 
-async def test_without_reconnecting_the_loss_is_told() -> None:
+async def test_without_reconnecting_the_loss_is_told(autojump_clock: MockClock) -> None:
     async with relay_beside() as relay, two_clients(relay.quic_url, reconnect=False) as (publisher, subscriber):
         await publish(publisher)
         subscription = await subscriber.subscribe(VIDEO)
@@ -259,7 +260,7 @@ async def test_without_reconnecting_the_loss_is_told() -> None:
 # --- Not getting there --------------------------------------------------------------------------------------------
 
 
-async def test_nobody_answers() -> None:
+async def test_nobody_answers(autojump_clock: MockClock) -> None:
     silent = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
     await silent.bind(("127.0.0.1", 0))
     url = f"moqt://127.0.0.1:{silent.getsockname()[1]}/"
@@ -277,21 +278,21 @@ async def test_nobody_answers() -> None:
         ({"protocols": ("moqt-16",)}, "protocol"),
     ],
 )
-async def test_refused_at_the_door(changes: dict[str, Any], words: str) -> None:
+async def test_refused_at_the_door(changes: dict[str, Any], words: str, autojump_clock: MockClock) -> None:
     async with relay_beside(protocols=("moqt-20",)) as relay:
         with trio.fail_after(5), pytest.raises(ConnectFailed, match=words):
             async with connect(relay.quic_url, settings=settings(**changes)):
                 pass
 
 
-async def test_what_fails_inside_comes_out_as_it_is() -> None:
+async def test_what_fails_inside_comes_out_as_it_is(autojump_clock: MockClock) -> None:
     async with relay_beside() as relay:
         with pytest.raises(KeyError, match="mine"):
             async with connect(relay.quic_url, settings=settings()):
                 raise KeyError("mine")
 
 
-async def test_a_development_relay_says_its_certificate() -> None:
+async def test_a_development_relay_says_its_certificate(autojump_clock: MockClock) -> None:
     from hashlib import sha256
 
     from cryptography.hazmat.primitives.serialization import Encoding
@@ -354,7 +355,7 @@ def test_fingerprints() -> None:
 
 
 @pytest.mark.parametrize(("protocol", "early"), [("moqt-22", True), ("moqt-16", False)])
-async def test_requests_do_not_wait_for_the_relays_setup(protocol: str, early: bool) -> None:
+async def test_requests_do_not_wait_for_the_relays_setup(protocol: str, early: bool, autojump_clock: MockClock) -> None:
     """A round trip less, where each request has a stream of its own."""
     ready: list[tuple[bool, bool]] = []
 

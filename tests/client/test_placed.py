@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.client.relay_beside import RelayBeside
 from tests.client.test_connect import NAMESPACE, TRUST, settings
@@ -192,7 +193,7 @@ async def left(relay: RelayBeside) -> None:
 
 
 @pytest.mark.parametrize("raw_quic", [True, False])
-async def test_it_goes_to_the_best_that_answers(raw_quic: bool) -> None:
+async def test_it_goes_to_the_best_that_answers(raw_quic: bool, autojump_clock: MockClock) -> None:
     async with town("a", "b") as made:
         viewer = Viewer(made, raw_quic=raw_quic)
         await viewer.plays_at("a")
@@ -203,7 +204,7 @@ async def test_it_goes_to_the_best_that_answers(raw_quic: bool) -> None:
         await left(made.relays["b"])
 
 
-async def test_the_first_relay_does_not_answer() -> None:
+async def test_the_first_relay_does_not_answer(autojump_clock: MockClock) -> None:
     async with town("a", "b") as made:
         made.relays["a"].stop()
         viewer = Viewer(made)
@@ -211,7 +212,7 @@ async def test_the_first_relay_does_not_answer() -> None:
         viewer.check_whole()
 
 
-async def test_nobody_is_to_be_had_at_first() -> None:
+async def test_nobody_is_to_be_had_at_first(autojump_clock: MockClock) -> None:
     async with town("a") as made:
         made.status = HTTPStatus.SERVICE_UNAVAILABLE
         viewer = Viewer(made)
@@ -221,7 +222,7 @@ async def test_nobody_is_to_be_had_at_first() -> None:
         viewer.check_whole()
 
 
-async def test_a_refusal_is_final() -> None:
+async def test_a_refusal_is_final(autojump_clock: MockClock) -> None:
     async with town("a") as made:
         made.status = HTTPStatus.UNAUTHORIZED
         viewer = Viewer(made, made.control, f"{made.control}/v1/place/too")
@@ -230,7 +231,7 @@ async def test_a_refusal_is_final() -> None:
         assert len(made.asked) == 1
 
 
-async def test_the_second_controller_is_asked_beside_a_silent_one() -> None:
+async def test_the_second_controller_is_asked_beside_a_silent_one(autojump_clock: MockClock) -> None:
     async with town("a") as made:
         (silent,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         patient = replace(QUICK, answer_s=30.0)
@@ -239,7 +240,7 @@ async def test_the_second_controller_is_asked_beside_a_silent_one() -> None:
         await silent.aclose()
 
 
-async def test_relays_are_asked_where_controllers_are_gone() -> None:
+async def test_relays_are_asked_where_controllers_are_gone(autojump_clock: MockClock) -> None:
     async with town("a") as made:
         viewer = Viewer(made)
         await viewer.plays_at("a")
@@ -261,7 +262,7 @@ async def test_relays_are_asked_where_controllers_are_gone() -> None:
 # --- Moving ---
 
 
-async def test_a_relay_that_dies_costs_no_object() -> None:
+async def test_a_relay_that_dies_costs_no_object(autojump_clock: MockClock) -> None:
     async with town("a", "b") as made:
         viewer = Viewer(made)
         await viewer.plays_at("a")
@@ -274,7 +275,7 @@ async def test_a_relay_that_dies_costs_no_object() -> None:
         assert made.asked[1]["failed"] == ["a"] and made.asked[1]["here"] == ["b"]
 
 
-async def test_a_relay_that_leaves_costs_no_object() -> None:
+async def test_a_relay_that_leaves_costs_no_object(autojump_clock: MockClock) -> None:
     async with town("a", "b") as made:
         viewer = Viewer(made)
         await viewer.plays_at("a")
@@ -289,8 +290,7 @@ async def test_a_relay_that_leaves_costs_no_object() -> None:
         await left(made.relays["a"])
 
 
-@pytest.mark.slow
-async def test_a_relay_that_leaves_is_left_only_for_one_that_delivers() -> None:
+async def test_a_relay_that_leaves_is_left_only_for_one_that_delivers(autojump_clock: MockClock) -> None:
     async with town("a", "b", "c") as made:
         del made.tracks["b"]
         viewer = Viewer(made)
@@ -306,7 +306,7 @@ async def test_a_relay_that_leaves_is_left_only_for_one_that_delivers() -> None:
 
 
 @pytest.mark.parametrize(("scheme", "goes_to"), [("https", "c"), ("moqt", "c"), ("http", "b")])
-async def test_where_goaway_sends_to(scheme: str, goes_to: str) -> None:
+async def test_where_goaway_sends_to(scheme: str, goes_to: str, autojump_clock: MockClock) -> None:
     async with town("a", "b", "c") as made:
         made.order.remove("c")
         viewer = Viewer(made)
@@ -318,7 +318,7 @@ async def test_where_goaway_sends_to(scheme: str, goes_to: str) -> None:
         viewer.check_whole()
 
 
-async def test_the_session_ends() -> None:
+async def test_the_session_ends(autojump_clock: MockClock) -> None:
     async with town("a", "b") as made:
         viewer = Viewer(made)
         await viewer.plays_at("a")
@@ -329,8 +329,7 @@ async def test_the_session_ends() -> None:
         assert viewer.story()[-1] == ("playing", "b", "error")
 
 
-@pytest.mark.slow
-async def test_two_relays_die_one_after_the_other_and_the_answerers_too() -> None:
+async def test_two_relays_die_one_after_the_other_and_the_answerers_too(autojump_clock: MockClock) -> None:
     async with town("a", "b", "c") as made:
         viewer = Viewer(made)
         await viewer.plays_at("a")
@@ -342,8 +341,7 @@ async def test_two_relays_die_one_after_the_other_and_the_answerers_too() -> Non
         viewer.check_whole()
 
 
-@pytest.mark.slow
-async def test_a_candidate_that_is_gone_as_well() -> None:
+async def test_a_candidate_that_is_gone_as_well(autojump_clock: MockClock) -> None:
     async with town("a", "b", "c") as made:
         viewer = Viewer(made)
         await viewer.plays_at("a")
@@ -354,8 +352,7 @@ async def test_a_candidate_that_is_gone_as_well() -> None:
         assert [change.relay for change in viewer.changes if change.state == "moving"] == ["b", "c"]
 
 
-@pytest.mark.slow
-async def test_the_last_relay_may_take_its_time() -> None:
+async def test_the_last_relay_may_take_its_time(autojump_clock: MockClock) -> None:
     """A handshake that is slower than it takes to dial the next one, where there is no next one."""
     async with town("a", "b") as made:
         viewer = Viewer(made, patience=replace(QUICK, hedge_s=0.01, connect_s=3.0))
@@ -372,7 +369,7 @@ async def test_the_last_relay_may_take_its_time() -> None:
         assert viewer.story()[2:] == [("moving", "b", "stall"), ("playing", "b", "stall")]
 
 
-async def test_an_answer_that_knows_better() -> None:
+async def test_an_answer_that_knows_better(autojump_clock: MockClock) -> None:
     async with town("a", "b") as made:
         made.order.reverse()
         viewer = Viewer(made)
@@ -387,8 +384,7 @@ async def test_an_answer_that_knows_better() -> None:
 # --- Nothing to see ---
 
 
-@pytest.mark.slow
-async def test_the_old_relay_delivers_first_after_all() -> None:
+async def test_the_old_relay_delivers_first_after_all(autojump_clock: MockClock) -> None:
     async with town("a", "b") as made:
         del made.tracks["b"]
         viewer = Viewer(made)
@@ -404,8 +400,7 @@ async def test_the_old_relay_delivers_first_after_all() -> None:
         assert "failed" not in made.asked[-1]
 
 
-@pytest.mark.slow
-async def test_the_publisher_pauses_and_nobody_is_blamed() -> None:
+async def test_the_publisher_pauses_and_nobody_is_blamed(autojump_clock: MockClock) -> None:
     """Relays that answer have nothing to show: the viewer stays, and goes on there."""
     async with town("a", "b") as made:
         viewer = Viewer(made, patience=QUICK)
@@ -424,7 +419,7 @@ async def test_the_publisher_pauses_and_nobody_is_blamed() -> None:
         ]
 
 
-async def test_the_show_begins_late() -> None:
+async def test_the_show_begins_late(autojump_clock: MockClock) -> None:
     async with town("a", "b", show=False) as made:
         viewer = Viewer(made)
         await viewer.until(lambda: viewer.state == "waiting")

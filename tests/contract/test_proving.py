@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.contract.mesh import CONTROLLER, DAY_S, MESH, NOW, OTHER_RELAY, RELAY, Node, key, make_mesh
-from tests.quic.pair import client_settings, make_pair, server_settings
+from tests.quic.pair import End, Pair, client_settings, make_pair, open_bidi, server_settings
 from tradewind.contract import proving
 from tradewind.contract.codec import VERSION, Codec, ContractError, Frames, frame
 from tradewind.contract.identity import Authority, IdentityError, Reason, server_name
 from tradewind.contract.ids import Role
 from tradewind.contract.issuing import certificate_pem, key_pem
 from tradewind.contract.proving import PROVING, PROVING_S, Accepted, Challenge, Proof, Proven, Prover, Verifier
-from tradewind.quic.config import ServerTrust, load_certificate
+from tradewind.quic.config import Certificate, ServerTrust, load_certificate
+from tradewind.quic.connection import Connection
 from tradewind.quic.events import Closed, Opened, StreamData
 
 NONCE = bytes(range(32))
@@ -328,7 +329,7 @@ def test_truncated_everywhere() -> None:
 ALPN = "tradewind-test"
 
 
-def tls(node: Node) -> Any:
+def tls(node: Node) -> Certificate:
     return load_certificate(certificate_pem(node.der), key_pem(node.key))
 
 
@@ -338,6 +339,32 @@ def wall_node(id: str, role: Role, number: int, mesh: Any = None) -> tuple[Any, 
     return made, made.node(id, role, number + 1, begins=-30 * 365 * DAY_S, ends=80 * 365 * DAY_S, names=("relay.test",))
 
 
+def dialled(server: Certificate, *trusted: bytes, open_it: bool = True) -> Pair:
+    """A client that trusts these authorities, and a server with this certificate."""
+    trust = ServerTrust(authorities_pem=b"".join(map(certificate_pem, trusted)))
+    return make_pair(
+        server=server_settings(protocols=(ALPN,), webtransport=False, certificate=server),
+        client=client_settings(protocols=(ALPN,), webtransport=False, trust=trust),
+        open_it=open_it,
+    )
+
+
+def carry(pair: Pair, at: End, connection: Connection, end: Prover | Verifier) -> list[Proven]:
+    """From now on what comes on this connection is the proof; in the list is what it came to, once it has."""
+    proven: list[Proven] = []
+
+    def on_events(events: list[Any]) -> None:
+        for event in events:
+            if isinstance(event, StreamData):
+                found = end.receive(event.data, pair.link.now)
+                connection.consumed(event.stream, len(event.data))
+                connection.send(event.stream, end.bytes_to_send())
+                proven.extend([found] if found is not None else [])
+
+    at.on_events = on_events
+    return proven
+
+
 @pytest.mark.parametrize("authorities", ["the mesh's", "an old one and the mesh's"])
 def test_over_quic(authorities: str) -> None:
     """TLS takes the certificate, and the proof goes over the connection's first stream."""
@@ -345,74 +372,27 @@ def test_over_quic(authorities: str) -> None:
     _, client = wall_node("fra-1", Role.RELAY, 30, mesh)
     old = make_mesh(40, begins=-30 * 365 * DAY_S, ends=80 * 365 * DAY_S)
     trusted = [mesh.der] if authorities == "the mesh's" else [old.der, mesh.der]
-    pair = make_pair(
-        server=server_settings(protocols=(ALPN,), webtransport=False, certificate=tls(server)),
-        client=client_settings(
-            protocols=(ALPN,),
-            webtransport=False,
-            trust=ServerTrust(authorities_pem=b"".join(map(certificate_pem, trusted))),
-        ),
-    )
+    pair = dialled(tls(server), *trusted)
     at_client, at_server = pair.at_client, pair.at_server
     assert at_client.certificate_der() == at_server.certificate_der() == server.der
-    now = pair.link.now
-    authority = Authority(trusted)
-    acceptor = Verifier(
-        authority,
-        server=at_server.certificate_der(),
-        alpn=at_server.protocol,
-        role=Role.RELAY,
-        nonce=NONCE,
-        now=now,
-        wall_now=NOW,
-    )
-    dialler = Prover(
-        authority,
-        client.der,
-        client.key,
-        server=at_client.certificate_der(),
-        alpn=at_client.protocol,
-        role=Role.CONTROLLER,
-        id="main",
-        now=now,
-        wall_now=NOW,
-    )
-    proven: dict[str, Proven] = {}
-
-    def carry(name: str, connection: Any, end: Prover | Verifier) -> Callable[[list[Any]], None]:
-        def on_events(events: list[Any]) -> None:
-            for event in events:
-                if isinstance(event, StreamData):
-                    found = end.receive(event.data, pair.link.now)
-                    connection.consumed(event.stream, len(event.data))
-                    connection.send(event.stream, end.bytes_to_send())
-                    if found is not None:
-                        proven[name] = found
-
-        return on_events
-
-    pair.client.on_events = carry("dialler", at_client, dialler)
-    pair.server.on_events = carry("acceptor", at_server, acceptor)
-    stream = at_server.open_bidi()
-    assert stream is not None
-    at_server.send(stream, acceptor.bytes_to_send())
-    pair.run(2.0, until=lambda: len(proven) == 2)
-    assert proven["acceptor"].peer.uri == "tradewind://shop/relay/fra/fra-1"
-    assert proven["dialler"].peer.uri == "tradewind://shop/controller/fra/main"
-    assert pair.link.now - now < 0.05  # one round trip of 20 ms and half of another
+    began = pair.link.now
+    known = {"authority": Authority(trusted), "now": began}
+    acceptor = verifier(server=at_server.certificate_der(), alpn=at_server.protocol, **known)
+    dialler = prover(client, server=at_client.certificate_der(), alpn=at_client.protocol, id="main", **known)
+    at_dialler = carry(pair, pair.client, at_client, dialler)
+    at_acceptor = carry(pair, pair.server, at_server, acceptor)
+    at_server.send(open_bidi(at_server), acceptor.bytes_to_send())
+    pair.run(2.0, until=lambda: bool(at_dialler and at_acceptor))
+    assert [one.peer.uri for one in at_acceptor] == ["tradewind://shop/relay/fra/fra-1"]
+    assert [one.peer.uri for one in at_dialler] == ["tradewind://shop/controller/fra/main"]
+    assert pair.link.now - began < 0.05  # one round trip of 20 ms and half of another
     pair.check()
 
 
 def test_a_server_is_known_by_its_id_at_any_address() -> None:
     mesh, server = wall_node("main", Role.CONTROLLER, 20)
     for name, opened in ((server_name("shop", "main"), True), (server_name("shop", "other"), False)):
-        pair = make_pair(
-            server=server_settings(protocols=(ALPN,), webtransport=False, certificate=tls(server)),
-            client=client_settings(
-                protocols=(ALPN,), webtransport=False, trust=ServerTrust(authorities_pem=certificate_pem(mesh.der))
-            ),
-            open_it=False,
-        )
+        pair = dialled(tls(server), mesh.der, open_it=False)
         pair.client.events.clear()
         again = pair.client.endpoint.connect(pair.server.address, pair.link.now, server_name=name)
         events = pair.client.events
@@ -429,17 +409,8 @@ def test_a_server_that_is_not_of_the_mesh(stranger: str) -> None:
 
     mesh, _ = wall_node("main", Role.CONTROLLER, 20)
     _, other = wall_node("main", Role.CONTROLLER, 60)
-    pair = make_pair(
-        server=server_settings(
-            protocols=(ALPN,),
-            webtransport=False,
-            certificate=tls(other) if stranger == "of another mesh" else CERTIFICATE,
-        ),
-        client=client_settings(
-            protocols=(ALPN,), webtransport=False, trust=ServerTrust(authorities_pem=certificate_pem(mesh.der))
-        ),
-        open_it=False,
-    )
+    shown = tls(other) if stranger == "of another mesh" else CERTIFICATE
+    pair = dialled(shown, mesh.der, open_it=False)
     pair.run(2.0, until=lambda: bool(pair.client.told(Closed)))
     assert not pair.client.told(Opened)
 

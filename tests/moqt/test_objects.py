@@ -1,25 +1,31 @@
-"""Objects on the wire: golden bytes, any split of them, round trips, limits, and hostile bytes."""
+"""Subgroups and datagrams on the wire: golden bytes, any split of them, round trips, limits, and hostile bytes."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.moqt.wire_values import DRAFTS, datagrams, fetched, numbers, subgroups
-from tradewind.moqt.errors import MisuseError, ProtocolViolation, SessionCode
-from tradewind.moqt.fetched import (
-    FetchDecoder,
-    FetchEncoder,
-    FetchItem,
-    RangeMark,
-    decode_fetch_header,
-    encode_fetch_header,
+from tests.moqt.decoding import (
+    ANY_ID,
+    D16,
+    D18,
+    D20,
+    D22,
+    QUICK,
+    cases,
+    every_draft,
+    in_steps,
+    joined,
+    outcome,
+    spelled,
+    spelled_datagram,
 )
+from tests.moqt.wire_values import datagrams, subgroups
+from tradewind.moqt.errors import MisuseError, ProtocolViolation, SessionCode
+from tradewind.moqt.fetched import FetchDecoder, FetchEncoder, RangeMark, encode_fetch_header
 from tradewind.moqt.model import (
     MAX_VARINT,
     DatagramObject,
@@ -35,7 +41,6 @@ from tradewind.moqt.model import (
 from tradewind.moqt.objects import (
     StreamKind,
     SubgroupDecoder,
-    SubgroupItem,
     decode_datagram,
     encode_datagram,
     encode_object_header,
@@ -43,110 +48,7 @@ from tradewind.moqt.objects import (
     stream_kind,
 )
 from tradewind.moqt.pieces import ObjectLimits, ObjectTooLarge, Piece
-from tradewind.moqt.profiles import PROFILES, Profile
-
-D16, D18, D20, D22 = (PROFILES[name] for name in ("moqt-16", "moqt-18", "moqt-20", "moqt-22"))
-VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "moqt_objects.json").read_text())
-QUICK = settings(
-    max_examples=30,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-ANY_ID = ObjectLimits(largest_id=MAX_VARINT)
-"""For everything that a draft can say, beyond what we take from strangers."""
-every_draft = pytest.mark.parametrize("profile", DRAFTS, ids=lambda profile: profile.name)
-
-
-def cases(section: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(
-        ("profile", "vector"),
-        [
-            pytest.param(PROFILES[name], vector, id=f"{name}-{vector['id']}")
-            for vector in VECTORS[section]
-            for name in vector["drafts"]
-        ],
-    )
-
-
-def in_steps(decoder: SubgroupDecoder | FetchDecoder, data: bytes, step: int) -> list[Any]:
-    """Everything a decoder gives for `data` in pieces of `step` bytes, and then FIN, which must be in order."""
-    found: list[Any] = []
-    for start in range(0, len(data), step):
-        found += decoder.receive(data[start : start + step])
-    decoder.finish()
-    assert decoder.buffered_bytes == 0
-    return found
-
-
-def joined(items: list[Any]) -> list[Any]:
-    """The same with each object's pieces put together; `last` must stand on the last and only there."""
-    found: list[Any] = []
-    parts: list[bytes] = []
-    for item in items:
-        if not isinstance(item, Piece):
-            assert not parts, "an object before the last piece of the one before it"
-            found.append(item)
-            continue
-        assert item.data
-        parts.append(item.data)
-        if item.last:
-            found.append(Piece(b"".join(parts), True))
-            parts = []
-    assert not parts
-    return found
-
-
-# --- Decoded items as one line each, as the vectors spell them --------------------------------------------------------
-
-
-def spelled(item: SubgroupItem | FetchItem) -> str:
-    match item:
-        case Piece():
-            return item.data.decode("latin-1") + ("!" if item.last else "")
-        case RangeMark():
-            return f"{item.kind.name} up to {item.location.group}/{item.location.object}"
-        case SubgroupHeader():
-            return spelled_subgroup(item)
-        case ObjectHeader():
-            return f"object {item.id} " + spelled_object(item)
-        case FetchObject():
-            subgroup = "none" if item.subgroup is None else item.subgroup
-            place = f"{item.group}/{item.header.id} subgroup={subgroup} priority={item.priority} "
-            return place + spelled_object(item.header)
-
-
-def spelled_subgroup(header: SubgroupHeader) -> str:
-    subgroup = "first" if header.subgroup is None else header.subgroup
-    line = f"header alias={header.alias} group={header.group} subgroup={subgroup} " + spelled_priority(header.priority)
-    flags = [("end", header.end_of_group), ("first", header.first_object), ("properties", header.has_properties)]
-    return line + "".join(f" +{name}" for name, on in flags if on)
-
-
-def spelled_priority(priority: int | None) -> str:
-    return f"priority={'default' if priority is None else priority}"
-
-
-def spelled_object(header: ObjectHeader) -> str:
-    line = f"length={header.length}"
-    if header.status is not ObjectStatus.NORMAL:
-        line += f" {header.status.name}"
-    if header.properties:
-        line += f" properties=[{', '.join(spelled_property(*pair) for pair in header.properties)}]"
-    return line
-
-
-def spelled_property(type: int, value: int | bytes) -> str:
-    return f"{type}: {value.decode() if isinstance(value, bytes) else value}"
-
-
-def spelled_datagram(found: DatagramObject | None) -> str:
-    assert found is not None
-    line = f"alias={found.alias} group={found.group} {spelled_priority(found.priority)}"
-    line += " +end" if found.end_of_group else ""
-    return f"{line} | {spelled(found.header)} | {found.payload.decode()}"
-
+from tradewind.moqt.profiles import Profile
 
 # --- Subgroup streams ------------------------------------------------------------------------------------------------
 
@@ -223,21 +125,6 @@ def test_subgroups_come_back(profile: Profile, data: st.DataObject) -> None:
     assert joined(in_steps(SubgroupDecoder(profile, ANY_ID), whole, step)) == expected
 
 
-def outcome(decoder: SubgroupDecoder | FetchDecoder, pieces: list[bytes]) -> tuple[list[Any], str | None]:
-    """What was told before the first violation, with payload as one string of bytes an object, and the violation."""
-    found: list[Any] = []
-    try:
-        for piece in pieces:
-            for item in decoder.receive(piece):
-                if isinstance(item, Piece) and found and isinstance(found[-1], bytes):
-                    found[-1] += item.data
-                else:
-                    found.append(item.data if isinstance(item, Piece) else item)
-    except ProtocolViolation as violation:
-        return found, violation.reason
-    return found, None
-
-
 @every_draft
 @settings(parent=QUICK, max_examples=60)
 @given(start=st.sampled_from([b"\x10", b"\x11", b"\x14", b"\x39"]), rest=st.binary(max_size=60), step=st.integers(1, 5))
@@ -245,15 +132,6 @@ def test_any_split_of_any_bytes_gives_the_same(profile: Profile, start: bytes, r
     data = start + rest
     pieces = [data[at : at + step] for at in range(0, len(data), step)]
     assert outcome(SubgroupDecoder(profile), pieces) == outcome(SubgroupDecoder(profile), [data])
-
-
-@every_draft
-@settings(parent=QUICK, max_examples=60)
-@given(rest=st.binary(max_size=60), step=st.integers(1, 5), order=st.sampled_from(GroupOrder))
-def test_any_split_of_any_fetch_gives_the_same(profile: Profile, rest: bytes, step: int, order: GroupOrder) -> None:
-    data = b"\x1c\x05\x05\x80\x00" + rest
-    pieces = [data[at : at + step] for at in range(0, len(data), step)]
-    assert outcome(FetchDecoder(profile, order), pieces) == outcome(FetchDecoder(profile, order), [data])
 
 
 def test_payload_is_handed_on_as_it_comes_and_not_copied() -> None:
@@ -438,102 +316,3 @@ def test_own_streams_are_recognised(profile: Profile) -> None:
     header = encode_subgroup_header(profile, SubgroupHeader(1, 2, 3, 4, end_of_group=True, first_object=True))
     assert stream_kind(profile, header) is StreamKind.SUBGROUP
     assert stream_kind(profile, encode_fetch_header(profile, 9)) is StreamKind.FETCH
-
-
-# --- Fetch streams ---------------------------------------------------------------------------------------------------
-
-
-@cases("fetch")
-class TestFetchVectors:
-    def test_whole_and_in_any_pieces(self, profile: Profile, vector: dict[str, Any]) -> None:
-        data = fetch_vector(profile, vector)
-        header = decode_fetch_header(profile, data)
-        assert header == (4, 2)
-        for step in range(1, len(data)):
-            decoder = FetchDecoder(profile, GroupOrder(vector["order"]))
-            assert [spelled(item) for item in joined(in_steps(decoder, data[2:], step))] == vector["items"]
-
-    def test_encoded(self, profile: Profile, vector: dict[str, Any]) -> None:
-        data = fetch_vector(profile, vector)
-        encoder = FetchEncoder(profile, GroupOrder(vector["order"]))
-        decoder = FetchDecoder(profile, GroupOrder(vector["order"]))
-        written = encode_fetch_header(profile, 4)
-        for item in decoder.receive(data[2:]):
-            if isinstance(item, Piece):
-                written += item.data
-            elif isinstance(item, RangeMark):
-                written += encoder.range_end(item.kind, item.location)
-            else:
-                written += encoder.object(item)
-        assert written.hex() == data.hex()
-
-
-def fetch_vector(profile: Profile, vector: dict[str, Any]) -> bytes:
-    return bytes.fromhex(vector.get("hex_18", vector["hex"]) if profile.draft > 16 else vector["hex"])
-
-
-@cases("fetch_refused")
-def test_fetches_that_break_the_draft(profile: Profile, vector: dict[str, Any]) -> None:
-    data = bytes.fromhex(vector["hex"])
-    for step in (len(data), 1):
-        with pytest.raises(ProtocolViolation):
-            in_steps(FetchDecoder(profile, GroupOrder.ASCENDING, ANY_ID), data, step)
-
-
-def test_a_descending_fetch_cannot_pass_group_0() -> None:
-    decoder = FetchDecoder(D20, GroupOrder.DESCENDING)
-    with pytest.raises(ProtocolViolation):
-        list(decoder.receive(bytes.fromhex("1c 02 00 80 00  0c 02 00 00")))
-
-
-@every_draft
-@pytest.mark.parametrize("order", GroupOrder, ids=lambda order: order.name)
-@QUICK
-@given(data=st.data())
-def test_fetches_come_back(profile: Profile, order: GroupOrder, data: st.DataObject) -> None:
-    encoder = FetchEncoder(profile, order)
-    written = b""
-    expected: list[Any] = []
-    for sent, payload in data.draw(fetched(profile, order)):
-        written += encoder.object(sent) + payload
-        expected += [sent, Piece(payload, True)] if payload else [sent]
-        if data.draw(st.booleans()):
-            kind = data.draw(st.sampled_from([RangeEnd.DOES_NOT_EXIST, RangeEnd.UNKNOWN]))
-            location = Location(sent.group, sent.header.id)
-            written += encoder.range_end(kind, location)
-            expected.append(RangeMark(kind, location))
-    step = data.draw(st.integers(1, 9))
-    assert joined(in_steps(FetchDecoder(profile, order, ANY_ID), written, step)) == expected
-    assert in_steps(FetchDecoder(profile, order, ANY_ID), written, max(len(written), 1)) == expected
-
-
-@every_draft
-@QUICK
-@given(data=st.data())
-def test_fetch_header_comes_back(profile: Profile, data: st.DataObject) -> None:
-    request = data.draw(numbers(profile))
-    encoded = encode_fetch_header(profile, request)
-    assert decode_fetch_header(profile, encoded + b"\x1c") == (request, len(encoded))
-    for end in range(len(encoded)):
-        assert decode_fetch_header(profile, encoded[:end]) is None
-
-
-def test_timed_out_is_unknown_where_the_draft_has_no_word_for_it() -> None:
-    def marked(profile: Profile) -> list[FetchItem]:
-        encoded = FetchEncoder(profile, GroupOrder.ASCENDING).range_end(RangeEnd.TIMED_OUT, Location(3, 4))
-        return list(FetchDecoder(profile, GroupOrder.ASCENDING).receive(encoded))
-
-    assert marked(D20) == marked(D22) == [RangeMark(RangeEnd.TIMED_OUT, Location(3, 4))]
-    assert marked(D16) == marked(D18) == [RangeMark(RangeEnd.UNKNOWN, Location(3, 4))]
-
-
-def test_fetch_objects_that_nobody_may_write() -> None:
-    def sent(group: int, id: int, status: ObjectStatus = ObjectStatus.NORMAL) -> FetchObject:
-        return FetchObject(group, 0, ObjectHeader(id, 0, status), 1)
-
-    for profile in DRAFTS:
-        encoder = FetchEncoder(profile, GroupOrder.ASCENDING)
-        encoder.object(sent(5, 5))
-        for wrong in [sent(4, 0), sent(5, 5), sent(5, 4), sent(6, 0, ObjectStatus.END_OF_GROUP)]:
-            with pytest.raises(MisuseError):
-                encoder.object(wrong)

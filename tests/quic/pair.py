@@ -15,7 +15,7 @@ from tests.quic.certificates import AUTHORITY_PEM, CERTIFICATE
 from tradewind.quic.config import Limits, QuicSettings, ServerTrust
 from tradewind.quic.connection import Connection
 from tradewind.quic.endpoint import Endpoint
-from tradewind.quic.events import Event, Opened
+from tradewind.quic.events import Event, Opened, StreamData
 
 CLIENT = ("192.0.2.1", 1111)
 SERVER = ("192.0.2.2", 4433)
@@ -170,3 +170,39 @@ def make_pair(
     link.run(10.0, until=lambda: bool(ends[0].told(Opened) and ends[1].told(Opened)) or not open_it)
     opened = ends[1].told(Opened)
     return Pair(link, *ends, at_client, opened[0].connection if opened else at_client)
+
+
+def body(events: list[Any], stream: int) -> bytes:
+    """What has come on a stream."""
+    return b"".join(event.data for event in events if isinstance(event, StreamData) and event.stream == stream)
+
+
+def open_uni(connection: Connection) -> int:
+    stream = connection.open_uni()
+    assert stream is not None
+    return stream
+
+
+def open_bidi(connection: Connection) -> int:
+    stream = connection.open_bidi()
+    assert stream is not None
+    return stream
+
+
+def inject(connection: Connection, *frames: bytes) -> None:
+    """Have an otherwise honest connection send frames that no honest one would."""
+    for frame in frames:
+        connection._core.queue.signals.append((frame, (lambda *_: None, ())))
+    connection._touched.add(connection.id)
+
+
+def eat_all(pair: Pair) -> None:
+    """Have both ends consume what they are told, as sessions do."""
+    for end in (pair.client, pair.server):
+
+        def eat(events: list[Any]) -> None:
+            for event in events:
+                if isinstance(event, StreamData):
+                    event.connection.consumed(event.stream, len(event.data))
+
+        end.on_events = eat

@@ -9,34 +9,10 @@ from aioquic.buffer import encode_uint_var
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.quic.pair import Pair, Weather, make_pair
+from tests.quic.pair import Weather, body, eat_all, inject, make_pair, open_bidi, open_uni
 from tradewind.quic.config import Limits
-from tradewind.quic.connection import Connection
 from tradewind.quic.egress import Offered
 from tradewind.quic.events import Closed, DatagramReceived, Released, Stopped, StreamData, StreamReset
-
-
-def body(events: list[Any], stream: int) -> bytes:
-    return b"".join(event.data for event in events if isinstance(event, StreamData) and event.stream == stream)
-
-
-def open_uni(connection: Connection) -> int:
-    stream = connection.open_uni()
-    assert stream is not None
-    return stream
-
-
-def open_bidi(connection: Connection) -> int:
-    stream = connection.open_bidi()
-    assert stream is not None
-    return stream
-
-
-def inject(connection: Connection, *frames: bytes) -> None:
-    """Have an otherwise honest connection send frames that no honest one would."""
-    for frame in frames:
-        connection._core.queue.signals.append((frame, (lambda *_: None, ())))
-    connection._touched.add(connection.id)
 
 
 def stream_frame(stream: int, offset: int, data: bytes, fin: bool = False) -> bytes:
@@ -47,18 +23,6 @@ def stream_frame(stream: int, offset: int, data: bytes, fin: bool = False) -> by
         encode_uint_var(len(data)),
         data,
     )
-
-
-def eat_all(pair: Pair) -> None:
-    """Have both ends consume what they are told, as sessions do."""
-    for end in (pair.client, pair.server):
-
-        def eat(events: list[Any]) -> None:
-            for event in events:
-                if isinstance(event, StreamData):
-                    event.connection.consumed(event.stream, len(event.data))
-
-        end.on_events = eat
 
 
 def test_who_is_who():

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from control.links import Arrived, Left, Links, Said
+from control.links import Links, pass_on
 from control.outgoing import Reply
 from control.placement import Placement
 from control.plane import Plane, PlaneSettings
@@ -157,13 +157,7 @@ class ControlHost:
 
     def _take(self, events: list[Event], now: float, wall_now: float) -> None:
         for happening in self._links.receive(events, now, wall_now):
-            match happening:
-                case Arrived(link, peer, version):
-                    self.plane.receive_proven(link, peer, version)
-                case Said(link, message):
-                    self.plane.receive_message(link, message, now, wall_now)
-                case Left(link, why):
-                    self.plane.receive_closed(link, why, now, wall_now)
+            pass_on(happening, happening.link, self.plane, now, wall_now)
 
     def _nonce(self) -> bytes:
         return self._dice.randbytes(32)

@@ -45,6 +45,25 @@ class Film:
             self.region.run(PERIOD_S)
 
 
+def playing(relays: int) -> tuple[Region, Film, Watched]:
+    """A region with a viewer at every relay, two seconds into the film."""
+    region = Region(relays)
+    film = Film(region)
+    watched = region.watch()
+    film.play(2.0)
+    return region, film, watched
+
+
+def cut(film: Film, sender: str, receiver: str) -> float:
+    """From now on nothing comes through, and the receiver notices; returns when it began."""
+    region = film.region
+    region.weather(sender, receiver, BLACKOUT)
+    began = region.network.now
+    film.play(NOTICED_S)
+    region.grade(receiver, sender, Standing.BAD)
+    return began
+
+
 def arrivals(watched: tuple[Client, int]) -> list[tuple[float, Location]]:
     viewer, request = watched
     return [(at, found.location) for at, found in viewer.arrivals[request]]
@@ -107,10 +126,7 @@ def test_a_head_without_viewers_carries_what_its_edges_want() -> None:
 
 
 def test_a_dead_heads_edges_go_to_the_other_one_and_miss_nothing() -> None:
-    region = Region(8)
-    film = Film(region)
-    watched = region.watch()
-    film.play(2.0)
+    region, film, watched = playing(8)
     dead, other = sorted(region.heads())
     edges = [name for name in region.members if region.sources(name) == {dead}]
     assert edges
@@ -136,16 +152,10 @@ def test_a_dead_heads_edges_go_to_the_other_one_and_miss_nothing() -> None:
 
 
 def test_a_heads_long_link_goes_bad_and_its_edges_stay() -> None:
-    region = Region(8)
-    film = Film(region)
-    watched = region.watch()
-    film.play(2.0)
+    region, film, watched = playing(8)
     head = min(region.heads())
     edges = [name for name in region.members if region.sources(name) == {head}]
-    region.weather(ORIGIN, head, BLACKOUT)
-    bad = region.network.now
-    film.play(NOTICED_S)
-    region.grade(head, ORIGIN, Standing.BAD)
+    bad = cut(film, ORIGIN, head)
     film.play(2.0)
     region.run(1.0)
     assert region.sources(head) and ORIGIN not in region.sources(head)
@@ -157,10 +167,7 @@ def test_a_heads_long_link_goes_bad_and_its_edges_stay() -> None:
 
 
 def test_both_heads_are_dead_and_everybody_goes_directly() -> None:
-    region = Region(5)
-    film = Film(region)
-    watched = region.watch()
-    film.play(2.0)
+    region, film, watched = playing(5)
     dead = region.heads()
     for name in dead:
         region.kill(name)
@@ -176,10 +183,7 @@ def test_both_heads_are_dead_and_everybody_goes_directly() -> None:
 
 
 def test_a_head_that_is_emptied_loses_its_edges_and_nobody_notices() -> None:
-    region = Region(6)
-    film = Film(region)
-    watched = region.watch()
-    film.play(2.0)
+    region, film, watched = playing(6)
     leaves = min(region.heads())
     edges = [name for name in region.members if region.sources(name) == {leaves}]
     began = region.network.now
@@ -199,10 +203,7 @@ def test_a_head_that_is_emptied_loses_its_edges_and_nobody_notices() -> None:
 
 def test_tables_of_two_generations_at_once() -> None:
     """Half of the relays do not know of a head any more that the others still ask, then the other way round."""
-    region = Region(6)
-    film = Film(region)
-    watched = region.watch()
-    film.play(2.0)
+    region, film, watched = playing(6)
     old, first = dict(region.tables), region.heads()
     region.tell(min(first))
     new, second = dict(region.tables), region.heads()
@@ -253,10 +254,7 @@ def test_the_relay_that_heads_go_over_loses_its_link() -> None:
     watched = region.watch()
     film.play(2.0)
     assert all(region.sources(name) == {OTHER} for name in heads)
-    region.weather(ORIGIN, OTHER, BLACKOUT)
-    bad = region.network.now
-    film.play(NOTICED_S)
-    region.grade(OTHER, ORIGIN, Standing.BAD)
+    bad = cut(film, ORIGIN, OTHER)
     film.play(3.0)
     region.run(1.0)
     assert all(region.sources(name) == {ORIGIN} for name in heads)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.topology.paths import CANDIDATES, NO_WAY, Paths, Ways, labels_of, quantised
+from control.topology.paths import CANDIDATES, NO_WAY, Paths, Ways, finish, labels_of, quantised
 from control.topology.planner import Topology, TopologySettings
 from control.topology.routes import Routes, RouteSettings
 from control.topology.trees import Ground, Trees, TreeSettings
@@ -222,12 +222,14 @@ class Chance:
         self.step(cycle=True)
 
     def step(self, *, cycle: bool, links: np.ndarray | None = None, removed: np.ndarray | None = None) -> None:
-        done = self.routes.step(self.paths, self.ids, self.now, cycle=cycle, links=links, removed=removed)
+        done = finish(self.routes.adapt(self.paths, self.ids, self.now, cycle=cycle, links=links, removed=removed))
         assert not done.fault
         free = self.steady & self.alive
         ground = Ground(self.ids, self.regions, self.linked, self.alive, self.steady, free)
         before = Ways(*(field.copy() for field in self.trees.ways))
-        told = self.trees.step(self.paths, ground, self.routes.ways, done.changed, self.now, cycle=cycle, links=links)
+        told = finish(
+            self.trees.adapt(self.paths, ground, self.routes.ways, done.changed, self.now, cycle=cycle, links=links)
+        )
         if before.hop.shape == self.trees.ways.hop.shape:
             same = [(one == other).all(axis=0) for one, other in zip(before[:2], self.trees.ways[:2])]
             assert (same[0] & same[1] | told).all(), "changed, and not told of"

@@ -253,6 +253,12 @@ class World:
         self.forwarder.open_session(session, peer, sink)
         return peer
 
+    def join_publisher(self, session: int) -> int:
+        """One more publisher comes and accepts the SUBSCRIBE that it gets; returns that request of ours."""
+        self.join(session)
+        self.announce(session)
+        return self.agree(session)
+
     def leave(self, session: int) -> None:
         self.forwarder.close_session(session, self.now)
         self.settle()

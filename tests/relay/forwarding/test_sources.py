@@ -41,9 +41,7 @@ def test_upstream_cut_at_every_byte_of_three_objects(cut: int) -> None:
     assert out.code is None
 
     world.wait(1.0)
-    world.join(3)
-    world.announce(3)
-    again = world.agree(3)
+    again = world.join_publisher(3)
     stream = world.open(3, again, group=7, first_object=True)
     for number, payload in enumerate(objects):
         world.send(3, stream, number, payload)
@@ -60,9 +58,7 @@ def test_sources_merge_by_byte_in_any_interleaving(data: st.DataObject) -> None:
     """Two publishers send the same subgroup, each cut into pieces anyhow: a viewer gets each byte once, in order."""
     world = World()
     ours, _ = world.serve()
-    world.join(3)
-    world.announce(3)
-    theirs = world.agree(3)
+    theirs = world.join_publisher(3)
     payloads = data.draw(st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=4))
     scripts = {}
     for session, request in ((1, ours), (3, theirs)):
@@ -96,9 +92,7 @@ def test_sources_merge_by_byte_in_any_interleaving(data: st.DataObject) -> None:
 def test_sources_that_contradict_each_other_end_the_track(change: str) -> None:
     world = World()
     ours, request = world.serve()
-    world.join(3)
-    world.announce(3)
-    theirs = world.agree(3)
+    theirs = world.join_publisher(3)
     first = world.open(1, ours, group=1)
     world.send(1, first, 0, b"same")
     second = world.open(3, theirs, group=1)
@@ -130,9 +124,7 @@ def test_stream_is_broken_where_an_object_may_be_missing() -> None:
     stream = world.open(1, ours, group=1)
     world.send(1, stream, 0, b"zero")
     world.leave(1)
-    world.join(3)
-    world.announce(3)
-    again = world.agree(3)
+    again = world.join_publisher(3)
     stream = world.open(3, again, group=1)
     world.send(3, stream, 3, b"three")
     world.send(3, stream, 5, b"five")

@@ -62,9 +62,7 @@ def test_rendezvous_waits_for_a_publisher_and_gives_up_in_time() -> None:
     other = world.subscribe(2, FullTrackName(NAMESPACE, b"other"), Parameters(rendezvous_timeout_ms=1000))
     world.wait(1.5)
     assert viewer.said == [("reject", other, RequestCode.TIMEOUT)]
-    world.join(1)
-    world.announce(1)
-    world.agree(1)
+    world.join_publisher(1)
     assert viewer.said[-1][:2] == ("accept_subscribe", request)
 
 

@@ -41,9 +41,7 @@ def test_publisher_that_begins_anew(old_is_known_dead: bool) -> None:
     if old_is_known_dead:
         world.leave(1)
     world.wait(1.0)
-    world.join(3)
-    world.announce(3)
-    again = world.agree(3)
+    again = world.join_publisher(3)
     stream = world.open(3, again, group=0)
     world.send(3, stream, 0, b"new life")
     assert ("publish_done", request, DoneCode.TRACK_ENDED, 3) in world.peers[2].said
@@ -60,9 +58,7 @@ def test_publisher_that_begins_anew_in_the_same_group() -> None:
     stream = world.open(1, ours, group=0)
     world.send(1, stream, 0, b"old life")
     world.leave(1)
-    world.join(3)
-    world.announce(3)
-    again = world.agree(3)
+    again = world.join_publisher(3)
     stream = world.open(3, again, group=0)
     world.send(3, stream, 0, b"new life")
     assert ("publish_done", request, DoneCode.TRACK_ENDED, 1) in world.peers[2].said

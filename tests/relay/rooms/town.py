@@ -6,7 +6,7 @@ A `Disk` keeps what was flushed and loses the rest at a crash. `Town` moves mess
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from relay.rooms.effects import Doing, Outcome, Read, ReadDone, Stored, Write, Written
 from relay.rooms.rates import RoomSettings
@@ -21,6 +21,7 @@ from tradewind.contract.rooms import (
     Place,
     Publish,
     Record,
+    Why,
     chain_of,
     decode_record,
     encode,
@@ -236,3 +237,26 @@ class Town:
         """Answers since the last call, without their writers."""
         answers, self.answers = self.answers, []
         return [message for _, message in answers]
+
+
+def opened(home: str = "a", follower: str = "b", **more: object) -> Town:
+    """A town whose room is open. `more`: settings."""
+    town = Town(settings=replace(SETTINGS, **more))  # type: ignore[arg-type]
+    town.name_home(home, follower)
+    town.settle()
+    assert town.relays[home].doing is Doing.HOME
+    return town
+
+
+def acks(town: Town) -> list[tuple[int, int, bool, int]]:
+    """(epoch, seq, dup, stored) of every answer since the last call; all have to be ACKs."""
+    told = town.told()
+    assert all(isinstance(answer, Ack) for answer in told), told
+    return [(a.epoch, a.seq, a.dup, a.stored) for a in told if isinstance(a, Ack)]
+
+
+def naks(town: Town) -> list[Why]:
+    """Why each answer since the last call is none; all have to be NAKs."""
+    told = town.told()
+    assert all(isinstance(answer, Nak) for answer in told), told
+    return [answer.why for answer in told if isinstance(answer, Nak)]
