@@ -1,6 +1,7 @@
 """The state that forwarding's parts share: sessions, tracks, routes, requests and timers.
 
-`forwarder` owns one `Book`; `subscribing`, `fetching` and `discovery` are its parts and work on the same book.
+`forwarder` owns one `Book`; `asking`, `subscribing`, `sources`, `fetching` and the others are its parts and work on the
+same book.
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class Turning:
-    """A SUBSCRIBE of a neighbour that feeds us the same track: see `Subscribing.turn`."""
+    """A SUBSCRIBE of a neighbour that feeds us the same track: see `circles`."""
 
     party: Party
     track: Track

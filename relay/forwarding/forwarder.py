@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from relay.forwarding import picture
+from relay.forwarding.asking import Asking
 from relay.forwarding.astray import Astray, astray
 from relay.forwarding.book import (
     Announced,
@@ -30,6 +31,7 @@ from relay.forwarding.book import (
     Unanswered,
     Waiting,
 )
+from relay.forwarding.circles import Circles
 from relay.forwarding.cursors import Cursor, StreamCursor
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.egress_order import Outbox, ReadyQueue
@@ -40,6 +42,7 @@ from relay.forwarding.picture import Carried, ForwardingStatistics
 from relay.forwarding.routes import Party, Way
 from relay.forwarding.seeking import Seeking
 from relay.forwarding.several import Several
+from relay.forwarding.sources import Sources
 from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Inlet, MalformedTrack, NewLife, Source, Track
@@ -66,18 +69,21 @@ LONGEST_TIMEOUT_S = 60.0
 class Forwarder:
     """All tracks of one relay."""
 
-    __slots__ = ("_book", "_discovery", "_fetching", "_moving", "_seeking", "_several", "_status", "_subscribing",
-                 "_upstreams")  # fmt: skip
+    __slots__ = ("_asking", "_book", "_circles", "_discovery", "_fetching", "_moving", "_seeking", "_several",
+                 "_sources", "_status", "_subscribing", "_upstreams")  # fmt: skip
 
     def __init__(self, settings: ForwardingSettings) -> None:
         self._book = Book(settings)
         self._upstreams = Upstreams(self._book)
         self._discovery = Discovery(self._book, self._upstreams)
         self._fetching = Fetching(self._book, self._upstreams)
-        self._subscribing = Subscribing(self._book, self._discovery, self._fetching, self._upstreams)
-        self._moving = Moving(self._book, self._upstreams, self._subscribing)
-        self._seeking = Seeking(self._book, self._discovery, self._subscribing)
-        self._several = Several(self._book, self._upstreams, self._subscribing)
+        self._asking = Asking(self._book, self._discovery, self._upstreams)
+        self._subscribing = Subscribing(self._book, self._fetching, self._asking)
+        self._circles = Circles(self._book, self._asking, self._subscribing)
+        self._sources = Sources(self._book, self._discovery, self._upstreams, self._asking, self._subscribing)
+        self._moving = Moving(self._book, self._upstreams, self._asking, self._circles)
+        self._seeking = Seeking(self._book, self._discovery, self._asking)
+        self._several = Several(self._book, self._upstreams, self._asking)
         self._status = Status(self._book, self._upstreams)
 
     @property
@@ -151,7 +157,7 @@ class Forwarder:
     def receive_subscribe(
         self, session: int, request: int, track: FullTrackName, parameters: Parameters, now: float
     ) -> None:
-        self._subscribing.request(Party(session, request), track, parameters, now)
+        self._circles.request(Party(session, request), track, parameters, now)
         found = self._book.tracks.get(track)
         if found is None:
             return
@@ -165,7 +171,7 @@ class Forwarder:
         now: float, *, private: bool = False,
     ) -> None:  # fmt: skip
         """PUBLISH; `private`: neighbours do not hear of it."""
-        self._subscribing.offered(Party(session, request), track, parameters, properties, now)
+        self._sources.offered(Party(session, request), track, parameters, properties, now)
         found = self._book.tracks.get(track)
         if found is not None:
             self._several.watch(found, now)
@@ -210,7 +216,7 @@ class Forwarder:
             book.peer(party).reject(request, RequestCode.UNINTERESTED, "that way leads through us")
             return
         if self._discovery.announce(party, namespace, way):
-            self._subscribing.end_former_lives(namespace, now)
+            self._sources.end_former_lives(namespace, now)
         self._several.appeared(party, way, namespace, now)
         self._moving.reconsider(namespace, now)
         self._seeking.look(namespace, now)
@@ -241,8 +247,8 @@ class Forwarder:
         party = Party(session, request)
         fresh = self._discovery.announce(party, namespace, private=private)
         if fresh:
-            self._subscribing.end_former_lives(namespace, now)
-        self._subscribing.announced(party, namespace)
+            self._sources.end_former_lives(namespace, now)
+        self._asking.announced(party, namespace)
 
     def receive_subscribe_namespace(self, session: int, request: int, prefix: Namespace, now: float) -> None:
         self._discovery.listen_namespaces(Party(session, request), prefix, now)
@@ -285,7 +291,7 @@ class Forwarder:
             case Waiting():
                 self._subscribing.cancel_waiting(role, now)
             case Feeding():
-                self._subscribing.lost(party, role, now)
+                self._sources.lost(party, role, now)
             case Announced():
                 namespace = self._book.routes.namespace_of(party)
                 self._discovery.withdraw(party, now, lost=lost)
@@ -306,7 +312,7 @@ class Forwarder:
             case Asked():
                 self._status.cancelled(role, party)
             case Offered() | Turning():
-                self._subscribing.reconsider(role.track, now)
+                self._asking.reconsider(role.track, now)
             case _:
                 pass
 
@@ -318,7 +324,7 @@ class Forwarder:
         party = Party(session, request)
         role = self._book.roles.get(party)
         if isinstance(role, Feeding):
-            self._subscribing.accepted(party, role, parameters, properties, now)
+            self._sources.accepted(party, role, parameters, properties, now)
             self._several.watch(role.track, now)
 
     def receive_fetch_ok(
@@ -351,7 +357,7 @@ class Forwarder:
         role = self._book.take(party)
         match role:
             case Feeding():
-                self._subscribing.refused(party, role, code, reason, now)
+                self._sources.refused(party, role, code, reason, now)
                 if role.source.way is not None:
                     self._moving.declined(role.track, session, now)
             case Question():
@@ -359,7 +365,7 @@ class Forwarder:
             case Asked():
                 self._status.refused(role, code, reason)
             case Offered():
-                self._subscribing.reconsider(role.track, now)
+                self._asking.reconsider(role.track, now)
             case _:
                 self._upstreams.refused(session, request)
 
@@ -369,7 +375,7 @@ class Forwarder:
         party = Party(session, request)
         role = self._book.roles.get(party)
         if isinstance(role, Feeding):
-            self._subscribing.finished(party, role, status, stream_count, reason, now)
+            self._sources.finished(party, role, status, stream_count, reason, now)
 
     # --- Objects ---
 
@@ -386,7 +392,7 @@ class Forwarder:
         try:
             inlet = feeding.track.receive_subgroup(feeding.source, header, now)
         except NewLife:
-            inlet = self._subscribing.restart(feeding, now).receive_subgroup(feeding.source, header, now)
+            inlet = self._sources.restart(feeding, now).receive_subgroup(feeding.source, header, now)
         except MalformedTrack as problem:
             self._contradiction(feeding.track, feeding.source, problem, now)
         if inlet is None:
@@ -585,7 +591,7 @@ class Forwarder:
         if source.done is not None:
             role = self._book.roles.get(source.party)
             if isinstance(role, Feeding):
-                self._subscribing.settle_done(source.party, role, now)
+                self._sources.settle_done(source.party, role, now)
 
     def _start_timeouts(self, cursors: list[Cursor], now: float) -> None:
         """The subgroup is complete: what of it is not acknowledged in time is reset ("Delivery Timeouts")."""
@@ -606,7 +612,7 @@ class Forwarder:
         for stream in member.inlets_of(source.party):
             member.close_inlet(stream)
             member.peer.stop_stream(stream, ResetCode.CANCELLED)
-        self._subscribing.restart(role, now)
+        self._sources.restart(role, now)
 
     def _malformed(self, track: Track, reason: str, now: float) -> None:
         """End a track whose sources contradict each other, up and down ("Malformed Tracks")."""
@@ -628,4 +634,4 @@ class Forwarder:
                 book.take(party)
         for subscription in track.subscriptions.values():
             subscription.close(ResetCode.MALFORMED_TRACK)
-        self._subscribing.end_track(track, DoneCode.MALFORMED_TRACK, reason, now)
+        self._sources.end_track(track, DoneCode.MALFORMED_TRACK, reason, now)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
+from relay.forwarding.asking import Asking
 from relay.forwarding.book import Book, Standing, Turning
+from relay.forwarding.circles import Circles
 from relay.forwarding.routes import Party, Way
-from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Source, Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.model import FullTrackName, Location, Namespace
@@ -50,10 +51,11 @@ class Taken:
 class Moving:
     """Follows what is best for every track that comes from neighbours."""
 
-    def __init__(self, book: Book, upstreams: Upstreams, subscribing: Subscribing) -> None:
+    def __init__(self, book: Book, upstreams: Upstreams, asking: Asking, circles: Circles) -> None:
         self._book = book
         self._upstreams = upstreams
-        self._subscribing = subscribing
+        self._asking = asking
+        self._circles = circles
         self.moves = 0
         """Tracks moved to another neighbour, since the start."""
         self.doubled = 0
@@ -100,7 +102,7 @@ class Moving:
             for party in tuple(track.turning):
                 turning = self._book.roles[party]
                 assert isinstance(turning, Turning)
-                self._subscribing.give_back(turning, now)
+                self._circles.give_back(turning, now)
 
     def declined(self, track: Track, session: int, now: float) -> None:
         """A neighbour would not serve us a track that we have: the next one is asked at once."""
@@ -142,11 +144,11 @@ class Moving:
                 self._reconsider(track, now)
 
     def _reconsider(self, track: Track, now: float) -> None:
-        self._subscribing.turned(track, now)
-        if not self._subscribing.wanted(track):
+        self._circles.turned(track, now)
+        if not self._asking.wanted(track):
             if track.sources and all(self._is_leaving(source) for source in track.sources.values()):
                 # Nobody comes back to it here.
-                self._subscribing.release(track)
+                self._asking.release(track)
             return
         here = [source for source in track.sources.values() if source.way is None and not self._is_leaving(source)]
         fed = [source for source in track.sources.values() if source not in here]
@@ -224,7 +226,7 @@ class Moving:
                     self._ask(track, other, by, now)
 
     def _ask(self, track: Track, best: Party, way: Way, now: float) -> bool:
-        source = self._subscribing.ask_neighbour(track, best, way)
+        source = self._asking.ask_neighbour(track, best, way)
         if source is None:
             return False
         if len(track.sources) > 1:
@@ -255,7 +257,7 @@ class Moving:
             asked = any(source.party.session == party.session for source in track.sources.values())
             if asked or self._standing(party) is not Standing.UP or not self._pay(track, now):
                 continue
-            source = self._subscribing.ask_neighbour(track, party, way)
+            source = self._asking.ask_neighbour(track, party, way)
             if source is not None:
                 source.doubles = True
                 self.doubled += 1
@@ -323,4 +325,4 @@ class Moving:
         for source in sources:
             del track.sources[source.party]
             self._book.cancel(source.party)
-        self._subscribing.turned(track, now)
+        self._circles.turned(track, now)

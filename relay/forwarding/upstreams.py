@@ -1,6 +1,6 @@
 """Which neighbour a namespace comes from, and which of ours they are told of.
 
-`subscribing` asks whom a SUBSCRIBE goes to where nobody publishes here; `moving` asks again when something changed.
+`asking` asks whom a SUBSCRIBE goes to where nobody publishes here; `moving` asks again when something changed.
 The route table ranks neighbours towards an origin; a neighbour counts only while it advertises the namespace by a way
 that does not lead through us, or through a relay that we serve. Source: MoQ Cluster, "Relay Behavior" and "Path
 Selection"; the ranking by measured links is ours.
