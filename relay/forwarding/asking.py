@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from relay.forwarding.book import Book, Feeding
 from relay.forwarding.discovery import Discovery
+from relay.forwarding.feed import Source
 from relay.forwarding.routes import Party, TracksInterest, Way
-from relay.forwarding.track import DYNAMIC_GROUPS, Source, Track
+from relay.forwarding.track import DYNAMIC_GROUPS, Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import DoneCode
 from tradewind.moqt.model import NEXT_OBJECT, FilterKind, Location, LocationFilter, Namespace, Parameters
@@ -26,7 +27,7 @@ class Asking:
 
     def wanted(self, track: Track) -> bool:
         """Whether somebody reads the track or waits for it, or is to be told of it."""
-        read = track.subscriptions or track.turning or self._book.waiting.get(track)
+        read = track.subscriptions or track.neighbours.turning or self._book.waiting.get(track)
         return bool(read) or any(self._seekers(track))
 
     def ask_somebody(self, track: Track) -> bool:
@@ -56,7 +57,7 @@ class Asking:
         starts = [
             entry.parameters.filter.start
             for entry in self._book.waiting.get(track, ())
-            if entry.party in track.children
+            if entry.party in track.neighbours.children
             and entry.parameters.filter is not None
             and entry.parameters.filter.kind is FilterKind.ABSOLUTE
         ]
@@ -103,9 +104,10 @@ class Asking:
         largest = -1 if track.largest is None else track.largest.group
         if not track.integer(DYNAMIC_GROUPS, 0) or (wish != 0 and wish <= largest):
             return
-        if track.wished_group is not None and track.wished_group[1] == largest and track.wished_group[0] >= wish:
+        wished = track.sources.wished_group
+        if wished is not None and wished[1] == largest and wished[0] >= wish:
             return
-        track.wished_group = (wish, largest)
+        track.sources.wished_group = (wish, largest)
         for party, source in track.sources.items():
             if source.is_live:
                 self._book.peer(party).update(party.request, Parameters(new_group=wish))
@@ -186,7 +188,7 @@ class Asking:
             return None
         party = Party(session, request)
         source = Source(party, published=False, forward=forward, way=way, claim=claim)
-        track.add_source(source)
+        track.sources.add(source)
         book.give(party, Feeding(track, source))
         return source
 

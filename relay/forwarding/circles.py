@@ -35,11 +35,11 @@ class Circles:
 
     def turned(self, track: Track, now: float) -> None:
         """Sources have gone: serve neighbours that fed us, and whom we are above now."""
-        for party, claim in tuple(track.turning.items()):
+        for party, claim in tuple(track.neighbours.turning.items()):
             if self._may_serve(track, party, claim):
                 turning = self._book.take(party)
                 assert isinstance(turning, Turning)
-                track.children[party] = claim
+                track.neighbours.children[party] = claim
                 self._subscribing.establish(party, track, turning.parameters, turning.since, now)
 
     def give_back(self, turning: Turning, now: float) -> None:
@@ -58,16 +58,16 @@ class Circles:
             return True
         claim = ranks.HIGHEST if parameters.rank is None else parameters.rank
         if self._may_serve(track, party, claim):
-            track.children[party] = claim
+            track.neighbours.children[party] = claim
         elif self._feeds(track, party):
             turning = Turning(party, track, parameters, now)
             turning.timer = book.timers.at(now + TURN_S, lambda when: self._lose_patience(turning, when))
-            track.turning[party] = claim
+            track.neighbours.turning[party] = claim
             book.give(party, turning)
         else:
             book.peer(party).reject(party.request, RequestCode.UNINTERESTED, "not above you")
             book.forget_if_unused(track)
-        return party in track.children
+        return party in track.neighbours.children
 
     def _may_serve(self, track: Track, asker: Party, claim: int) -> bool:
         """Who asks a relay that it serves has not counted that one's claim: that one must have left it."""
@@ -82,5 +82,5 @@ class Circles:
 
     def _lose_patience(self, turning: Turning, now: float) -> None:
         self.turned(turning.track, now)
-        if turning.party in turning.track.turning:
+        if turning.party in turning.track.neighbours.turning:
             self.give_back(turning, now)

@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from functools import partial
 
 from relay.forwarding.book import Answering, Book, Question, Unanswered
+from relay.forwarding.feed import Source
 from relay.forwarding.fetch_cursor import FetchCursor, Frontier
+from relay.forwarding.filling import FetchInlet
 from relay.forwarding.range_filters import sieve
 from relay.forwarding.routes import Party
 from relay.forwarding.subscription import Subscription
-from relay.forwarding.track import FetchInlet, Source, Track
+from relay.forwarding.track import Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import RequestCode, RequestRejected, ResetCode
 from tradewind.moqt.model import (
@@ -128,7 +130,7 @@ class Fetching:
 
     def opened(self, question: Question) -> FetchInlet:
         """The data stream of a FETCH of ours began."""
-        question.inlet = FetchInlet(question.party, question.frontier, question.wanted)
+        question.inlet = FetchInlet(question.party, question.track, question.frontier, question.wanted)
         return question.inlet
 
     def accepted(self, question: Question, end: Location, end_of_track: bool, now: float) -> None:
@@ -165,7 +167,7 @@ class Fetching:
         self._book.forget_if_unused(question.track)
 
     def closed(self, question: Question, code: int | None, now: float) -> None:
-        """The data stream has ended; `Track.close_fetch` has noted what it says. FETCH_OK may still come."""
+        """The data stream has ended; `FetchInlet.close` has noted what it says. FETCH_OK may still come."""
         question.closed = True
         if question.accepted:
             self._over(question)

@@ -35,7 +35,9 @@ from relay.forwarding.circles import Circles
 from relay.forwarding.cursors import Cursor, StreamCursor
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.egress_order import Outbox, ReadyQueue
+from relay.forwarding.feed import Source
 from relay.forwarding.fetching import Fetching
+from relay.forwarding.merging import MalformedTrack
 from relay.forwarding.moving import Moving, Taken
 from relay.forwarding.peers import Peer, Sink
 from relay.forwarding.picture import Carried, ForwardingStatistics
@@ -45,7 +47,7 @@ from relay.forwarding.several import Several
 from relay.forwarding.sources import Sources
 from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
-from relay.forwarding.track import Inlet, MalformedTrack, NewLife, Source, Track
+from relay.forwarding.track import Inlet, NewLife, Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import DoneCode, RequestCode, RequestRejected, ResetCode
 from tradewind.moqt.model import (
@@ -109,8 +111,8 @@ class Forwarder:
             return
         for track, inlet in member.inlets.values():
             track.close_subgroup(inlet, None, lost=True)
-        for track, fetch_inlet in member.fetch_inlets.values():
-            track.close_fetch(fetch_inlet, ResetCode.SESSION_CLOSED)
+        for fetch_inlet in member.fetch_inlets.values():
+            fetch_inlet.close(ResetCode.SESSION_CLOSED)
         member.inlets.clear()
         member.streams.clear()
         member.fetch_inlets.clear()
@@ -161,7 +163,7 @@ class Forwarder:
         found = self._book.tracks.get(track)
         if found is None:
             return
-        if Party(session, request) in found.turning:
+        if Party(session, request) in found.neighbours.turning:
             self._moving.turn(found, now)
         elif found.established:
             self._several.watch(found, now)
@@ -427,9 +429,9 @@ class Forwarder:
                 self._contradiction(track, inlet.source, problem, now)
         elif (fetched := member.fetch_inlets.get(stream)) is not None:
             try:
-                fetched[0].receive_fetched_data(fetched[1], data, last)
+                fetched.receive_data(data, last)
             except MalformedTrack as problem:
-                self._malformed(fetched[0], str(problem), now)
+                self._malformed(fetched.track, str(problem), now)
 
     def receive_subgroup_end(self, session: int, stream: int, code: int | None, now: float) -> None:
         found = self._book.members[session].close_inlet(stream)
@@ -465,31 +467,30 @@ class Forwarder:
         party = Party(session, request)
         role = self._book.roles.get(party)
         if isinstance(role, Question):
-            member.fetch_inlets[stream] = (role.track, self._fetching.opened(role))
+            member.fetch_inlets[stream] = self._fetching.opened(role)
         else:
             member.peer.stop_stream(stream, ResetCode.CANCELLED)
 
     def receive_fetched(self, session: int, stream: int, found: FetchObject, now: float) -> None:
-        entry = self._book.members[session].fetch_inlets.get(stream)
-        if entry is not None:
-            track, inlet = entry
+        inlet = self._book.members[session].fetch_inlets.get(stream)
+        if inlet is not None:
             inlet.heard_at = now
             try:
-                track.receive_fetched(inlet, found, now)
+                inlet.receive_object(found, now)
             except MalformedTrack as problem:
-                self._malformed(track, str(problem), now)
+                self._malformed(inlet.track, str(problem), now)
 
     def receive_fetch_gap(self, session: int, stream: int, kind: RangeEnd, location: Location) -> None:
-        entry = self._book.members[session].fetch_inlets.get(stream)
-        if entry is not None:
-            entry[0].receive_fetch_gap(entry[1], kind, location)
+        inlet = self._book.members[session].fetch_inlets.get(stream)
+        if inlet is not None:
+            inlet.receive_gap(kind, location)
 
     def receive_fetch_end(self, session: int, stream: int, request: int, code: int | None, now: float) -> None:
         """A fetch stream of ours ended: `code` None where the answer is complete."""
         party = Party(session, request)
-        entry = self._book.members[session].fetch_inlets.pop(stream, None)
-        if entry is not None:
-            entry[0].close_fetch(entry[1], code)
+        inlet = self._book.members[session].fetch_inlets.pop(stream, None)
+        if inlet is not None:
+            inlet.close(code)
         role = self._book.roles.get(party)
         if isinstance(role, Question):
             self._fetching.closed(role, code, now)
@@ -603,7 +604,7 @@ class Forwarder:
 
     def _contradiction(self, track: Track, source: Source, problem: MalformedTrack, now: float) -> None:
         """A source sent what cannot be: its publisher has begun anew, or the track is malformed."""
-        if not isinstance(track.verdict(source, problem), NewLife):
+        if not track.sources.is_reborn(source):
             self._malformed(track, str(problem), now)
             return
         role = self._book.roles.get(source.party)
@@ -622,7 +623,7 @@ class Forwarder:
             for stream in [stream for stream, (found, _) in member.inlets.items() if found is track]:
                 member.close_inlet(stream)
                 member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
-            for stream in [stream for stream, (found, _) in member.fetch_inlets.items() if found is track]:
+            for stream in [stream for stream, found in member.fetch_inlets.items() if found.track is track]:
                 del member.fetch_inlets[stream]
                 member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
         for party in tuple(track.sources):

@@ -15,8 +15,9 @@ from itertools import islice
 from relay.forwarding.asking import Asking
 from relay.forwarding.book import Book, Standing, Turning
 from relay.forwarding.circles import Circles
+from relay.forwarding.feed import Source
 from relay.forwarding.routes import Party, Way
-from relay.forwarding.track import Source, Track
+from relay.forwarding.track import Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.model import FullTrackName, Location, Namespace
 
@@ -99,7 +100,7 @@ class Moving:
         """Neighbours that feed us ask us for the track: they have lost their way, and we are to take another."""
         self._reconsider(track, now)
         if all(self._has_lost_it(track, source) for source in track.sources.values()):
-            for party in tuple(track.turning):
+            for party in tuple(track.neighbours.turning):
                 turning = self._book.roles[party]
                 assert isinstance(turning, Turning)
                 self._circles.give_back(turning, now)
@@ -107,7 +108,7 @@ class Moving:
     def declined(self, track: Track, session: int, now: float) -> None:
         """A neighbour would not serve us a track that we have: the next one is asked at once."""
         if self._book.tracks.get(track.name) is track and track.established:
-            track.declined.add(session)
+            track.neighbours.declined.add(session)
             self._book.timers.at(now + DECLINED_S, partial(self._forgive, track, session))
             self._reconsider(track, now)
 
@@ -196,11 +197,11 @@ class Moving:
 
     def _has_rested(self, track: Track, now: float) -> bool:
         """Whether a track may move to what is only better; it is looked at again once it may."""
-        if now >= track.moved_at + RETURN_S:
+        if now >= track.neighbours.moved_at + RETURN_S:
             return True
         if track not in self._resting:
             self._resting.add(track)
-            self._book.timers.at(track.moved_at + RETURN_S, partial(self._rested, track))
+            self._book.timers.at(track.neighbours.moved_at + RETURN_S, partial(self._rested, track))
         return False
 
     def _rested(self, track: Track, now: float) -> None:
@@ -218,7 +219,7 @@ class Moving:
         if not self._ask(track, best, way, now):
             return
         self.moves += 1
-        track.moved_at = now
+        track.neighbours.moved_at = now
         if all(self._worth(track, source) >= Standing.BAD for source in fed):
             for other, by in others:
                 asked = any(source.party.session == other.session for source in track.sources.values())
@@ -288,7 +289,7 @@ class Moving:
             for source in better:
                 source.doubles = False
             self.moves += 1
-            track.moved_at = now
+            track.neighbours.moved_at = now
             there = next((source for source in better if source.last_at > float("-inf")), None)
             if first is None or there is not None:
                 self.arrived(track, there or better[0], now)
@@ -302,7 +303,7 @@ class Moving:
         return False
 
     def _forgive(self, track: Track, session: int, now: float) -> None:
-        track.declined.discard(session)
+        track.neighbours.declined.discard(session)
         if self._book.tracks.get(track.name) is track:
             self._reconsider(track, now)
 
@@ -316,7 +317,7 @@ class Moving:
         """Whether the neighbour that feeds us asks us for the track."""
         members = self._book.members
         hop = members[source.party.session].hop
-        return source.way is not None and any(members[party.session].hop == hop for party in track.turning)
+        return source.way is not None and any(members[party.session].hop == hop for party in track.neighbours.turning)
 
     def _is_leaving(self, source: Source) -> bool:
         return self._book.members[source.party.session].leaving

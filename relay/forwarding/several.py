@@ -12,8 +12,9 @@ from functools import partial
 
 from relay.forwarding.asking import Asking
 from relay.forwarding.book import Book
+from relay.forwarding.feed import Source
 from relay.forwarding.routes import Party, Way
-from relay.forwarding.track import Source, Track
+from relay.forwarding.track import Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.model import Namespace
 

@@ -11,9 +11,10 @@ from functools import partial
 from relay.forwarding.asking import Asking
 from relay.forwarding.book import Book, Ending, Feeding
 from relay.forwarding.discovery import Discovery
+from relay.forwarding.feed import Source
 from relay.forwarding.routes import Party
 from relay.forwarding.subscribing import Subscribing
-from relay.forwarding.track import Source, Track
+from relay.forwarding.track import Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode
 from tradewind.moqt.model import FullTrackName, Namespace, Parameters, Properties
@@ -73,7 +74,7 @@ class Sources:
             return
         track = book.track(name)
         source = Source(party, published=True, forward=parameters.forward is not False)
-        track.add_source(source)
+        track.sources.add(source)
         book.give(party, Feeding(track, source))
         self._revive(track, source, properties, now)
         track.knows_largest(parameters.largest)
@@ -149,7 +150,7 @@ class Sources:
         if is_told:
             self._upstreams.published(old.name)
         fresh = book.track(old.name)
-        fresh.add_source(source)
+        fresh.sources.add(source)
         feeding.track = fresh
         self._revive(fresh, source, old.properties, now)
         self._discovery.flip(old.name.namespace, now)
@@ -168,7 +169,7 @@ class Sources:
         self._discovery.withdraw_offers(track, status, reason)
         for waiting in tuple(self._book.waiting.get(track, ())):
             self._subscribing.refuse(waiting, RequestCode.DOES_NOT_EXIST, "the track has ended")
-        for party in tuple(track.turning):
+        for party in tuple(track.neighbours.turning):
             self._book.take(party)
             self._book.peer(party).reject(party.request, RequestCode.DOES_NOT_EXIST, "the track has ended")
         self._book.retire(track, now)

@@ -197,6 +197,7 @@ class Subscribing:
             default_priority=track.default_priority,
             order=parameters.order or track.default_order,
             max_datagrams=self._book.settings.max_datagrams,
+            max_lag_s=self._book.settings.max_lag_s,
         )
         subscription.from_group_start = from_group_start
         subscription.set_filters(parameters.range_filters)

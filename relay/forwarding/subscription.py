@@ -78,6 +78,7 @@ class Subscription:
         default_priority: int,
         order: GroupOrder,
         max_datagrams: int,
+        max_lag_s: float,
     ) -> None:
         self.session = session
         self.request = request
@@ -90,8 +91,8 @@ class Subscription:
         self.default_priority = default_priority
         self.order = order
         self.max_datagrams = max_datagrams
+        self.max_lag_s = max_lag_s
         self.newest_group = -1
-        self.max_lag_s = float("inf")
         self.turn = Turn()
         self.range_filters: tuple[RangeFilter, ...] = ()
         self.sieve: Sieve | None = None
@@ -181,15 +182,15 @@ class Subscription:
             return
         outbox.push(DatagramItem(self, item, now))
 
-    def skip_behind(self, newest_group: int, max_lag_s: float, now: float) -> None:
+    def skip_behind(self, newest_group: int, now: float) -> None:
         """A newer group begins: give up older ones whose next unsent object has waited longer than `max_lag_s`, now
         and whenever they would be sent.
         """
-        self.newest_group, self.max_lag_s = newest_group, max_lag_s
+        self.newest_group = newest_group
         if not self.cursors:
             return
         for cursor in tuple(self.cursors.values()):
-            if cursor.subgroup.group < newest_group and cursor.lag_s(now) > max_lag_s:
+            if cursor.subgroup.group < newest_group and cursor.lag_s(now) > self.max_lag_s:
                 cursor.abandon(ResetCode.TOO_FAR_BEHIND, DropReason.TOO_FAR_BEHIND)
 
     def joined(self, now: float) -> None:
