@@ -1,7 +1,7 @@
 """Upstream FETCHes: what comes on their streams fills the cache of a track.
 
-`fetching` asks, `forwarder` calls `receive_*` for what the publisher answers. What lies between two objects of an
-answer does not exist, and the frontier says to those who wait how far everything is settled.
+`fetching` asks, `intake` calls `receive_*` for what the publisher answers. What lies between two objects of an answer
+does not exist, and the frontier says to those who wait how far everything is settled.
 """
 
 from __future__ import annotations

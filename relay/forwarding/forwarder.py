@@ -1,7 +1,7 @@
 """What a relay does with tracks: requests and objects in, requests and objects out, no wire format anywhere.
 
 `relay.node` calls `receive_*` with what sessions say, in any order and for any draft, and takes outboxes from
-`ready` to let them send. Everything here is synchronous and owned by one thread.
+`ready` to let them send. Objects go to `intake`. Everything here is synchronous and owned by one thread.
 """
 
 from __future__ import annotations
@@ -32,12 +32,10 @@ from relay.forwarding.book import (
     Waiting,
 )
 from relay.forwarding.circles import Circles
-from relay.forwarding.cursors import Cursor, StreamCursor
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.egress_order import Outbox, ReadyQueue
-from relay.forwarding.feed import Source
 from relay.forwarding.fetching import Fetching
-from relay.forwarding.merging import MalformedTrack
+from relay.forwarding.intake import Intake
 from relay.forwarding.moving import Moving, Taken
 from relay.forwarding.peers import Peer, Sink
 from relay.forwarding.picture import Carried, ForwardingStatistics
@@ -47,32 +45,23 @@ from relay.forwarding.several import Several
 from relay.forwarding.sources import Sources
 from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
-from relay.forwarding.track import Inlet, NewLife, Track
 from relay.forwarding.upstreams import Upstreams
-from tradewind.moqt.errors import DoneCode, RequestCode, RequestRejected, ResetCode
+from tradewind.moqt.errors import RequestCode, RequestRejected, ResetCode
 from tradewind.moqt.model import (
-    DatagramObject,
-    FetchObject,
     FullTrackName,
     Location,
     LocationFilter,
     Namespace,
-    ObjectHeader,
     Parameters,
     Properties,
-    RangeEnd,
-    SubgroupHeader,
 )
-
-LONGEST_TIMEOUT_S = 60.0
-"""A SUBGROUP_DELIVERY_TIMEOUT beyond this is none: who is that late has skipped the group or is gone."""
 
 
 class Forwarder:
     """All tracks of one relay."""
 
     __slots__ = ("_asking", "_book", "_circles", "_discovery", "_fetching", "_moving", "_seeking", "_several",
-                 "_sources", "_status", "_subscribing", "_upstreams")  # fmt: skip
+                 "_sources", "_status", "_subscribing", "_upstreams", "intake")  # fmt: skip
 
     def __init__(self, settings: ForwardingSettings) -> None:
         self._book = Book(settings)
@@ -87,6 +76,8 @@ class Forwarder:
         self._seeking = Seeking(self._book, self._discovery, self._asking)
         self._several = Several(self._book, self._upstreams, self._asking)
         self._status = Status(self._book, self._upstreams)
+        self.intake = Intake(self._book, self._fetching, self._sources, self._moving)
+        """Takes objects in; whoever has them calls it directly, since every call costs on that path."""
 
     @property
     def ready(self) -> ReadyQueue:
@@ -109,13 +100,7 @@ class Forwarder:
         member = book.members.get(session)
         if member is None:
             return
-        for track, inlet in member.inlets.values():
-            track.close_subgroup(inlet, None, lost=True)
-        for fetch_inlet in member.fetch_inlets.values():
-            fetch_inlet.close(ResetCode.SESSION_CLOSED)
-        member.inlets.clear()
-        member.streams.clear()
-        member.fetch_inlets.clear()
+        self.intake.close(member)
         for request in tuple(member.requests):
             self.receive_cancel(session, request, now, lost=True)
         member.outbox.clear()
@@ -379,122 +364,6 @@ class Forwarder:
         if isinstance(role, Feeding):
             self._sources.finished(party, role, status, stream_count, reason, now)
 
-    # --- Objects ---
-
-    def receive_subgroup(
-        self, session: int, stream: int, requests: tuple[int, ...], header: SubgroupHeader, now: float
-    ) -> None:
-        """A subgroup stream for the tracks behind `requests` (all of them one track) begins."""
-        member = self._book.members[session]
-        feeding = self._feeding(session, requests)
-        if feeding is None:
-            member.peer.stop_stream(stream, ResetCode.CANCELLED)
-            return
-        inlet: Inlet | None = None
-        try:
-            inlet = feeding.track.receive_subgroup(feeding.source, header, now)
-        except NewLife:
-            inlet = self._sources.restart(feeding, now).receive_subgroup(feeding.source, header, now)
-        except MalformedTrack as problem:
-            self._contradiction(feeding.track, feeding.source, problem, now)
-        if inlet is None:
-            member.peer.stop_stream(stream, ResetCode.CANCELLED)
-        else:
-            member.open_inlet(stream, feeding.track, inlet)
-
-    def receive_object(self, session: int, stream: int, header: ObjectHeader, now: float) -> None:
-        found = self._book.members[session].inlets.get(stream)
-        if found is not None:
-            track, inlet = found
-            self._book.objects_in += 1
-            try:
-                track.receive_object(inlet, header, now)
-            except MalformedTrack as problem:
-                self._contradiction(track, inlet.source, problem, now)
-            succeeds = inlet.source.succeeds
-            if succeeds is not None and (inlet.subgroup.group, header.id) >= succeeds:
-                self._moving.arrived(track, inlet.source, now)
-
-    def receive_data(self, session: int, stream: int, data: bytes, last: bool, now: float) -> None:
-        """Payload bytes on a subgroup or fetch stream."""
-        member = self._book.members[session]
-        found = member.inlets.get(stream)
-        if found is not None:
-            track, inlet = found
-            self._book.bytes_in += len(data)
-            track.bytes_in += len(data)
-            try:
-                track.receive_data(inlet, data)
-            except MalformedTrack as problem:
-                self._contradiction(track, inlet.source, problem, now)
-        elif (fetched := member.fetch_inlets.get(stream)) is not None:
-            try:
-                fetched.receive_data(data, last)
-            except MalformedTrack as problem:
-                self._malformed(fetched.track, str(problem), now)
-
-    def receive_subgroup_end(self, session: int, stream: int, code: int | None, now: float) -> None:
-        found = self._book.members[session].close_inlet(stream)
-        if found is None:
-            return
-        track, inlet = found
-        try:
-            finished = track.close_subgroup(inlet, code)
-        except MalformedTrack as problem:
-            self._contradiction(track, inlet.source, problem, now)
-            return
-        if finished is not None:
-            self._start_timeouts(finished.cursors, now)
-        self._settle(inlet, track, now)
-
-    def receive_datagram(self, session: int, requests: tuple[int, ...], found: DatagramObject, now: float) -> None:
-        feeding = self._feeding(session, requests)
-        if feeding is not None:
-            self._book.objects_in += 1
-            self._book.bytes_in += len(found.payload)
-            feeding.track.bytes_in += len(found.payload)
-            try:
-                feeding.track.receive_datagram(feeding.source, found, now)
-            except MalformedTrack as problem:
-                self._contradiction(feeding.track, feeding.source, problem, now)
-            succeeds = feeding.source.succeeds
-            if succeeds is not None and (found.group, found.header.id) >= succeeds:
-                self._moving.arrived(feeding.track, feeding.source, now)
-
-    def receive_fetch_stream(self, session: int, stream: int, request: int) -> None:
-        """The data stream of a FETCH of ours begins."""
-        member = self._book.members[session]
-        party = Party(session, request)
-        role = self._book.roles.get(party)
-        if isinstance(role, Question):
-            member.fetch_inlets[stream] = self._fetching.opened(role)
-        else:
-            member.peer.stop_stream(stream, ResetCode.CANCELLED)
-
-    def receive_fetched(self, session: int, stream: int, found: FetchObject, now: float) -> None:
-        inlet = self._book.members[session].fetch_inlets.get(stream)
-        if inlet is not None:
-            inlet.heard_at = now
-            try:
-                inlet.receive_object(found, now)
-            except MalformedTrack as problem:
-                self._malformed(inlet.track, str(problem), now)
-
-    def receive_fetch_gap(self, session: int, stream: int, kind: RangeEnd, location: Location) -> None:
-        inlet = self._book.members[session].fetch_inlets.get(stream)
-        if inlet is not None:
-            inlet.receive_gap(kind, location)
-
-    def receive_fetch_end(self, session: int, stream: int, request: int, code: int | None, now: float) -> None:
-        """A fetch stream of ours ended: `code` None where the answer is complete."""
-        party = Party(session, request)
-        inlet = self._book.members[session].fetch_inlets.pop(stream, None)
-        if inlet is not None:
-            inlet.close(code)
-        role = self._book.roles.get(party)
-        if isinstance(role, Question):
-            self._fetching.closed(role, code, now)
-
     # --- Time ---
 
     def next_deadline(self) -> float | None:
@@ -579,60 +448,3 @@ class Forwarder:
         except RequestRejected as refusal:
             self._book.take(party)
             self._book.peer(party).reject(party.request, refusal.code, refusal.reason, refusal.retry_ms)
-
-    def _feeding(self, session: int, requests: tuple[int, ...]) -> Feeding | None:
-        for request in requests:
-            role = self._book.roles.get(Party(session, request))
-            if isinstance(role, Feeding):
-                return role
-        return None
-
-    def _settle(self, inlet: Inlet, track: Track, now: float) -> None:
-        source = inlet.source
-        if source.done is not None:
-            role = self._book.roles.get(source.party)
-            if isinstance(role, Feeding):
-                self._sources.settle_done(source.party, role, now)
-
-    def _start_timeouts(self, cursors: list[Cursor], now: float) -> None:
-        """The subgroup is complete: what of it is not acknowledged in time is reset ("Delivery Timeouts")."""
-        for cursor in cursors:
-            if isinstance(cursor, StreamCursor):
-                limit = cursor.subscription.subgroup_timeout_s(cursor.subgroup)
-                if limit is not None and limit <= LONGEST_TIMEOUT_S:
-                    self._book.timers.at(now + limit, cursor.time_out)
-
-    def _contradiction(self, track: Track, source: Source, problem: MalformedTrack, now: float) -> None:
-        """A source sent what cannot be: its publisher has begun anew, or the track is malformed."""
-        if not track.sources.is_reborn(source):
-            self._malformed(track, str(problem), now)
-            return
-        role = self._book.roles.get(source.party)
-        assert isinstance(role, Feeding)
-        member = self._book.members[source.party.session]
-        for stream in member.inlets_of(source.party):
-            member.close_inlet(stream)
-            member.peer.stop_stream(stream, ResetCode.CANCELLED)
-        self._sources.restart(role, now)
-
-    def _malformed(self, track: Track, reason: str, now: float) -> None:
-        """End a track whose sources contradict each other, up and down ("Malformed Tracks")."""
-        book = self._book
-        book.malformed += 1
-        for member in book.members.values():
-            for stream in [stream for stream, (found, _) in member.inlets.items() if found is track]:
-                member.close_inlet(stream)
-                member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
-            for stream in [stream for stream, found in member.fetch_inlets.items() if found.track is track]:
-                del member.fetch_inlets[stream]
-                member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
-        for party in tuple(track.sources):
-            book.cancel(party)
-        track.sources.clear()
-        for party, role in tuple(book.roles.items()):
-            if isinstance(role, Answering) and role.cursor.reads(track.cache):
-                role.cursor.abandon(ResetCode.MALFORMED_TRACK)
-                book.take(party)
-        for subscription in track.subscriptions.values():
-            subscription.close(ResetCode.MALFORMED_TRACK)
-        self._sources.end_track(track, DoneCode.MALFORMED_TRACK, reason, now)

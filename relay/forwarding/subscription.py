@@ -1,7 +1,7 @@
 """One downstream subscription: what it wants, and its streams and datagrams on the way out.
 
 A subscriber costs the relay a few cursors, never a copy: see `cursors`. `track` hands a subscription every new
-subgroup and datagram; `forwarder` makes, updates and ends it.
+subgroup and datagram; `subscribing` makes, updates and ends it.
 """
 
 from __future__ import annotations

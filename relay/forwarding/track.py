@@ -1,6 +1,6 @@
 """One track at one relay: its upstream sources merged by byte, its cache, its downstream subscriptions.
 
-`forwarder` finds the track and calls `receive_*` for what sources send. The source that first reaches the next byte
+`intake` finds the track and calls `receive_*` for what sources send. The source that first reaches the next byte
 of an object is the one that is kept; others are compared with it, and a difference makes the track malformed
 (draft-20, "Malformed Tracks" and "Multiple Publishers"). Losing a source is neither the end of a subgroup nor of the
 track: another source, or the same one come back, goes on where it stopped.
