@@ -24,7 +24,7 @@ from relay.forwarding.routes import Party, Routes, Way
 from relay.forwarding.subscription import Subscription
 from relay.forwarding.track import Inlet, Track
 from relay.forwarding.tracks import Tracks
-from tradewind.moqt.model import FullTrackName, LocationFilter, Namespace, Parameters, Range
+from tradewind.moqt.model import FullTrackName, Location, LocationFilter, Namespace, Parameters, Range, RangeFilter
 
 MOST_WAITS = 4096
 """Latencies kept between two looks; older ones are forgotten first."""
@@ -283,6 +283,9 @@ class Serving:
 
     track: Track
     subscription: Subscription
+    range_filters: tuple[RangeFilter, ...]
+    largest_at_start: Location | None
+    """The Largest Location told when it began, or began to forward: joining fetches end there."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from relay.forwarding.book import Answering, Book, Question, Unanswered
+from relay.forwarding.book import Answering, Book, Question, Serving, Unanswered
 from relay.forwarding.feed import Source
 from relay.forwarding.fetch_cursor import FetchCursor, Frontier
 from relay.forwarding.filling import FetchInlet
@@ -66,20 +66,19 @@ class Fetching:
         self._ask_for(party, book.track(name), chosen, parameters, now)
 
     def join(
-        self, party: Party, subscription: Subscription, track: Track, start: int | None, back: int | None,
-        parameters: Parameters, now: float,
-    ) -> None:  # fmt: skip
+        self, party: Party, serving: Serving, start: int | None, back: int | None, parameters: Parameters, now: float
+    ) -> None:
         """A joining FETCH (drafts up to 18): from `back` groups before, or group `start`, to where the subscription
         began.
         """
-        largest = subscription.largest_at_start
+        largest = serving.largest_at_start
         if largest is None:
             raise RequestRejected(RequestCode.INVALID_RANGE, "nothing was published when the subscription began")
         group = max(largest.group - back, 0) if back is not None else start
         assert group is not None
         if group > largest.group:
             raise RequestRejected(RequestCode.INVALID_RANGE, "the range starts after the subscription")
-        self._answer(party, track, Range(Location(group, 0), largest), parameters, now)
+        self._answer(party, serving.track, Range(Location(group, 0), largest), parameters, now)
 
     def fill(self, track: Track, subscription: Subscription, request: int, parameters: Parameters, now: float) -> None:
         """Open a fill fetch stream for a SUBSCRIBE or REQUEST_UPDATE, if its range holds anything."""

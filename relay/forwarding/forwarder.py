@@ -88,7 +88,7 @@ class Forwarder:
 
     def open_session(self, session: int, peer: Peer, sink: Sink, hop: int | None = None) -> Outbox:
         """A session is set up, with a neighbour where it has a Hop ID; returns its outbox."""
-        outbox = Outbox(session, sink, self._book.ready)
+        outbox = Outbox(session, sink, self._book.ready, self._book.settings.max_datagrams)
         self._book.members[session] = Member(session, peer, outbox, hop)
         if hop is not None:
             self._upstreams.tell_all(session)
@@ -187,7 +187,7 @@ class Forwarder:
             return
         self._or_reject(
             party,
-            lambda: self._fetching.join(party, serving.subscription, serving.track, start, back, parameters, now),
+            lambda: self._fetching.join(party, serving, start, back, parameters, now),
         )
 
     def receive_track_status(

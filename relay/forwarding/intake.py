@@ -177,7 +177,7 @@ class Intake:
         """The subgroup is complete: what of it is not acknowledged in time is reset ("Delivery Timeouts")."""
         for cursor in cursors:
             if isinstance(cursor, StreamCursor):
-                limit = cursor.subscription.subgroup_timeout_s(cursor.subgroup)
+                limit = cursor.subscription.timeouts.subgroup_s(cursor.subgroup)
                 if limit is not None and limit <= LONGEST_TIMEOUT_S:
                     self._book.timers.at(now + limit, cursor.time_out)
 

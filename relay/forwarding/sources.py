@@ -12,6 +12,7 @@ from relay.forwarding.asking import Asking
 from relay.forwarding.book import Book, Ending, Feeding
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.feed import Source
+from relay.forwarding.peers import Peer
 from relay.forwarding.routes import Party
 from relay.forwarding.subscribing import Subscribing
 from relay.forwarding.track import Track
@@ -165,7 +166,8 @@ class Sources:
         for party, subscription in tuple(track.subscriptions.items()):
             del track.subscriptions[party]
             self._book.give(party, Ending(party, track, subscription))
-            subscription.end_after_streams(status, reason, partial(self._book.take, party))
+            peer = self._book.peer(party)
+            subscription.end_after_streams(partial(self._served, party, peer, status, reason))
         self._discovery.withdraw_offers(track, status, reason)
         for waiting in tuple(self._book.waiting.get(track, ())):
             self._subscribing.refuse(waiting, RequestCode.DOES_NOT_EXIST, "the track has ended")
@@ -186,6 +188,11 @@ class Sources:
         track.properties = properties
         for subscription in track.subscriptions.values():
             subscription.default_priority = track.default_priority
+
+    def _served(self, party: Party, peer: Peer, status: int, reason: str, streams: int) -> None:
+        """The last stream of a subscription of theirs is gone, and the track has ended."""
+        self._book.take(party)
+        peer.publish_done(party.request, status, streams, reason)
 
     def _drop_done(self, party: Party, feeding: Feeding, now: float) -> None:
         track, source = feeding.track, feeding.source

@@ -7,13 +7,15 @@ is. Source: draft-20, "Subscriptions" and "Subscriber Interactions".
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from relay.forwarding.asking import Asking
 from relay.forwarding.book import Book, Joining, Member, Offered, Serving, Waiting
 from relay.forwarding.fetching import Fetching
-from relay.forwarding.range_filters import updated
+from relay.forwarding.range_filters import sieve, updated
 from relay.forwarding.routes import Party
 from relay.forwarding.subscription import Subscription
+from relay.forwarding.timeouts import Timeouts
 from relay.forwarding.track import OBJECT_TIMEOUT, SUBGROUP_TIMEOUT, Track
 from tradewind.moqt.errors import DoneCode, RequestCode, RequestRejected, ResetCode
 from tradewind.moqt.model import (
@@ -77,12 +79,13 @@ class Subscribing:
             parameters.priority,
             None if chosen is None else resolve(chosen, track.largest),
         )
-        subscription.set_timeouts(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)
+        subscription.timeouts.apply(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)
         if parameters.range_filters:
-            subscription.set_filters(updated(subscription.range_filters, parameters.range_filters))
+            serving.range_filters = updated(serving.range_filters, parameters.range_filters)
+            subscription.sieve = sieve(serving.range_filters)
         self._book.peer(party).accept_update(party.request, update, Parameters(largest=track.largest))
         if subscription.forward and not was_forwarding:
-            subscription.largest_at_start = track.largest
+            serving.largest_at_start = track.largest
         if subscription.forward:
             track.offer_cached(subscription, now)
             if parameters.fill is not None:
@@ -162,16 +165,16 @@ class Subscribing:
     def _serve(self, party: Party, track: Track, parameters: Parameters, since: float, now: float) -> None:
         book = self._book
         member = book.members[party.session]
-        subscription = self._subscription(member, party, track, parameters)
-        subscription.asked_at, subscription.join_waits_s = since, book.join_waits_s
-        book.give(party, Serving(track, subscription))
+        subscription = self._subscription(member, track, parameters)
+        subscription.first_sent = partial(self._note_join, since)
+        book.give(party, Serving(track, subscription, parameters.range_filters, track.largest))
         track.subscribe(party, subscription, now)
         if subscription.from_group_start:
             self._fetching.warm(track, subscription.range.start, now)
         if parameters.fill is not None and subscription.forward:
             self._fetching.fill(track, subscription, party.request, parameters, now)
 
-    def _subscription(self, member: Member, party: Party, track: Track, parameters: Parameters) -> Subscription:
+    def _subscription(self, member: Member, track: Track, parameters: Parameters) -> Subscription:
         chosen = parameters.filter or NO_FILTER
         wanted = resolve(chosen, track.largest)
         from_group_start = member.peer.joins_at_group_start and chosen.kind in (
@@ -186,9 +189,6 @@ class Subscribing:
         elif from_group_start and track.largest is not None:
             wanted = Range(Location(track.largest.group, 0), None)
         subscription = Subscription(
-            party.session,
-            party.request,
-            member.peer,
             member.outbox,
             track.alias,
             range=wanted,
@@ -196,15 +196,16 @@ class Subscribing:
             priority=128 if parameters.priority is None else parameters.priority,
             default_priority=track.default_priority,
             order=parameters.order or track.default_order,
-            max_datagrams=self._book.settings.max_datagrams,
             max_lag_s=self._book.settings.max_lag_s,
+            timeouts=Timeouts(track.integer(OBJECT_TIMEOUT, 0), track.integer(SUBGROUP_TIMEOUT, 0)),
         )
         subscription.from_group_start = from_group_start
-        subscription.set_filters(parameters.range_filters)
-        subscription.largest_at_start = track.largest
-        subscription.track_timeouts_ms = (track.integer(OBJECT_TIMEOUT, 0), track.integer(SUBGROUP_TIMEOUT, 0))
-        subscription.set_timeouts(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)
+        subscription.sieve = sieve(parameters.range_filters)
+        subscription.timeouts.apply(parameters.object_timeout_ms, parameters.subgroup_timeout_ms)
         return subscription
+
+    def _note_join(self, since: float, now: float) -> None:
+        self._book.join_waits_s.append(now - since)
 
     def _patience_s(self, waiting: Waiting) -> float:
         settings = self._book.settings
@@ -224,9 +225,7 @@ class Subscribing:
         for one in waiting.joins:
             assert isinstance(serving, Serving)
             try:
-                self._fetching.join(
-                    one.party, serving.subscription, waiting.track, one.start, one.back, one.parameters, now
-                )
+                self._fetching.join(one.party, serving, one.start, one.back, one.parameters, now)
             except RequestRejected as refusal:
                 book.take(one.party)
                 book.peer(one.party).reject(one.party.request, refusal.code, refusal.reason, refusal.retry_ms)
