@@ -381,31 +381,31 @@ class Attachment:
         )
 
     def on_subgroup(self, event: e.SubgroupOpened) -> None:
-        self._forwarder.receive_subgroup(self.id, event.stream, event.requests, event.header, self._now)
+        self._forwarder.intake.receive_subgroup(self.id, event.stream, event.requests, event.header, self._now)
 
     def on_object(self, event: e.ObjectStarted) -> None:
-        self._forwarder.receive_object(self.id, event.stream, event.header, self._now)
+        self._forwarder.intake.receive_object(self.id, event.stream, event.header, self._now)
 
     def on_data(self, event: e.ObjectData) -> None:
-        self._forwarder.receive_data(self.id, event.stream, event.data, event.last, self._now)
+        self._forwarder.intake.receive_data(self.id, event.stream, event.data, event.last, self._now)
 
     def on_subgroup_end(self, event: e.SubgroupClosed) -> None:
-        self._forwarder.receive_subgroup_end(self.id, event.stream, event.code, self._now)
+        self._forwarder.intake.receive_subgroup_end(self.id, event.stream, event.code, self._now)
 
     def on_datagram(self, event: e.DatagramArrived) -> None:
-        self._forwarder.receive_datagram(self.id, event.requests, event.object, self._now)
+        self._forwarder.intake.receive_datagram(self.id, event.requests, event.object, self._now)
 
     def on_fetch_stream(self, event: e.FetchOpened) -> None:
-        self._forwarder.receive_fetch_stream(self.id, event.stream, event.request)
+        self._forwarder.intake.receive_fetch_stream(self.id, event.stream, event.request)
 
     def on_fetched(self, event: e.FetchObjectStarted) -> None:
-        self._forwarder.receive_fetched(self.id, event.stream, event.object, self._now)
+        self._forwarder.intake.receive_fetched(self.id, event.stream, event.object, self._now)
 
     def on_fetch_gap(self, event: e.FetchRangeEnded) -> None:
-        self._forwarder.receive_fetch_gap(self.id, event.stream, event.kind, event.location)
+        self._forwarder.intake.receive_fetch_gap(self.id, event.stream, event.kind, event.location)
 
     def on_fetch_end(self, event: e.FetchClosed) -> None:
-        self._forwarder.receive_fetch_end(self.id, event.stream, event.request, event.code, self._now)
+        self._forwarder.intake.receive_fetch_end(self.id, event.stream, event.request, event.code, self._now)
 
     def _end(self, request: int) -> None:
         """A request of theirs is over, and the session has said all that is to be said."""

@@ -200,39 +200,41 @@ class LocalParty:
         """Begin the only subgroup of a group; returns its stream."""
         stream = self._next()
         header = SubgroupHeader(0, group, 0, priority, True, first_object, has_properties=False)
-        self._forwarder.receive_subgroup(LOCAL_SESSION, stream, (request,), header, now)
+        self._forwarder.intake.receive_subgroup(LOCAL_SESSION, stream, (request,), header, now)
         return stream
 
     def send(self, stream: int, number: int, payload: bytes, now: float) -> None:
         """One object on a stream."""
-        self._forwarder.receive_object(LOCAL_SESSION, stream, ObjectHeader(number, len(payload)), now)
-        self._forwarder.receive_data(LOCAL_SESSION, stream, payload, True, now)
+        self._forwarder.intake.receive_object(LOCAL_SESSION, stream, ObjectHeader(number, len(payload)), now)
+        self._forwarder.intake.receive_data(LOCAL_SESSION, stream, payload, True, now)
 
     def close_stream(self, stream: int, code: int | None, now: float) -> None:
         """The end of a group's subgroup, or with a `code` of what we send of it."""
-        self._forwarder.receive_subgroup_end(LOCAL_SESSION, stream, code, now)
+        self._forwarder.intake.receive_subgroup_end(LOCAL_SESSION, stream, code, now)
 
     def accept_fetch_of(self, request: int, end: Location, now: float) -> int:
         """FETCH_OK, and its data stream begins; returns the stream."""
         stream = self._next()
         self._forwarder.receive_fetch_ok(LOCAL_SESSION, request, end, False, (), now)
-        self._forwarder.receive_fetch_stream(LOCAL_SESSION, stream, request)
+        self._forwarder.intake.receive_fetch_stream(LOCAL_SESSION, stream, request)
         return stream
 
     def send_fetched(self, stream: int, location: Location, payload: bytes, priority: int, now: float) -> None:
         """One object of a fetch's answer."""
         header = ObjectHeader(location.object, len(payload))
-        self._forwarder.receive_fetched(LOCAL_SESSION, stream, FetchObject(location.group, 0, header, priority), now)
-        self._forwarder.receive_data(LOCAL_SESSION, stream, payload, True, now)
+        self._forwarder.intake.receive_fetched(
+            LOCAL_SESSION, stream, FetchObject(location.group, 0, header, priority), now
+        )
+        self._forwarder.intake.receive_data(LOCAL_SESSION, stream, payload, True, now)
 
     def skip_fetched(self, stream: int, upto: Location) -> None:
         """Nobody can tell what there is up to a Location."""
-        self._forwarder.receive_fetch_gap(LOCAL_SESSION, stream, RangeEnd.UNKNOWN, upto)
+        self._forwarder.intake.receive_fetch_gap(LOCAL_SESSION, stream, RangeEnd.UNKNOWN, upto)
 
     def end_fetch(self, request: int, stream: int, code: int | None, now: float) -> None:
         """The answer to a fetch is complete, or with a `code` given up."""
         self._serving.discard(request)
-        self._forwarder.receive_fetch_end(LOCAL_SESSION, stream, request, code, now)
+        self._forwarder.intake.receive_fetch_end(LOCAL_SESSION, stream, request, code, now)
 
     # --- Reading ---
 

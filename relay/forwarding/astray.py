@@ -11,7 +11,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from relay.forwarding.book import Book, Member, Standing
-from relay.forwarding.track import Source, Track
+from relay.forwarding.feed import Source
+from relay.forwarding.track import Track
 from relay.forwarding.upstreams import Upstreams
 
 LOOKED_AT = 8
@@ -114,7 +115,7 @@ def _hindrance(upstreams: Upstreams, track: Track, source: Source, member: Membe
     way = upstreams.way_of(member.session, track.name.namespace)
     if way is None or (source.way is not None and way.cost > source.way.cost):
         return Hindrance.UNTOLD
-    if member.session in track.declined:
+    if member.session in track.neighbours.declined:
         return Hindrance.DECLINED
     asked = (party.session for party, _ in upstreams.candidates(track))
     return None if member.session in asked else Hindrance.BELOW

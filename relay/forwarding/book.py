@@ -1,6 +1,7 @@
 """The state that forwarding's parts share: sessions, tracks, routes, requests and timers.
 
-`forwarder` owns one `Book`; `subscribing`, `fetching` and `discovery` are its parts and work on the same book.
+`forwarder` owns one `Book`; `asking`, `subscribing`, `sources`, `fetching` and the others are its parts and work on the
+same book.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import TypeAlias
 
 from relay.forwarding.cache import CacheBudget, CacheLimits
 from relay.forwarding.egress_order import Outbox, ReadyQueue
+from relay.forwarding.feed import Source
 from relay.forwarding.fetch_cursor import FetchCursor, Frontier
+from relay.forwarding.filling import FetchInlet
 from relay.forwarding.peers import DropReason, Peer
 from relay.forwarding.routes import Party, Routes, Way
 from relay.forwarding.subscription import Subscription
-from relay.forwarding.track import FetchInlet, Inlet, Source, Track
+from relay.forwarding.track import Inlet, Track
 from relay.forwarding.tracks import Tracks
-from tradewind.moqt.model import FullTrackName, LocationFilter, Namespace, Parameters, Range
+from tradewind.moqt.model import FullTrackName, Location, LocationFilter, Namespace, Parameters, Range, RangeFilter
 
 MOST_WAITS = 4096
 """Latencies kept between two looks; older ones are forgotten first."""
@@ -131,7 +134,7 @@ class Member:
     requests: set[int] = field(default_factory=set)
     inlets: dict[int, tuple[Track, Inlet]] = field(default_factory=dict)
     """Its subgroup streams, by stream: see `open_inlet`."""
-    fetch_inlets: dict[int, tuple[Track, FetchInlet]] = field(default_factory=dict)
+    fetch_inlets: dict[int, FetchInlet] = field(default_factory=dict)
     streams: dict[Party, set[int]] = field(default_factory=dict)
     """Its subgroup streams, by the request that they belong to: a session may have thousands of others."""
 
@@ -176,7 +179,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class Turning:
-    """A SUBSCRIBE of a neighbour that feeds us the same track: see `Subscribing.turn`."""
+    """A SUBSCRIBE of a neighbour that feeds us the same track: see `circles`."""
 
     party: Party
     track: Track
@@ -280,6 +283,9 @@ class Serving:
 
     track: Track
     subscription: Subscription
+    range_filters: tuple[RangeFilter, ...]
+    largest_at_start: Location | None
+    """The Largest Location told when it began, or began to forward: joining fetches end there."""
 
 
 @dataclass(slots=True)
@@ -346,7 +352,7 @@ class Book:
         found = self.tracks.get(name)
         if found is None:
             self._aliases += 1
-            found = Track(name, self._aliases, self.budget, self.settings.max_lag_s, self.ready)
+            found = Track(name, self._aliases, self.budget, self.ready)
             self.tracks[name] = found
         return found
 
@@ -401,7 +407,7 @@ class Book:
         """Note what a request is to us; another role takes the place of the last."""
         self._withdraw_offer(party)
         if isinstance(role, Ending):
-            role.track.children.pop(party, None)
+            role.track.neighbours.children.pop(party, None)
         self.roles[party] = role
         if isinstance(role, Offered):
             role.track.offers[party] = None
@@ -415,9 +421,9 @@ class Book:
         self._withdraw_offer(party)
         role = self.roles.pop(party, None)
         if isinstance(role, Serving | Waiting):
-            role.track.children.pop(party, None)
+            role.track.neighbours.children.pop(party, None)
         elif isinstance(role, Turning):
-            role.track.turning.pop(party, None)
+            role.track.neighbours.turning.pop(party, None)
             if role.timer is not None:
                 role.timer.cancel()
         return role
@@ -430,7 +436,7 @@ class Book:
             assert found is not None
             track, inlet = found
             track.close_subgroup(inlet, None, lost=True)
-        for stream in [stream for stream, (_, fetched) in member.fetch_inlets.items() if fetched.party == party]:
+        for stream in [stream for stream, fetched in member.fetch_inlets.items() if fetched.party == party]:
             del member.fetch_inlets[stream]
         self.take(party)
         member.peer.cancel(party.request)

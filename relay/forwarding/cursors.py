@@ -195,7 +195,7 @@ class StreamCursor:
         subgroup = self.subgroup
         objects, dropped, count = subgroup.objects, subgroup.dropped, subgroup.end
         subscription = self.subscription
-        timeout = subscription.object_timeout_s(subgroup)
+        timeout = subscription.timeouts.object_s(subgroup)
         end = subscription.range.end
         size = 0
         while size < limit and self.index < count:
@@ -292,7 +292,7 @@ class DatagramItem:
         self.item = item
         self.turn = subscription.turn
         self.queued = False
-        self.expires = item.started_at + (subscription.datagram_timeout_s or DATAGRAM_LIFE_S)
+        self.expires = item.started_at + (subscription.timeouts.datagram_s or DATAGRAM_LIFE_S)
         subscription.outbox.waiting_datagrams += 1
 
     def key(self) -> Key:
@@ -309,7 +309,7 @@ class DatagramItem:
         elif not self.subscription.forward or self.subscription.ending is not None:
             pass
         elif sink.datagram(self.subscription.alias, item, self.expires):
-            if self.subscription.asked_at is not None:
+            if self.subscription.first_sent is not None:
                 self.subscription.joined(now)
             return item.length + 16, Outcome.IDLE
         else:

@@ -152,6 +152,12 @@ class Discovery:
             if party.session not in waiting:
                 self._offer(track, party, interest)
 
+    def withdraw_offers(self, track: Track, status: int, reason: str) -> None:
+        """Take back the PUBLISH messages of ours that nobody has answered."""
+        for party in tuple(track.offers):
+            self._book.take(party)
+            self._book.peer(party).publish_done(party.request, status, 0, reason)
+
     def _offer(self, track: Track, party: Party, interest: TracksInterest) -> None:
         book = self._book
         if any(source.session == party.session for source in track.sources):

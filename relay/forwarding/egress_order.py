@@ -146,15 +146,16 @@ class ReadyQueue:
 class Outbox:
     """Everything one session has to send, in order."""
 
-    __slots__ = ("_heap", "_lone", "_ready", "_served", "_stale", "_tick", "_waiting", "drops", "ready", "session",
-                 "sink", "waiting_datagrams")  # fmt: skip
+    __slots__ = ("_heap", "_lone", "_ready", "_served", "_stale", "_tick", "_waiting", "drops", "max_datagrams",
+                 "ready", "session", "sink", "waiting_datagrams")  # fmt: skip
 
-    def __init__(self, session: int, sink: Sink, ready: ReadyQueue) -> None:
+    def __init__(self, session: int, sink: Sink, ready: ReadyQueue, max_datagrams: int) -> None:
         self.session = session
         self.sink = sink
         self.ready = False
         """It stands in the ready queue."""
         self.drops: Counter[DropReason] = Counter()
+        self.max_datagrams = max_datagrams
         self.waiting_datagrams = 0
         self._ready = ready
         self._heap: list[Place] = []

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from relay.forwarding.book import Answering, Book, Question, Unanswered
+from relay.forwarding.book import Answering, Book, Question, Serving, Unanswered
+from relay.forwarding.feed import Source
 from relay.forwarding.fetch_cursor import FetchCursor, Frontier
+from relay.forwarding.filling import FetchInlet
 from relay.forwarding.range_filters import sieve
 from relay.forwarding.routes import Party
 from relay.forwarding.subscription import Subscription
-from relay.forwarding.track import FetchInlet, Source, Track
+from relay.forwarding.track import Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.errors import RequestCode, RequestRejected, ResetCode
 from tradewind.moqt.model import (
@@ -64,20 +66,19 @@ class Fetching:
         self._ask_for(party, book.track(name), chosen, parameters, now)
 
     def join(
-        self, party: Party, subscription: Subscription, track: Track, start: int | None, back: int | None,
-        parameters: Parameters, now: float,
-    ) -> None:  # fmt: skip
+        self, party: Party, serving: Serving, start: int | None, back: int | None, parameters: Parameters, now: float
+    ) -> None:
         """A joining FETCH (drafts up to 18): from `back` groups before, or group `start`, to where the subscription
         began.
         """
-        largest = subscription.largest_at_start
+        largest = serving.largest_at_start
         if largest is None:
             raise RequestRejected(RequestCode.INVALID_RANGE, "nothing was published when the subscription began")
         group = max(largest.group - back, 0) if back is not None else start
         assert group is not None
         if group > largest.group:
             raise RequestRejected(RequestCode.INVALID_RANGE, "the range starts after the subscription")
-        self._answer(party, track, Range(Location(group, 0), largest), parameters, now)
+        self._answer(party, serving.track, Range(Location(group, 0), largest), parameters, now)
 
     def fill(self, track: Track, subscription: Subscription, request: int, parameters: Parameters, now: float) -> None:
         """Open a fill fetch stream for a SUBSCRIBE or REQUEST_UPDATE, if its range holds anything."""
@@ -128,7 +129,7 @@ class Fetching:
 
     def opened(self, question: Question) -> FetchInlet:
         """The data stream of a FETCH of ours began."""
-        question.inlet = FetchInlet(question.party, question.frontier, question.wanted)
+        question.inlet = FetchInlet(question.party, question.track, question.frontier, question.wanted)
         return question.inlet
 
     def accepted(self, question: Question, end: Location, end_of_track: bool, now: float) -> None:
@@ -165,7 +166,7 @@ class Fetching:
         self._book.forget_if_unused(question.track)
 
     def closed(self, question: Question, code: int | None, now: float) -> None:
-        """The data stream has ended; `Track.close_fetch` has noted what it says. FETCH_OK may still come."""
+        """The data stream has ended; `FetchInlet.close` has noted what it says. FETCH_OK may still come."""
         question.closed = True
         if question.accepted:
             self._over(question)

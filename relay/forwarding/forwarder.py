@@ -1,7 +1,7 @@
 """What a relay does with tracks: requests and objects in, requests and objects out, no wire format anywhere.
 
 `relay.node` calls `receive_*` with what sessions say, in any order and for any draft, and takes outboxes from
-`ready` to let them send. Everything here is synchronous and owned by one thread.
+`ready` to let them send. Objects go to `intake`. Everything here is synchronous and owned by one thread.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from relay.forwarding import picture
+from relay.forwarding.asking import Asking
 from relay.forwarding.astray import Astray, astray
 from relay.forwarding.book import (
     Announced,
@@ -30,55 +31,53 @@ from relay.forwarding.book import (
     Unanswered,
     Waiting,
 )
-from relay.forwarding.cursors import Cursor, StreamCursor
+from relay.forwarding.circles import Circles
 from relay.forwarding.discovery import Discovery
 from relay.forwarding.egress_order import Outbox, ReadyQueue
 from relay.forwarding.fetching import Fetching
+from relay.forwarding.intake import Intake
 from relay.forwarding.moving import Moving, Taken
 from relay.forwarding.peers import Peer, Sink
 from relay.forwarding.picture import Carried, ForwardingStatistics
 from relay.forwarding.routes import Party, Way
 from relay.forwarding.seeking import Seeking
 from relay.forwarding.several import Several
+from relay.forwarding.sources import Sources
 from relay.forwarding.status import Status
 from relay.forwarding.subscribing import Subscribing
-from relay.forwarding.track import Inlet, MalformedTrack, NewLife, Source, Track
 from relay.forwarding.upstreams import Upstreams
-from tradewind.moqt.errors import DoneCode, RequestCode, RequestRejected, ResetCode
+from tradewind.moqt.errors import RequestCode, RequestRejected, ResetCode
 from tradewind.moqt.model import (
-    DatagramObject,
-    FetchObject,
     FullTrackName,
     Location,
     LocationFilter,
     Namespace,
-    ObjectHeader,
     Parameters,
     Properties,
-    RangeEnd,
-    SubgroupHeader,
 )
-
-LONGEST_TIMEOUT_S = 60.0
-"""A SUBGROUP_DELIVERY_TIMEOUT beyond this is none: who is that late has skipped the group or is gone."""
 
 
 class Forwarder:
     """All tracks of one relay."""
 
-    __slots__ = ("_book", "_discovery", "_fetching", "_moving", "_seeking", "_several", "_status", "_subscribing",
-                 "_upstreams")  # fmt: skip
+    __slots__ = ("_asking", "_book", "_circles", "_discovery", "_fetching", "_moving", "_seeking", "_several",
+                 "_sources", "_status", "_subscribing", "_upstreams", "intake")  # fmt: skip
 
     def __init__(self, settings: ForwardingSettings) -> None:
         self._book = Book(settings)
         self._upstreams = Upstreams(self._book)
         self._discovery = Discovery(self._book, self._upstreams)
         self._fetching = Fetching(self._book, self._upstreams)
-        self._subscribing = Subscribing(self._book, self._discovery, self._fetching, self._upstreams)
-        self._moving = Moving(self._book, self._upstreams, self._subscribing)
-        self._seeking = Seeking(self._book, self._discovery, self._subscribing)
-        self._several = Several(self._book, self._upstreams, self._subscribing)
+        self._asking = Asking(self._book, self._discovery, self._upstreams)
+        self._subscribing = Subscribing(self._book, self._fetching, self._asking)
+        self._circles = Circles(self._book, self._asking, self._subscribing)
+        self._sources = Sources(self._book, self._discovery, self._upstreams, self._asking, self._subscribing)
+        self._moving = Moving(self._book, self._upstreams, self._asking, self._circles)
+        self._seeking = Seeking(self._book, self._discovery, self._asking)
+        self._several = Several(self._book, self._upstreams, self._asking)
         self._status = Status(self._book, self._upstreams)
+        self.intake = Intake(self._book, self._fetching, self._sources, self._moving)
+        """Takes objects in; whoever has them calls it directly, since every call costs on that path."""
 
     @property
     def ready(self) -> ReadyQueue:
@@ -89,7 +88,7 @@ class Forwarder:
 
     def open_session(self, session: int, peer: Peer, sink: Sink, hop: int | None = None) -> Outbox:
         """A session is set up, with a neighbour where it has a Hop ID; returns its outbox."""
-        outbox = Outbox(session, sink, self._book.ready)
+        outbox = Outbox(session, sink, self._book.ready, self._book.settings.max_datagrams)
         self._book.members[session] = Member(session, peer, outbox, hop)
         if hop is not None:
             self._upstreams.tell_all(session)
@@ -101,13 +100,7 @@ class Forwarder:
         member = book.members.get(session)
         if member is None:
             return
-        for track, inlet in member.inlets.values():
-            track.close_subgroup(inlet, None, lost=True)
-        for track, fetch_inlet in member.fetch_inlets.values():
-            track.close_fetch(fetch_inlet, ResetCode.SESSION_CLOSED)
-        member.inlets.clear()
-        member.streams.clear()
-        member.fetch_inlets.clear()
+        self.intake.close(member)
         for request in tuple(member.requests):
             self.receive_cancel(session, request, now, lost=True)
         member.outbox.clear()
@@ -151,11 +144,11 @@ class Forwarder:
     def receive_subscribe(
         self, session: int, request: int, track: FullTrackName, parameters: Parameters, now: float
     ) -> None:
-        self._subscribing.request(Party(session, request), track, parameters, now)
+        self._circles.request(Party(session, request), track, parameters, now)
         found = self._book.tracks.get(track)
         if found is None:
             return
-        if Party(session, request) in found.turning:
+        if Party(session, request) in found.neighbours.turning:
             self._moving.turn(found, now)
         elif found.established:
             self._several.watch(found, now)
@@ -165,7 +158,7 @@ class Forwarder:
         now: float, *, private: bool = False,
     ) -> None:  # fmt: skip
         """PUBLISH; `private`: neighbours do not hear of it."""
-        self._subscribing.offered(Party(session, request), track, parameters, properties, now)
+        self._sources.offered(Party(session, request), track, parameters, properties, now)
         found = self._book.tracks.get(track)
         if found is not None:
             self._several.watch(found, now)
@@ -194,7 +187,7 @@ class Forwarder:
             return
         self._or_reject(
             party,
-            lambda: self._fetching.join(party, serving.subscription, serving.track, start, back, parameters, now),
+            lambda: self._fetching.join(party, serving, start, back, parameters, now),
         )
 
     def receive_track_status(
@@ -210,7 +203,7 @@ class Forwarder:
             book.peer(party).reject(request, RequestCode.UNINTERESTED, "that way leads through us")
             return
         if self._discovery.announce(party, namespace, way):
-            self._subscribing.end_former_lives(namespace, now)
+            self._sources.end_former_lives(namespace, now)
         self._several.appeared(party, way, namespace, now)
         self._moving.reconsider(namespace, now)
         self._seeking.look(namespace, now)
@@ -241,8 +234,8 @@ class Forwarder:
         party = Party(session, request)
         fresh = self._discovery.announce(party, namespace, private=private)
         if fresh:
-            self._subscribing.end_former_lives(namespace, now)
-        self._subscribing.announced(party, namespace)
+            self._sources.end_former_lives(namespace, now)
+        self._asking.announced(party, namespace)
 
     def receive_subscribe_namespace(self, session: int, request: int, prefix: Namespace, now: float) -> None:
         self._discovery.listen_namespaces(Party(session, request), prefix, now)
@@ -285,7 +278,7 @@ class Forwarder:
             case Waiting():
                 self._subscribing.cancel_waiting(role, now)
             case Feeding():
-                self._subscribing.lost(party, role, now)
+                self._sources.lost(party, role, now)
             case Announced():
                 namespace = self._book.routes.namespace_of(party)
                 self._discovery.withdraw(party, now, lost=lost)
@@ -306,7 +299,7 @@ class Forwarder:
             case Asked():
                 self._status.cancelled(role, party)
             case Offered() | Turning():
-                self._subscribing.reconsider(role.track, now)
+                self._asking.reconsider(role.track, now)
             case _:
                 pass
 
@@ -318,7 +311,7 @@ class Forwarder:
         party = Party(session, request)
         role = self._book.roles.get(party)
         if isinstance(role, Feeding):
-            self._subscribing.accepted(party, role, parameters, properties, now)
+            self._sources.accepted(party, role, parameters, properties, now)
             self._several.watch(role.track, now)
 
     def receive_fetch_ok(
@@ -351,7 +344,7 @@ class Forwarder:
         role = self._book.take(party)
         match role:
             case Feeding():
-                self._subscribing.refused(party, role, code, reason, now)
+                self._sources.refused(party, role, code, reason, now)
                 if role.source.way is not None:
                     self._moving.declined(role.track, session, now)
             case Question():
@@ -359,7 +352,7 @@ class Forwarder:
             case Asked():
                 self._status.refused(role, code, reason)
             case Offered():
-                self._subscribing.reconsider(role.track, now)
+                self._asking.reconsider(role.track, now)
             case _:
                 self._upstreams.refused(session, request)
 
@@ -369,124 +362,7 @@ class Forwarder:
         party = Party(session, request)
         role = self._book.roles.get(party)
         if isinstance(role, Feeding):
-            self._subscribing.finished(party, role, status, stream_count, reason, now)
-
-    # --- Objects ---
-
-    def receive_subgroup(
-        self, session: int, stream: int, requests: tuple[int, ...], header: SubgroupHeader, now: float
-    ) -> None:
-        """A subgroup stream for the tracks behind `requests` (all of them one track) begins."""
-        member = self._book.members[session]
-        feeding = self._feeding(session, requests)
-        if feeding is None:
-            member.peer.stop_stream(stream, ResetCode.CANCELLED)
-            return
-        inlet: Inlet | None = None
-        try:
-            inlet = feeding.track.receive_subgroup(feeding.source, header, now)
-        except NewLife:
-            inlet = self._subscribing.restart(feeding, now).receive_subgroup(feeding.source, header, now)
-        except MalformedTrack as problem:
-            self._contradiction(feeding.track, feeding.source, problem, now)
-        if inlet is None:
-            member.peer.stop_stream(stream, ResetCode.CANCELLED)
-        else:
-            member.open_inlet(stream, feeding.track, inlet)
-
-    def receive_object(self, session: int, stream: int, header: ObjectHeader, now: float) -> None:
-        found = self._book.members[session].inlets.get(stream)
-        if found is not None:
-            track, inlet = found
-            self._book.objects_in += 1
-            try:
-                track.receive_object(inlet, header, now)
-            except MalformedTrack as problem:
-                self._contradiction(track, inlet.source, problem, now)
-            succeeds = inlet.source.succeeds
-            if succeeds is not None and (inlet.subgroup.group, header.id) >= succeeds:
-                self._moving.arrived(track, inlet.source, now)
-
-    def receive_data(self, session: int, stream: int, data: bytes, last: bool, now: float) -> None:
-        """Payload bytes on a subgroup or fetch stream."""
-        member = self._book.members[session]
-        found = member.inlets.get(stream)
-        if found is not None:
-            track, inlet = found
-            self._book.bytes_in += len(data)
-            track.bytes_in += len(data)
-            try:
-                track.receive_data(inlet, data)
-            except MalformedTrack as problem:
-                self._contradiction(track, inlet.source, problem, now)
-        elif (fetched := member.fetch_inlets.get(stream)) is not None:
-            try:
-                fetched[0].receive_fetched_data(fetched[1], data, last)
-            except MalformedTrack as problem:
-                self._malformed(fetched[0], str(problem), now)
-
-    def receive_subgroup_end(self, session: int, stream: int, code: int | None, now: float) -> None:
-        found = self._book.members[session].close_inlet(stream)
-        if found is None:
-            return
-        track, inlet = found
-        try:
-            finished = track.close_subgroup(inlet, code)
-        except MalformedTrack as problem:
-            self._contradiction(track, inlet.source, problem, now)
-            return
-        if finished is not None:
-            self._start_timeouts(finished.cursors, now)
-        self._settle(inlet, track, now)
-
-    def receive_datagram(self, session: int, requests: tuple[int, ...], found: DatagramObject, now: float) -> None:
-        feeding = self._feeding(session, requests)
-        if feeding is not None:
-            self._book.objects_in += 1
-            self._book.bytes_in += len(found.payload)
-            feeding.track.bytes_in += len(found.payload)
-            try:
-                feeding.track.receive_datagram(feeding.source, found, now)
-            except MalformedTrack as problem:
-                self._contradiction(feeding.track, feeding.source, problem, now)
-            succeeds = feeding.source.succeeds
-            if succeeds is not None and (found.group, found.header.id) >= succeeds:
-                self._moving.arrived(feeding.track, feeding.source, now)
-
-    def receive_fetch_stream(self, session: int, stream: int, request: int) -> None:
-        """The data stream of a FETCH of ours begins."""
-        member = self._book.members[session]
-        party = Party(session, request)
-        role = self._book.roles.get(party)
-        if isinstance(role, Question):
-            member.fetch_inlets[stream] = (role.track, self._fetching.opened(role))
-        else:
-            member.peer.stop_stream(stream, ResetCode.CANCELLED)
-
-    def receive_fetched(self, session: int, stream: int, found: FetchObject, now: float) -> None:
-        entry = self._book.members[session].fetch_inlets.get(stream)
-        if entry is not None:
-            track, inlet = entry
-            inlet.heard_at = now
-            try:
-                track.receive_fetched(inlet, found, now)
-            except MalformedTrack as problem:
-                self._malformed(track, str(problem), now)
-
-    def receive_fetch_gap(self, session: int, stream: int, kind: RangeEnd, location: Location) -> None:
-        entry = self._book.members[session].fetch_inlets.get(stream)
-        if entry is not None:
-            entry[0].receive_fetch_gap(entry[1], kind, location)
-
-    def receive_fetch_end(self, session: int, stream: int, request: int, code: int | None, now: float) -> None:
-        """A fetch stream of ours ended: `code` None where the answer is complete."""
-        party = Party(session, request)
-        entry = self._book.members[session].fetch_inlets.pop(stream, None)
-        if entry is not None:
-            entry[0].close_fetch(entry[1], code)
-        role = self._book.roles.get(party)
-        if isinstance(role, Question):
-            self._fetching.closed(role, code, now)
+            self._sources.finished(party, role, status, stream_count, reason, now)
 
     # --- Time ---
 
@@ -572,60 +448,3 @@ class Forwarder:
         except RequestRejected as refusal:
             self._book.take(party)
             self._book.peer(party).reject(party.request, refusal.code, refusal.reason, refusal.retry_ms)
-
-    def _feeding(self, session: int, requests: tuple[int, ...]) -> Feeding | None:
-        for request in requests:
-            role = self._book.roles.get(Party(session, request))
-            if isinstance(role, Feeding):
-                return role
-        return None
-
-    def _settle(self, inlet: Inlet, track: Track, now: float) -> None:
-        source = inlet.source
-        if source.done is not None:
-            role = self._book.roles.get(source.party)
-            if isinstance(role, Feeding):
-                self._subscribing.settle_done(source.party, role, now)
-
-    def _start_timeouts(self, cursors: list[Cursor], now: float) -> None:
-        """The subgroup is complete: what of it is not acknowledged in time is reset ("Delivery Timeouts")."""
-        for cursor in cursors:
-            if isinstance(cursor, StreamCursor):
-                limit = cursor.subscription.subgroup_timeout_s(cursor.subgroup)
-                if limit is not None and limit <= LONGEST_TIMEOUT_S:
-                    self._book.timers.at(now + limit, cursor.time_out)
-
-    def _contradiction(self, track: Track, source: Source, problem: MalformedTrack, now: float) -> None:
-        """A source sent what cannot be: its publisher has begun anew, or the track is malformed."""
-        if not isinstance(track.verdict(source, problem), NewLife):
-            self._malformed(track, str(problem), now)
-            return
-        role = self._book.roles.get(source.party)
-        assert isinstance(role, Feeding)
-        member = self._book.members[source.party.session]
-        for stream in member.inlets_of(source.party):
-            member.close_inlet(stream)
-            member.peer.stop_stream(stream, ResetCode.CANCELLED)
-        self._subscribing.restart(role, now)
-
-    def _malformed(self, track: Track, reason: str, now: float) -> None:
-        """End a track whose sources contradict each other, up and down ("Malformed Tracks")."""
-        book = self._book
-        book.malformed += 1
-        for member in book.members.values():
-            for stream in [stream for stream, (found, _) in member.inlets.items() if found is track]:
-                member.close_inlet(stream)
-                member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
-            for stream in [stream for stream, (found, _) in member.fetch_inlets.items() if found is track]:
-                del member.fetch_inlets[stream]
-                member.peer.stop_stream(stream, ResetCode.MALFORMED_TRACK)
-        for party in tuple(track.sources):
-            book.cancel(party)
-        track.sources.clear()
-        for party, role in tuple(book.roles.items()):
-            if isinstance(role, Answering) and role.cursor.reads(track.cache):
-                role.cursor.abandon(ResetCode.MALFORMED_TRACK)
-                book.take(party)
-        for subscription in track.subscriptions.values():
-            subscription.close(ResetCode.MALFORMED_TRACK)
-        self._subscribing.end_track(track, DoneCode.MALFORMED_TRACK, reason, now)

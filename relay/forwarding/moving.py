@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
+from relay.forwarding.asking import Asking
 from relay.forwarding.book import Book, Standing, Turning
+from relay.forwarding.circles import Circles
+from relay.forwarding.feed import Source
 from relay.forwarding.routes import Party, Way
-from relay.forwarding.subscribing import Subscribing
-from relay.forwarding.track import Source, Track
+from relay.forwarding.track import Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.model import FullTrackName, Location, Namespace
 
@@ -50,10 +52,11 @@ class Taken:
 class Moving:
     """Follows what is best for every track that comes from neighbours."""
 
-    def __init__(self, book: Book, upstreams: Upstreams, subscribing: Subscribing) -> None:
+    def __init__(self, book: Book, upstreams: Upstreams, asking: Asking, circles: Circles) -> None:
         self._book = book
         self._upstreams = upstreams
-        self._subscribing = subscribing
+        self._asking = asking
+        self._circles = circles
         self.moves = 0
         """Tracks moved to another neighbour, since the start."""
         self.doubled = 0
@@ -97,10 +100,10 @@ class Moving:
         """Neighbours that feed us ask us for the track: they have lost their way, and we are to take another."""
         self._reconsider(track, now)
         if all(self._has_lost_it(track, source) for source in track.sources.values()):
-            for party in tuple(track.turning):
+            for party in tuple(track.neighbours.turning):
                 turning = self._book.roles[party]
                 assert isinstance(turning, Turning)
-                self._subscribing.give_back(turning, now)
+                self._circles.give_back(turning, now)
 
     def declined(self, track: Track, session: int, now: float) -> None:
         """A neighbour would not serve us a track that we have: the next one is asked at once."""
@@ -141,11 +144,11 @@ class Moving:
                 self._reconsider(track, now)
 
     def _reconsider(self, track: Track, now: float) -> None:
-        self._subscribing.turned(track, now)
-        if not self._subscribing.wanted(track):
+        self._circles.turned(track, now)
+        if not self._asking.wanted(track):
             if track.sources and all(self._is_leaving(source) for source in track.sources.values()):
                 # Nobody comes back to it here.
-                self._subscribing.release(track)
+                self._asking.release(track)
             return
         here = [source for source in track.sources.values() if source.way is None and not self._is_leaving(source)]
         fed = [source for source in track.sources.values() if source not in here]
@@ -196,11 +199,11 @@ class Moving:
 
     def _has_rested(self, track: Track, now: float) -> bool:
         """Whether a track may move to what is only better; it is looked at again once it may."""
-        if now >= track.moved_at + RETURN_S:
+        if now >= track.neighbours.moved_at + RETURN_S:
             return True
         if track not in self._resting:
             self._resting.add(track)
-            self._book.timers.at(track.moved_at + RETURN_S, partial(self._rested, track))
+            self._book.timers.at(track.neighbours.moved_at + RETURN_S, partial(self._rested, track))
         return False
 
     def _rested(self, track: Track, now: float) -> None:
@@ -218,7 +221,7 @@ class Moving:
         if not self._ask(track, best, way, now):
             return
         self.moves += 1
-        track.moved_at = now
+        track.neighbours.moved_at = now
         if all(self._worth(track, source) >= Standing.BAD for source in fed):
             for other, by in others:
                 asked = any(source.party.session == other.session for source in track.sources.values())
@@ -226,7 +229,7 @@ class Moving:
                     self._ask(track, other, by, now)
 
     def _ask(self, track: Track, best: Party, way: Way, now: float) -> bool:
-        source = self._subscribing.ask_neighbour(track, best, way)
+        source = self._asking.ask_neighbour(track, best, way)
         if source is None:
             return False
         if len(track.sources) > 1:
@@ -257,7 +260,7 @@ class Moving:
             asked = any(source.party.session == party.session for source in track.sources.values())
             if asked or self._standing(party) is not Standing.UP or not self._pay(track, now):
                 continue
-            source = self._subscribing.ask_neighbour(track, party, way)
+            source = self._asking.ask_neighbour(track, party, way)
             if source is not None:
                 source.doubles = True
                 self.doubled += 1
@@ -294,7 +297,7 @@ class Moving:
             for source in better:
                 source.doubles = False
             self.moves += 1
-            track.moved_at = now
+            track.neighbours.moved_at = now
             there = next((source for source in better if source.last_at > float("-inf")), None)
             if first is None or there is not None:
                 self.arrived(track, there or better[0], now)
@@ -309,11 +312,11 @@ class Moving:
 
     def _pass_over(self, track: Track, session: int, now: float) -> None:
         """Do not ask a neighbour for the track for a moment."""
-        track.declined.add(session)
+        track.neighbours.declined.add(session)
         self._book.timers.at(now + DECLINED_S, partial(self._forgive, track, session))
 
     def _forgive(self, track: Track, session: int, now: float) -> None:
-        track.declined.discard(session)
+        track.neighbours.declined.discard(session)
         if self._book.tracks.get(track.name) is track:
             self._reconsider(track, now)
 
@@ -327,7 +330,7 @@ class Moving:
         """Whether the neighbour that feeds us asks us for the track."""
         members = self._book.members
         hop = members[source.party.session].hop
-        return source.way is not None and any(members[party.session].hop == hop for party in track.turning)
+        return source.way is not None and any(members[party.session].hop == hop for party in track.neighbours.turning)
 
     def _is_leaving(self, source: Source) -> bool:
         return self._book.members[source.party.session].leaving
@@ -336,4 +339,4 @@ class Moving:
         for source in sources:
             del track.sources[source.party]
             self._book.cancel(source.party)
-        self._subscribing.turned(track, now)
+        self._circles.turned(track, now)

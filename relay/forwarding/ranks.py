@@ -1,6 +1,6 @@
 """Ranks: why relays never forward in a circle, whatever they know of each other and whenever they learn it.
 
-`subscribing` and `upstreams` ask here, per track, before a relay subscribes to a neighbour and before it serves one.
+`upstreams` and `circles` ask here, per track, before a relay subscribes to a neighbour and before it serves one.
 
 Every subscription from one relay to another carries a *claim*: the subscriber's rank is at least that, and stays so.
 The publisher serves it only while its own rank is lower, and takes no upstream that would raise it to the claim. So the

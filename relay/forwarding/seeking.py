@@ -7,19 +7,19 @@ calls `look` whenever ways or wishes have changed.
 
 from __future__ import annotations
 
+from relay.forwarding.asking import Asking
 from relay.forwarding.book import Book
 from relay.forwarding.discovery import Discovery
-from relay.forwarding.subscribing import Subscribing
 from tradewind.moqt.model import FullTrackName, Namespace
 
 
 class Seeking:
     """SUBSCRIBE_TRACKS, across relays."""
 
-    def __init__(self, book: Book, discovery: Discovery, subscribing: Subscribing) -> None:
+    def __init__(self, book: Book, discovery: Discovery, asking: Asking) -> None:
         self._book = book
         self._discovery = discovery
-        self._subscribing = subscribing
+        self._asking = asking
 
     def look(self, namespace: Namespace, now: float) -> None:
         """The ways to a namespace have changed."""
@@ -40,7 +40,7 @@ class Seeking:
     def leave(self, prefix: Namespace, now: float) -> None:
         """Somebody does no longer: what nobody else reads is let go."""
         for track in self._book.tracks.under(prefix):
-            self._subscribing.reconsider(track, now)
+            self._asking.reconsider(track, now)
 
     # --- Private ---
 
@@ -54,4 +54,4 @@ class Seeking:
         if track.established:
             self._discovery.offer_everywhere(track, set())
         elif not track.sources:
-            self._subscribing.seek(track)
+            self._asking.seek(track)

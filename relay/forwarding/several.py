@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from relay.forwarding.asking import Asking
 from relay.forwarding.book import Book
+from relay.forwarding.feed import Source
 from relay.forwarding.routes import Party, Way
-from relay.forwarding.subscribing import Subscribing
-from relay.forwarding.track import Source, Track
+from relay.forwarding.track import Track
 from relay.forwarding.upstreams import Upstreams
 from tradewind.moqt.model import Namespace
 
@@ -28,19 +29,19 @@ SILENT_S = 2.0
 class Several:
     """Watches the tracks that have, or may have, more than one publisher."""
 
-    def __init__(self, book: Book, upstreams: Upstreams, subscribing: Subscribing) -> None:
+    def __init__(self, book: Book, upstreams: Upstreams, asking: Asking) -> None:
         self._book = book
         self._upstreams = upstreams
-        self._subscribing = subscribing
+        self._asking = asking
         self._looks: dict[Track, int] = {}
         """How many looks in a row saw something new, of each track that is watched."""
 
     def appeared(self, party: Party, way: Way, namespace: Namespace, now: float) -> None:
         """A neighbour has a way to a namespace: what is fed by another publisher is asked for there as well."""
         for track in self._book.tracks.under(namespace):
-            if self._subscribing.wanted(track):
+            if self._asking.wanted(track):
                 if track.sources and self._is_another(track, party, way):
-                    self._subscribing.ask_afresh(track, party, way)
+                    self._asking.ask_afresh(track, party, way)
                 self.watch(track, now)
 
     def watch(self, track: Track, now: float) -> None:
@@ -82,7 +83,7 @@ class Several:
     def _ask_another(self, track: Track) -> None:
         for party, way in self._upstreams.candidates(track):
             if self._is_another(track, party, way):
-                self._subscribing.ask_afresh(track, party, way)
+                self._asking.ask_afresh(track, party, way)
                 return
 
     def _is_another(self, track: Track, party: Party, way: Way) -> bool:
@@ -94,7 +95,7 @@ class Several:
         return any(candidate == party for candidate, _ in self._upstreams.candidates(track))
 
     def _is_of_use(self, track: Track) -> bool:
-        if not track.sources or not self._subscribing.wanted(track):
+        if not track.sources or not self._asking.wanted(track):
             return False
         feeds = set(map(_publisher, track.sources.values()))
         if len(feeds) > 1 and any(source.way is not None for source in track.sources.values()):

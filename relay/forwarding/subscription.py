@@ -1,74 +1,37 @@
 """One downstream subscription: what it wants, and its streams and datagrams on the way out.
 
 A subscriber costs the relay a few cursors, never a copy: see `cursors`. `track` hands a subscription every new
-subgroup and datagram; `forwarder` makes, updates and ends it.
+subgroup and datagram; `subscribing` makes, updates and ends it.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from relay.forwarding.cache import CachedObject, CachedSubgroup
 from relay.forwarding.cursors import DatagramItem, StreamCursor
 from relay.forwarding.egress_order import Outbox, Turn
 from relay.forwarding.fetch_cursor import FetchCursor
-from relay.forwarding.peers import DropReason, Peer
-from relay.forwarding.range_filters import Sieve, sieve
+from relay.forwarding.peers import DropReason
+from relay.forwarding.range_filters import Sieve
 from relay.forwarding.routes import Party
+from relay.forwarding.timeouts import Timeouts
 from tradewind.moqt.errors import ResetCode
-from tradewind.moqt.model import GroupOrder, Location, Range, RangeFilter
+from tradewind.moqt.model import GroupOrder, Range
 
 DEAD_SUBGROUPS = 256
 """Subgroups remembered as not to be sent again; the oldest are forgotten first."""
 
 
-def shorter(one_ms: int | None, other_ms: int | None) -> float | None:
-    """The smaller of a subscriber's and a publisher's timeout in seconds; 0 and None stand for none."""
-    given = [value for value in (one_ms, other_ms) if value]
-    return min(given) / 1000 if given else None
-
-
 class Subscription:
     """A subscriber's side of a track: Established from its construction."""
 
-    __slots__ = (
-        "_ended",
-        "alias",
-        "asked_at",
-        "cursors",
-        "datagram_timeout_s",
-        "dead",
-        "default_priority",
-        "ending",
-        "fetches",
-        "forward",
-        "from_group_start",
-        "join_waits_s",
-        "largest_at_start",
-        "max_datagrams",
-        "max_lag_s",
-        "newest_group",
-        "order",
-        "outbox",
-        "peer",
-        "priority",
-        "range",
-        "range_filters",
-        "request",
-        "session",
-        "sieve",
-        "streams_opened",
-        "timeouts_ms",
-        "track_timeouts_ms",
-        "turn",
-    )
+    __slots__ = ("alias", "cursors", "dead", "default_priority", "ending", "fetches", "first_sent", "forward",
+                 "from_group_start", "max_lag_s", "newest_group", "order", "outbox", "priority", "range", "sieve",
+                 "streams_opened", "timeouts", "turn")  # fmt: skip
 
     def __init__(
         self,
-        session: int,
-        request: int,
-        peer: Peer,
         outbox: Outbox,
         alias: int,
         *,
@@ -77,11 +40,9 @@ class Subscription:
         priority: int,
         default_priority: int,
         order: GroupOrder,
-        max_datagrams: int,
+        max_lag_s: float,
+        timeouts: Timeouts,
     ) -> None:
-        self.session = session
-        self.request = request
-        self.peer = peer
         self.outbox = outbox
         self.alias = alias
         self.range = range
@@ -89,36 +50,23 @@ class Subscription:
         self.priority = priority
         self.default_priority = default_priority
         self.order = order
-        self.max_datagrams = max_datagrams
+        self.max_lag_s = max_lag_s
+        self.timeouts = timeouts
         self.newest_group = -1
-        self.max_lag_s = float("inf")
         self.turn = Turn()
-        self.range_filters: tuple[RangeFilter, ...] = ()
         self.sieve: Sieve | None = None
+        """Its Range Filters; None where it has none."""
         self.from_group_start = False
         """It starts with what is here of its first group, not with the next object."""
-        self.largest_at_start: Location | None = None
-        """The Largest Location told when it began, or began to forward: joining fetches end there."""
-        self.timeouts_ms: tuple[int | None, int | None] = (None, None)
-        """The subscriber's OBJECT_ and SUBGROUP_DELIVERY_TIMEOUT."""
-        self.track_timeouts_ms: tuple[int | None, int | None] = (None, None)
-        self.datagram_timeout_s: float | None = None
         self.cursors: dict[tuple[int, int], StreamCursor] = {}
         self.fetches: list[FetchCursor] = []
         """Its fill fetch streams."""
         self.dead: dict[tuple[int, int], None] = {}
-        self.asked_at: float | None = None
-        """When it was asked for; None once its first object was handed over."""
-        self.join_waits_s: deque[float] | None = None
+        self.first_sent: Callable[[float], None] | None = None
+        """Called when its first object is handed over; None once that was."""
         self.streams_opened = 0
-        self.ending: tuple[int, str] | None = None
-        """The status and reason of the PUBLISH_DONE that follows its last stream."""
-        self._ended: Callable[[], object] | None = None
-
-    def set_filters(self, filters: tuple[RangeFilter, ...]) -> None:
-        """Take other Range Filters, all of them."""
-        self.range_filters = filters
-        self.sieve = sieve(filters)
+        self.ending: Callable[[int], None] | None = None
+        """Called when its last stream is gone, with how many there were: nothing new is sent."""
 
     def passes(self, item: CachedObject) -> bool:
         """Whether an object passes the Range Filters."""
@@ -126,26 +74,6 @@ class Subscription:
             return True
         priority = self.default_priority if item.priority is None else item.priority
         return self.sieve.passes(item.subgroup, item.id, priority, item.properties)
-
-    def set_timeouts(self, object_ms: int | None, subgroup_ms: int | None) -> None:
-        """Take the subscriber's delivery timeouts; None leaves one as it is."""
-        old_object, old_subgroup = self.timeouts_ms
-        self.timeouts_ms = (
-            old_object if object_ms is None else object_ms,
-            old_subgroup if subgroup_ms is None else subgroup_ms,
-        )
-        limits = [shorter(mine, track) for mine, track in zip(self.timeouts_ms, self.track_timeouts_ms, strict=True)]
-        self.datagram_timeout_s = min((limit for limit in limits if limit is not None), default=None)
-
-    def object_timeout_s(self, subgroup: CachedSubgroup) -> float | None:
-        """OBJECT_DELIVERY_TIMEOUT in force for a subgroup, seconds."""
-        own = subgroup.timeouts_ms[0]
-        return shorter(self.timeouts_ms[0], self.track_timeouts_ms[0] if own is None else own)
-
-    def subgroup_timeout_s(self, subgroup: CachedSubgroup) -> float | None:
-        """SUBGROUP_DELIVERY_TIMEOUT in force for a subgroup, seconds."""
-        own = subgroup.timeouts_ms[1]
-        return shorter(self.timeouts_ms[1], self.track_timeouts_ms[1] if own is None else own)
 
     def offer_subgroup(self, subgroup: CachedSubgroup, now: float, *, fresh: bool = True) -> None:
         """Start reading a subgroup, if it is wanted: from its start where it is `fresh`, else from what comes next."""
@@ -176,27 +104,27 @@ class Subscription:
         if location < start or (end is not None and location > end) or not self.passes(item):
             return
         outbox = self.outbox
-        if outbox.waiting_datagrams >= self.max_datagrams:
+        if outbox.waiting_datagrams >= outbox.max_datagrams:
             outbox.drops[DropReason.DATAGRAM_QUEUE_FULL] += 1
             return
         outbox.push(DatagramItem(self, item, now))
 
-    def skip_behind(self, newest_group: int, max_lag_s: float, now: float) -> None:
+    def skip_behind(self, newest_group: int, now: float) -> None:
         """A newer group begins: give up older ones whose next unsent object has waited longer than `max_lag_s`, now
         and whenever they would be sent.
         """
-        self.newest_group, self.max_lag_s = newest_group, max_lag_s
+        self.newest_group = newest_group
         if not self.cursors:
             return
         for cursor in tuple(self.cursors.values()):
-            if cursor.subgroup.group < newest_group and cursor.lag_s(now) > max_lag_s:
+            if cursor.subgroup.group < newest_group and cursor.lag_s(now) > self.max_lag_s:
                 cursor.abandon(ResetCode.TOO_FAR_BEHIND, DropReason.TOO_FAR_BEHIND)
 
     def joined(self, now: float) -> None:
         """The first object is handed over."""
-        if self.asked_at is not None and self.join_waits_s is not None:
-            self.join_waits_s.append(now - self.asked_at)
-        self.asked_at = None
+        if self.first_sent is not None:
+            first_sent, self.first_sent = self.first_sent, None
+            first_sent(now)
 
     def bury(self, key: tuple[int, int]) -> None:
         """Never open a stream for this subgroup again."""
@@ -231,21 +159,17 @@ class Subscription:
         for fetch in tuple(self.fetches):
             fetch.abandon(code)
 
-    def end_after_streams(self, status: int, reason: str, ended: Callable[[], object]) -> None:
-        """Send PUBLISH_DONE when the last stream is closed (draft-20, "PUBLISH_DONE"), and call `ended`."""
+    def end_after_streams(self, ended: Callable[[int], None]) -> None:
+        """Send nothing new, and call `ended` when the last stream is closed (draft-20, "PUBLISH_DONE")."""
         if self.ending is None:
-            self.ending = (status, reason)
-            self._ended = ended
+            self.ending = ended
             self.settle()
 
     def settle(self) -> None:
-        """A stream is gone: say PUBLISH_DONE if it was the last one of an ending subscription."""
+        """A stream is gone: say so if it was the last one of an ending subscription."""
         if self.ending is not None and not self.cursors and not self.fetches:
-            status, reason = self.ending
-            ended, self._ended = self._ended, None
-            if ended is not None:
-                ended()
-                self.peer.publish_done(self.request, status, self.streams_opened, reason)
+            ended, self.ending = self.ending, _nothing_more
+            ended(self.streams_opened)
 
     def check_invariants(self) -> None:
         self.outbox.check_invariants()
@@ -277,3 +201,7 @@ class DatagramFan:
                 return True
         self.items.clear()
         return False
+
+
+def _nothing_more(streams: int) -> None:
+    """It has ended, and everybody knows."""

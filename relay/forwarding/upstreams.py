@@ -1,6 +1,6 @@
 """Which neighbour a namespace comes from, and which of ours they are told of.
 
-`subscribing` asks whom a SUBSCRIBE goes to where nobody publishes here; `moving` asks again when something changed.
+`asking` asks whom a SUBSCRIBE goes to where nobody publishes here; `moving` asks again when something changed.
 The route table ranks neighbours towards an origin; a neighbour counts only while it advertises the namespace by a way
 that does not lead through us, or through a relay that we serve. Source: MoQ Cluster, "Relay Behavior" and "Path
 Selection"; the ranking by measured links is ours.
@@ -61,7 +61,7 @@ class Upstreams:
             (
                 (party, way)
                 for party, way in self._book.routes.ways(track.name.namespace)
-                if party.session not in track.declined
+                if party.session not in track.neighbours.declined
                 and below.isdisjoint(way.hops)
                 and self.claim(track, way) is not None
             ),
@@ -79,7 +79,7 @@ class Upstreams:
                 (party, way)
                 for party, way in self._book.routes.ways(track.name.namespace)
                 if way.neighbour in below
-                and party.session not in track.declined
+                and party.session not in track.neighbours.declined
                 and self._book.members[party.session].worth < Standing.BAD
                 and (below - {way.neighbour}).isdisjoint(way.hops)
                 and self.claim(track, way) is not None
@@ -98,8 +98,8 @@ class Upstreams:
         another region others of our own may want from us: there is room left for them.
         """
         book = self._book
-        claims = (*track.children.items(), *track.turning.items())
-        others = (claim for party, claim in claims if book.members[party.session].hop != way.neighbour)
+        below = track.neighbours.below()
+        others = (claim for party, claim in below if book.members[party.session].hop != way.neighbour)
         leaves_room = bool(book.near) and book.near.isdisjoint((way.neighbour, way.origin))
         return ranks.claim(way.relays, others, leaves_room=leaves_room)
 
@@ -151,7 +151,7 @@ class Upstreams:
         Only neighbours that told us of a way of their own: they move, and we may ask others, or them.
         """
         book = self._book
-        for session in {party.session for party in track.children}:
+        for session in {party.session for party in track.neighbours.children}:
             member, way = book.members[session], self.way_of(session, track.name.namespace)
             if member.standing >= Standing.BAD or way is None or book.settings.hop in way.hops:
                 continue
@@ -198,7 +198,7 @@ class Upstreams:
         return all(self._book.members[party.session].standing >= Standing.BAD for party in ways)
 
     def _hops_below(self, track: Track) -> set[int | None]:
-        return {self._book.members[party.session].hop for party in (*track.children, *track.turning)}
+        return {self._book.members[party.session].hop for party, _ in track.neighbours.below()}
 
     def _tell(self, member: Member, namespace: Namespace) -> None:
         way = None if namespace in member.withheld else self._best_for(member, namespace)

@@ -164,9 +164,9 @@ def test_a_neighbour_that_would_not_serve_us_costs_a_question_and_no_more() -> N
     mesh.run(0.2)
     assert mesh.sources("fra") == {"sfo"}
     track = mesh.node("fra").forwarder._book.tracks[TRACK]
-    assert track.declined == {mesh.session("fra", "sin")}
+    assert track.neighbours.declined == {mesh.session("fra", "sin")}
     mesh.run(1.5)
-    assert not track.declined
+    assert not track.neighbours.declined
 
 
 def around_hkg(far_s: float) -> tuple[Mesh, Served, Client, int]:

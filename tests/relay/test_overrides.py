@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from relay.forwarding.astray import Astray, Hindrance, feeder
 from relay.forwarding.book import Book, ForwardingSettings, Standing
+from relay.forwarding.feed import Source
 from relay.forwarding.forwarder import Forwarder
 from relay.forwarding.moving import RETURN_S
 from relay.forwarding.routes import Party, Way
-from relay.forwarding.track import Source
 from relay.metrics import Metrics
 from relay.observe import count_overrides
 from relay.overrides import GRACE_S, MOST_OVERRIDES, Cause, OverrideMeter, Overrides, Seen
@@ -271,7 +271,7 @@ def test_by_whom_a_track_comes() -> None:
     assert feeder(track) is None
     sources = [Source(Party(number, 0), published=False, forward=True, way=way) for number in range(4)]
     for source in sources:
-        track.add_source(source)
+        track.sources.add(source)
     assert feeder(track) is None
     for source in sources[1:]:
         source.established_at = 1.0
@@ -280,7 +280,7 @@ def test_by_whom_a_track_comes() -> None:
     assert feeder(track) is sources[3]
     sources[1].succeeds = None
     assert feeder(track) is sources[1]
-    track.add_source(Source(Party(9, 0), published=True, forward=True))
+    track.sources.add(Source(Party(9, 0), published=True, forward=True))
     assert feeder(track) is None, "a publisher here"
 
 
@@ -306,13 +306,13 @@ def test_what_is_in_the_way_of_a_track() -> None:
     member.leaving = True
     assert hindrance() is Hindrance.LEAVING
     member.leaving = False
-    track.declined.add(member.session)
+    track.neighbours.declined.add(member.session)
     assert hindrance() is Hindrance.DECLINED
-    track.declined.clear()
+    track.neighbours.declined.clear()
     party = next(iter(track.subscriptions))
-    track.children[party] = 1
+    track.neighbours.children[party] = 1
     assert hindrance() is Hindrance.BELOW
-    track.children.pop(party)
+    track.neighbours.children.pop(party)
     (announced,) = (found for found in book.routes.announced.values() if found.ways)
     way = next(party for party in announced.ways if party.session == member.session)
     kept = announced.ways[way]

@@ -94,7 +94,7 @@ def test_any_fetch_reads_back(
     start, end = sorted((Location(*bounds[:2]), Location(*bounds[2:])))
     profile = BY_DRAFT[draft]
     egress = Egress(room)
-    outbox = Outbox(1, SessionSink(cast("Connection", egress), profile), ReadyQueue())
+    outbox = Outbox(1, SessionSink(cast("Connection", egress), profile), ReadyQueue(), 512)
     cursor = FetchCursor(
         outbox, cache, 4, start, end, order=order, priority=1, default_priority=128, frontier=None
     )  # fmt: skip

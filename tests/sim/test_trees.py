@@ -80,7 +80,7 @@ def check_ranks(region: Region, *dead: str) -> None:
         track = region.node(name).forwarder._book.tracks.get(TRACK)
         if track is not None:
             above = [source.claim for source in track.sources.values()]
-            assert all(ranks.admits(above, claim) for claim in track.children.values())
+            assert all(ranks.admits(above, claim) for claim in track.neighbours.children.values())
 
 
 def check_whole(film: Film, watched: Watched, *but: str) -> None:

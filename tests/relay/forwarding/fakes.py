@@ -312,25 +312,25 @@ class World:
         """The publisher answers our latest FETCH with these objects, the last of which ends it."""
         number = self.asked(session, "fetch")
         self.forwarder.receive_fetch_ok(session, number, objects[-1][0], end_of_track, properties, self.now)
-        self.forwarder.receive_fetch_stream(session, FETCH_STREAM, number)
+        self.forwarder.intake.receive_fetch_stream(session, FETCH_STREAM, number)
         for at, payload in objects:
             found = FetchObject(at.group, 0, ObjectHeader(at.object, len(payload)), 128)
-            self.forwarder.receive_fetched(session, FETCH_STREAM, found, self.now)
-            self.forwarder.receive_data(session, FETCH_STREAM, payload, True, self.now)
+            self.forwarder.intake.receive_fetched(session, FETCH_STREAM, found, self.now)
+            self.forwarder.intake.receive_data(session, FETCH_STREAM, payload, True, self.now)
             self.settle()
-        self.forwarder.receive_fetch_end(session, FETCH_STREAM, number, None, self.now)
+        self.forwarder.intake.receive_fetch_end(session, FETCH_STREAM, number, None, self.now)
         self.settle()
 
     def datagram(self, request: int, group: int, object_id: int, payload: bytes, session: int = 1) -> None:
         """The publisher sends an object in a datagram; nobody is served before the world settles."""
         found = DatagramObject(1, group, ObjectHeader(object_id, len(payload)), None, False, payload)
-        self.forwarder.receive_datagram(session, (request,), found, self.now)
+        self.forwarder.intake.receive_datagram(session, (request,), found, self.now)
 
     def open(self, session: int, request: int, group: int, subgroup: int = 0, **fields: object) -> int:
         """The publisher opens a subgroup stream."""
         self._streams += 1
         header = SubgroupHeader(alias=1, group=group, subgroup=subgroup, **{"priority": None, **fields})  # type: ignore[arg-type]
-        self.forwarder.receive_subgroup(session, self._streams, (request,), header, self.now)
+        self.forwarder.intake.receive_subgroup(session, self._streams, (request,), header, self.now)
         return self._streams
 
     def send(
@@ -339,18 +339,18 @@ class World:
     ) -> None:  # fmt: skip
         """The publisher sends an object, or its first `upto` bytes."""
         header = ObjectHeader(object_id, len(payload), status, properties)
-        self.forwarder.receive_object(session, stream, header, self.now)
+        self.forwarder.intake.receive_object(session, stream, header, self.now)
         data = payload if upto is None else payload[:upto]
         if data:
-            self.forwarder.receive_data(session, stream, data, len(data) == len(payload), self.now)
+            self.forwarder.intake.receive_data(session, stream, data, len(data) == len(payload), self.now)
         self.settle()
 
     def more(self, session: int, stream: int, data: bytes, *, last: bool = True) -> None:
-        self.forwarder.receive_data(session, stream, data, last, self.now)
+        self.forwarder.intake.receive_data(session, stream, data, last, self.now)
         self.settle()
 
     def close(self, session: int, stream: int, code: int | None = None) -> None:
-        self.forwarder.receive_subgroup_end(session, stream, code, self.now)
+        self.forwarder.intake.receive_subgroup_end(session, stream, code, self.now)
         self.settle()
 
     def settle(self) -> None:

@@ -82,7 +82,7 @@ class EgressOrder(RuleBasedStateMachine):
         super().__init__()
         self.ready = ReadyQueue()
         self.sink = FakeSink()
-        self.outbox = Outbox(1, self.sink, self.ready)
+        self.outbox = Outbox(1, self.sink, self.ready, 512)
         self.turns = [Turn() for _ in range(3)]
         for number, turn in enumerate(self.turns):
             turn.number = number - 3  # Between requests that were never served the order is nobody's business.
@@ -156,7 +156,7 @@ TestEgressOrder = EgressOrder.TestCase
 def test_a_session_that_takes_nothing_keeps_its_books_small() -> None:
     """Ever better items for a session without room leave no more behind than themselves."""
     ready = ReadyQueue()
-    outbox = Outbox(1, FakeSink(), ready)
+    outbox = Outbox(1, FakeSink(), ready, 512)
     turn, other = Turn(), Turn()
     keeper = Item(0, other, [0, 0, 0], 1, Outcome.IDLE, [])
     outbox.push(keeper)

@@ -6,7 +6,7 @@ import pytest
 
 from relay.forwarding.book import ForwardingSettings
 from relay.forwarding.discovery import NAMESPACES_AT_ONCE
-from relay.forwarding.forwarder import LONGEST_TIMEOUT_S
+from relay.forwarding.intake import LONGEST_TIMEOUT_S
 from tests.relay.forwarding.fakes import NAMESPACE, TRACK, World
 from tradewind.moqt.errors import DoneCode, RequestCode, ResetCode
 from tradewind.moqt.model import FetchObject, FilterKind, GroupOrder, Location, LocationFilter, ObjectHeader, Parameters
@@ -116,12 +116,12 @@ def test_half_a_fetched_object_does_not_wait_for_ever() -> None:
     world.join(3)
     number = world.fetch(3, absolute(Location(2, 0), Location(2, 0)))
     fetch = world.asked(1, "fetch")
-    world.forwarder.receive_fetch_stream(1, 900, fetch)
-    world.forwarder.receive_fetched(1, 900, FetchObject(2, 0, ObjectHeader(0, 10), 9), world.now)
-    world.forwarder.receive_data(1, 900, b"half", False, world.now)
+    world.forwarder.intake.receive_fetch_stream(1, 900, fetch)
+    world.forwarder.intake.receive_fetched(1, 900, FetchObject(2, 0, ObjectHeader(0, 10), 9), world.now)
+    world.forwarder.intake.receive_data(1, 900, b"half", False, world.now)
     world.settle()
     assert world.sinks[3].streams[0].objects == [(0, b"half")]
-    world.forwarder.receive_fetch_end(1, 900, fetch, ResetCode.INTERNAL_ERROR, world.now)
+    world.forwarder.intake.receive_fetch_end(1, 900, fetch, ResetCode.INTERNAL_ERROR, world.now)
     world.settle()
     assert world.sinks[3].streams[0].code is not None
     assert ("finish", number) in world.peers[3].said

@@ -77,7 +77,7 @@ def test_sources_merge_by_byte_in_any_interleaving(data: st.DataObject) -> None:
         number, piece = steps.pop(0)
         if piece is None:
             header = ObjectHeader(number, len(payloads[number]))
-            world.forwarder.receive_object(session, stream, header, world.now)
+            world.forwarder.intake.receive_object(session, stream, header, world.now)
             world.settle()
         else:
             world.more(session, stream, piece, last=False)
