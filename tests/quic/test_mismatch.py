@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from relay import journal
+from tests.quic.hand import Hand
 from tests.quic.pair import client_settings, make_pair
-from tests.quic.test_webtransport import Hand
 from tradewind.quic.statistics import MOST_NAME, MOST_NAMES, Mismatch
 
 OURS = ("moqt-20", "moqt-16")
