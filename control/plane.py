@@ -423,6 +423,7 @@ _SOON = frozenset((EventKind.JOINED, EventKind.ATTACHED, EventKind.DETACHED))
 _ABOUT_RELAYS = _AT_ONCE | _SOON
 EVENT_KINDS = (
     *("started", "closed", "violation", "room", "command", "command_done", "command_failed", "overstayed"),
+    "table_refused",
     *OVERRIDE_KINDS,
     *(kind.value for kind in EventKind),
     *(kind.value for kind in AlarmKind),

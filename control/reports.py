@@ -98,6 +98,9 @@ class Reports:
         if before is not None and report.overstayed > before.overstayed:
             detail = f"{report.overstayed - before.overstayed} did not move and were closed"
             found.append(News("overstayed", "", detail))
+        refused = report.tables_refused - (0 if before is None else before.tables_refused)
+        if refused > 0:
+            found.append(News("table_refused", "", f"{refused} not taken, the last one: {report.table_refused}"))
         return tuple(found)
 
 

@@ -81,6 +81,9 @@ class HelmStatistics:
     """Orders that came again after they were done: answered as before, and not done again."""
     conflicting: int = 0
     """Orders under the id of another one: refused."""
+    tables_refused: int = 0
+    table_refused: str = ""
+    """Why the last of them was not taken."""
     misfits: int = 0
     """Messages of ours that did not fit the contract and were not sent: a fault of ours."""
 
@@ -205,7 +208,7 @@ class Helm:
             self._report_at = -inf
 
     def report_soon(self, now: float) -> None:
-        """Tracks have moved: report in a moment, since others move with them."""
+        """Something has happened, and more of the kind may follow: report in a moment."""
         if self.statistics.controller:
             self._report_at = min(self._report_at, now + SOON_S)
 
@@ -273,9 +276,16 @@ class Helm:
             self._obey_at = now + OBEY_AGAIN_S if self._obeying else inf
         if self._report_at <= now:
             self._sequence += 1
-            self._send(conversation, self._steered.report(self._sequence, now, wall_now))
+            self._send(conversation, self._report(now, wall_now))
             self.statistics.reports += 1
             self._report_at = now + self._report_every_s
+
+    def _report(self, now: float, wall_now: float) -> Report:
+        report = self._steered.report(self._sequence, now, wall_now)
+        statistics = self.statistics
+        if not statistics.tables_refused:
+            return report
+        return replace(report, tables_refused=statistics.tables_refused, table_refused=statistics.table_refused)
 
     def _remember(self, command: Command, done: Done) -> None:
         self._over[command.id] = command, done
@@ -309,7 +319,12 @@ class Helm:
     def _use(self, taken: Taken, now: float) -> None:
         if taken.fault is not None:
             # A difference to another table is no alarm: the whole one comes within a cycle.
-            if taken.fault is not Fault.ANOTHER_BASE and len(self.refusals) < MAX_REFUSALS:
+            if taken.fault is Fault.ANOTHER_BASE:
+                return
+            self.statistics.tables_refused += 1
+            self.statistics.table_refused = taken.fault.value
+            self.report_soon(now)
+            if len(self.refusals) < MAX_REFUSALS:
                 self.refusals.append(taken)
         elif taken.fresh and self.orders.table is not None:
             self._steered.apply_table(self.orders.table, now)

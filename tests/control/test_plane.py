@@ -206,6 +206,18 @@ def test_operators_hear_of_those_who_did_not_move() -> None:
     assert fleet.kinds("d").count("overstayed") == 3
 
 
+def test_operators_hear_of_tables_that_a_relay_did_not_take() -> None:
+    fleet = Fleet(FOUR)
+    fleet.run(1)
+    d = fleet.relays["d"]
+    for total, why in ((0, ""), (1, "unsigned"), (1, "unsigned"), (4, "older")):
+        assert d.link is not None
+        said = report(tables_refused=total, table_refused=why)
+        fleet.plane.receive_message(d.link, said, fleet.now, fleet.wall_now)
+    told = [(line.relay, line.detail) for line in fleet.plane.events.after(0, 10_000) if line.kind == "table_refused"]
+    assert told == [("d", "1 not taken, the last one: unsigned"), ("d", "3 not taken, the last one: older")]
+
+
 def test_questions_are_answered_by_whom_they_were_put_to_or_time_out() -> None:
     fleet = Fleet(FOUR)
     fleet.run(1)

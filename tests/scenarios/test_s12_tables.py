@@ -66,6 +66,12 @@ def tell(scene: Scene, name: str, message: ToRelay) -> None:
     scene.run(0.1)
 
 
+def alarms(scene: Scene, name: str) -> list[str]:
+    """What the controller's events say of it."""
+    events = scene.controller().plane.events.after(0, 10_000)
+    return [line.detail for line in events if line.relay == name and line.kind == "table_refused"]
+
+
 def test_s12_bad_tables_leave_the_last_good_one_and_raise_an_alarm() -> None:
     scene = Scene(THREE)
     wanted: dict[str, float] = {}
@@ -80,6 +86,8 @@ def test_s12_bad_tables_leave_the_last_good_one_and_raise_an_alarm() -> None:
         scene.control("fra-1").helm.refusals.clear()
         mesh = scene.node("fra-1").mesh
         assert mesh is not None and mesh.table == before and scene.control("fra-1").helm.statistics.controller
+    scene.run(1.0)
+    assert sum(int(line.split()[0]) for line in alarms(scene, "fra-1")) == len(BAD), "operators hear of each"
     generation = scene.table("fra-1").generation
     scene.run(11.0)
     assert scene.table("fra-1").generation > generation, "and good ones are taken as before"
@@ -106,6 +114,7 @@ def test_s12_a_damaged_file_is_not_followed_and_the_controller_gives_another(dam
     assert refused(scene, "fra-1") == {"unreadable": 1}
     scene.run(3.0)
     assert scene.table("fra-1").routes
+    assert alarms(scene, "fra-1") == ["1 not taken, the last one: unreadable"]
 
 
 def test_s12_an_older_file_put_in_the_place_of_the_last_is_soon_corrected() -> None:

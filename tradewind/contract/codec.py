@@ -47,6 +47,8 @@ SINCE: Final[Since] = {
     (Report, "streams"): 2,
     (Report, "streams_more"): 2,
     (Report, "overstayed"): 2,
+    (Report, "tables_refused"): 2,
+    (Report, "table_refused"): 2,
     (Received, "leaving"): 2,
     (Question, "what", "streams"): 2,
     (Question, "after"): 2,

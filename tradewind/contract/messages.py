@@ -157,6 +157,10 @@ class Report(Message, frozen=True, tag="report"):
     """The busiest namespaces, its own origins among them. None: as it said last; many are not told every second."""
     streams_more: Count = 0
     """How many others there are."""
+    tables_refused: Count = 0
+    """Route tables since its start that were not what they had to be: it goes by the last good one."""
+    table_refused: Text = ""
+    """Why the last of them was not taken."""
 
 
 class Done(Message, frozen=True, tag="done"):
