@@ -12,9 +12,9 @@ THREE = ("fra-1", "hkg-1", "lhr-1")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("watched_s", "dead_s"), [(10.0, 0.0), (0.0, 600.0)])
+@pytest.mark.parametrize(("watched_s", "dead_s"), [(600.0, 0.0), (0.0, 600.0)])
 def test_s4_controllers_dead_a_lossy_link_and_a_dead_relay_meanwhile(watched_s: float, dead_s: float) -> None:
-    """Watched all through for a short while; and after ten minutes, by viewers whom relays have placed."""
+    """Ten minutes: watched all through; and, at their end, by viewers whom relays have placed."""
     scene = Scene(THREE)
     Publisher(scene, "hkg-1") if watched_s else None
     viewers = watch(scene, ["fra", "fra", "lhr"]) if watched_s else []
