@@ -319,6 +319,8 @@ async def measure_headless(options: argparse.Namespace, verdicts: Verdicts) -> N
         await show.cause(Fault(0.0, Kind.KILL, CONTROL))
         times["dead"] = time.perf_counter()
         await fault_links(show, 6, dice, silent_first=True)
+        times["calm"] = time.perf_counter()
+        await trio.sleep(SETTLE_S)
         await show.cause(Fault(0.0, Kind.KILL, "fra-1"))
         await trio.sleep(6.0)
         asked = time.perf_counter()
@@ -355,7 +357,7 @@ async def measure_headless(options: argparse.Namespace, verdicts: Verdicts) -> N
 def tell_calm(record: Record, times: Mapping[str, float], verdicts: Verdicts) -> None:
     """Whether the picture stood more often without a controller than with it, while nothing else was wrong."""
     before = stalls_within(record, times["plays"], times["dead"])
-    without = [stalls_within(record, begin, begin + SETTLE_S) for begin in (times["dead"], times["back"] - SETTLE_S)]
+    without = [stalls_within(record, begin, begin + SETTLE_S) for begin in (times["dead"], times["calm"])]
     shown = f"{without[0]} and {without[1]}, {before} before"
     verdicts.true("stalls in calm times of one length, without a controller", max(without) <= before, shown)
 

@@ -10,7 +10,7 @@ export const DEFAULTS = Object.freeze({
   hedgeAfterMs: 600, // an endpoint silent for so long: ask the next one as well
   probeWithinMs: 1500,
   graceMs: 30, // after the first relay answered, a better ranked one may still
-  suspectMs: 900, // a picture still for so long: look whether the relay answers at all
+  suspectMs: 500, // a picture still for so long: look whether the relay answers at all
   suspectWithinMs: 500, // which it has to do in this time, or four times what it took before
   stallMs: 2500, // still for so long, the way there is at fault, or the relay, whatever it answers
   startMs: 5000, // a relay that shows nothing for so long after the player went there has failed

@@ -369,6 +369,24 @@ async def test_the_last_relay_may_take_its_time(autojump_clock: MockClock) -> No
         assert viewer.story()[2:] == [("moving", "b", "stall"), ("playing", "b", "stall")]
 
 
+async def test_a_relay_that_answers_slowly_is_not_left_for_another(autojump_clock: MockClock) -> None:
+    """Its first packet came: whoever dials the next one as well makes a crowd of movers twice as large."""
+    async with town("a", "b", "c") as made:
+        viewer = Viewer(made, patience=replace(QUICK, start_s=2.0))
+        await viewer.plays_at("a")
+        slow = made.relays["b"]
+        slow.held = True
+        made.relays["a"].stop()
+        await viewer.until(lambda: viewer.state == "moving")
+        await trio.sleep(0.05)
+        slow.turn()
+        await trio.sleep(2 * QUICK.hedge_s)
+        slow.held = False
+        await viewer.plays_at("b")
+        viewer.check_whole()
+        assert viewer.story()[2:] == [("moving", "b", "stall"), ("playing", "b", "stall")]
+
+
 async def test_an_answer_that_knows_better(autojump_clock: MockClock) -> None:
     async with town("a", "b") as made:
         made.order.reverse()

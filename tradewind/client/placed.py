@@ -370,9 +370,10 @@ class PlacedViewer:
         patience = self.settings.patience
         if visit.refused:
             return visit.began
-        if visit.opened_at is None:
+        if visit.opened_at is None and not visit.heard_bytes():
             return visit.began + max(patience.hedge_s, HEDGE_RTTS * self._choices.rtt_s(visit.id))
-        return visit.opened_at + patience.start_s
+        # One that answers, however slowly, is there: a second handshake in a crowd makes the first one slower still.
+        return (visit.began if visit.opened_at is None else visit.opened_at) + patience.start_s
 
     def _nobody_left(self, move: _Move, now: float) -> None:
         """Every relay was tried. More likely that is us, or there is nothing to see."""
