@@ -161,7 +161,7 @@ class Moving:
         feeding = {source.party.session for source in fed}
         others = any(self._standing(party) < Standing.BAD for party, _ in candidates if party.session not in feeding)
         worth = min((self._worth(track, source) for source in fed), default=Standing.SILENT)
-        if not others and worth >= Standing.SUSPECT:
+        if not others and worth not in (Standing.UP, Standing.PROBATION):
             # Nobody else is left: one that we serve takes its own way, and is there when the suspicion comes true.
             turnable = self._upstreams.turnable(track)[:1]
             if fed and not turnable and worth >= Standing.BAD:
