@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from tradewind.contract.token import Claims, parse_keys, sign
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_S = 20.0
+STARTS = 3
 SECRET = {"kty": "oct", "alg": "HS256", "k": "c" * 43, "key_ops": ["sign", "verify"]}
 T = TypeVar("T")
 
@@ -34,11 +35,22 @@ class Running:
     """A relay and where it is reached."""
 
     def __init__(self, directory: Path, *flags: str) -> None:
-        self.ops = free_port()
         self.log = directory / "relay.log"
+        for _ in range(STARTS):
+            self.ops = free_port()
+            self.process = self._start(directory, flags)
+            ready = until(lambda: self._ready() or self.process.poll() is not None)
+            if isinstance(ready, re.Match):
+                self.port = int(ready[1])
+                return
+            # The number that the kernel chose for UDP, or that was free a moment ago, may be somebody's TCP port.
+            assert "Address already in use" in self.said(), self.said()
+        raise AssertionError(self.said())
+
+    def _start(self, directory: Path, flags: Sequence[str]) -> subprocess.Popen[bytes]:
         listen = ("--listen", "127.0.0.1:0", "--ops", f"127.0.0.1:{self.ops}")
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-P", "-m", "relay", *listen, *flags],
                 cwd=directory,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -46,7 +58,9 @@ class Running:
                 stdout=log,
                 stderr=log,
             )
-        self.port = int(until(lambda: re.search(r"ready: .*127\.0\.0\.1:(\d+), drafts", self.said()))[1])
+
+    def _ready(self) -> re.Match[str] | None:
+        return re.search(r"ready: .*127\.0\.0\.1:(\d+), drafts", self.said())
 
     def said(self) -> str:
         return self.log.read_text()
