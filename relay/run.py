@@ -272,8 +272,8 @@ async def _run(config: Config, logger: logging.Logger) -> int:
         gc.collect()
         gc.freeze()  # What is here now stays.
         gc.set_threshold(*COLLECTIONS)
-        _say_ready(config, sockets, operators, files.credentials)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            _say_ready(config, sockets, operators, files.credentials)
             await _drain_on_signal(relay, signals, config.drain.grace_s, logger)
         nursery.cancel_scope.cancel()
     if relay.disk is not None:
