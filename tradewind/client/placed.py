@@ -33,8 +33,6 @@ MAX_ATTEMPTS = 3
 """Relays dialled at once for one move."""
 MAX_TRACKS = 64
 """Of which it is remembered what came, besides those that are read."""
-HEDGE_RTTS = 4.0
-"""A far relay has so many round trips to answer before the next one is dialled beside it."""
 GRACEFUL = frozenset({"goaway", "better"})
 """Moves away from a relay that still serves."""
 _ALL_TRACKS_S = 1.0
@@ -364,16 +362,7 @@ class PlacedViewer:
         """When to dial the next relay: at once where the others failed, later while they may yet deliver."""
         if move.reason == "first" and not move.attempts and not self._choices.candidates(now):
             return inf
-        return max([move.not_before, *(self._overdue_at(visit) for visit in move.attempts)])
-
-    def _overdue_at(self, visit: Visit) -> float:
-        patience = self.settings.patience
-        if visit.refused:
-            return visit.began
-        if visit.opened_at is None and not visit.heard_bytes():
-            return visit.began + max(patience.hedge_s, HEDGE_RTTS * self._choices.rtt_s(visit.id))
-        # One that answers, however slowly, is there: a second handshake in a crowd makes the first one slower still.
-        return (visit.began if visit.opened_at is None else visit.opened_at) + patience.start_s
+        return max([move.not_before, *(visit.overdue_at(self._choices.rtt_s(visit.id)) for visit in move.attempts)])
 
     def _nobody_left(self, move: _Move, now: float) -> None:
         """Every relay was tried. More likely that is us, or there is nothing to see."""

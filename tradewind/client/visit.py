@@ -44,6 +44,8 @@ from tradewind.quic.statistics import ConnectionStatistics
 CATALOG_S = 10.0
 ACK_DELAY_S = 0.02
 """One acknowledgement for all packets of so long: at either end it costs about what a packet of the show does."""
+HEDGE_RTTS = 4.0
+"""A far relay has so many round trips to answer before the next one is dialled beside it."""
 CATCH_UP_S = 10.0
 """Who has been away for longer begins with the current group: a player would have to skip the rest anyway."""
 MAX_JOINING_GROUPS = 64
@@ -147,6 +149,18 @@ class Visit:
     @property
     def rtt_s(self) -> float:
         return self._link.rtt_s() if self._link is not None else 0.0
+
+    def overdue_at(self, rtt_s: float) -> float:
+        """When to dial the next relay beside this one, which has shown nothing yet. `rtt_s`: what is known of the way.
+
+        One that answers, however slowly, is there: a second handshake in a crowd makes the first one slower still.
+        """
+        patience = self._settings.patience
+        if self.refused:
+            return self.began
+        if self.opened_at is None and not self.heard_bytes():
+            return self.began + max(patience.hedge_s, HEDGE_RTTS * rtt_s)
+        return (self.began if self.opened_at is None else self.opened_at) + patience.start_s
 
     def heard_bytes(self) -> int:
         """What came from the relay, of any kind."""
